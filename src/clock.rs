@@ -1,0 +1,97 @@
+//! The time and the passing of it: the only place that asks the operating system for either.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
+
+use time::OffsetDateTime;
+
+/// Where a [`TokenManager`](crate::TokenManager) takes the time from, and how it sleeps.
+///
+/// Programs use [`SystemClock`], the default. Tests inject one that they move by hand
+/// (`simulator::ManualClock`, with the feature `simulator`).
+///
+/// ```
+/// use std::{future::Future, pin::Pin, time::{Duration, SystemTime}};
+/// use concur_auth::Clock;
+///
+/// /// For ever at the dawn of Unix time; sleeping takes no time.
+/// #[derive(Debug)]
+/// struct Stopped;
+///
+/// impl Clock for Stopped {
+///     fn now(&self) -> SystemTime {
+///         SystemTime::UNIX_EPOCH
+///     }
+///     fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+///         Box::pin(std::future::ready(()))
+///     }
+/// }
+/// # let _: std::sync::Arc<dyn Clock> = std::sync::Arc::new(Stopped);
+/// ```
+pub trait Clock: fmt::Debug + Send + Sync + 'static {
+    /// The time of day; it may jump either way.
+    fn now(&self) -> SystemTime;
+
+    /// A future that is ready once `duration` has passed.
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+}
+
+impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
+    fn now(&self) -> SystemTime {
+        (**self).now()
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        (**self).sleep(duration)
+    }
+}
+
+/// The machine's own clock.
+#[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[allow(clippy::disallowed_methods, reason = "this is the clock module")]
+    fn now(&self) -> SystemTime {
+        SystemTime::now()
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "this is the clock module")]
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            // The caller's runtime may have no timers, or there may be none.
+            let sleep = match crate::runtime::handle() {
+                Ok(handle) => {
+                    let _entered = handle.enter();
+                    tokio::time::sleep(duration)
+                }
+                Err(_) => tokio::time::sleep(duration),
+            };
+            sleep.await;
+        })
+    }
+}
+
+/// The end of the year 9999, the last that [`OffsetDateTime`] can hold.
+const LAST_SECOND: u64 = 253_402_300_799;
+
+/// `seconds` after the Unix epoch; `None` where that is not a date.
+pub(crate) fn from_unix_seconds(seconds: u64) -> Option<SystemTime> {
+    (seconds <= LAST_SECOND).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+/// Seconds after the Unix epoch, rounded down; 0 for anything before it.
+pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+/// A public time of an internal one; dates beyond what the type holds become its last second.
+pub(crate) fn public_time(time: SystemTime) -> OffsetDateTime {
+    let seconds = unix_seconds(time).min(LAST_SECOND).cast_signed();
+    OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}

@@ -1,0 +1,57 @@
+//! Where credentials come from.
+
+mod credentials_file;
+mod env;
+
+use std::{fmt, future::Future, pin::Pin};
+
+pub use self::{credentials_file::CredentialsFile, env::EnvCredentials};
+use crate::{Credentials, Error};
+
+/// Where a [`TokenManager`](crate::TokenManager) takes its credentials from.
+///
+/// Asked once at first use and once per renewal, never while a valid token is served: a source may be slow,
+/// and what it returns may change while the program runs.
+///
+/// ```
+/// use concur_auth::{CredentialSource, Credentials, Error};
+///
+/// #[derive(Debug)]
+/// struct Vault;
+///
+/// impl CredentialSource for Vault {
+///     async fn credentials(&self) -> Result<Credentials, Error> {
+///         Ok(Credentials::new("the app's id", "a secret from the vault"))
+///     }
+/// }
+/// # let _ = concur_auth::TokenManager::builder().credentials(Vault);
+/// ```
+pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
+    /// The credentials as they are now.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::credentials`] with a message that names the place and says what to do next.
+    fn credentials(&self) -> impl Future<Output = Result<Credentials, Error>> + Send;
+}
+
+impl CredentialSource for Credentials {
+    async fn credentials(&self) -> Result<Credentials, Error> {
+        Ok(self.clone())
+    }
+}
+
+/// The object-safe twin, so that a manager needs no type parameter.
+pub(crate) trait DynCredentialSource: fmt::Debug + Send + Sync {
+    fn credentials(&self) -> Pin<Box<dyn Future<Output = Result<Credentials, Error>> + Send + '_>>;
+}
+
+impl<T: CredentialSource> DynCredentialSource for T {
+    fn credentials(&self) -> Pin<Box<dyn Future<Output = Result<Credentials, Error>> + Send + '_>> {
+        Box::pin(async move {
+            let credentials = CredentialSource::credentials(self).await?;
+            credentials.require_app()?;
+            Ok(credentials)
+        })
+    }
+}

@@ -1,0 +1,142 @@
+//! `credentials.json`, as SAP's tutorial lays it out.
+//!
+//! Always: a file that exists is never written; a template appears whole and 0600, or not at all.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    CredentialSource, Credentials, Error, ErrorKind,
+    credentials::Origin,
+    error::{APPS_PAGE, COMPANY_TOKENS_PAGE},
+    files::TempFile,
+    members::{BadMember, Members},
+    secret::Secret,
+};
+
+/// What the tutorial's first run leaves for a person to fill in.
+const TEMPLATE: &str = r#"{
+  "appID": "",
+  "clientSecret": "",
+  "grantType": "password",
+  "companyUUID": "",
+  "companyRequestToken": "",
+  "credentialType": "authtoken"
+}
+"#;
+
+/// Credentials in a JSON file with the members of SAP's tutorial; read again whenever they are asked for.
+///
+/// Where there is no such file, asking writes a template (mode 0600) and fails with
+/// [`ErrorKind::CredentialsNeeded`]. A file that exists is never written. Beside the tutorial's members
+/// (`appID`, `clientSecret`, `grantType`, `companyUUID`, `companyRequestToken`, `credentialType`) an optional
+/// `baseURI` is read.
+///
+/// ```
+/// use concur_auth::{CredentialsFile, TokenManager};
+///
+/// let tokens = TokenManager::builder().credentials(CredentialsFile::new("/etc/my-app/concur.json")).build()?;
+/// # Ok::<(), concur_auth::Error>(())
+/// ```
+///
+/// Source: SAP Concur developer centre, "Tutorial 2: refresh token management automation".
+#[derive(Clone, Debug)]
+pub struct CredentialsFile {
+    path: PathBuf,
+}
+
+impl CredentialsFile {
+    /// The credentials file at `path`; it need not exist yet.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        // Absolute, so that errors name a place that can be found.
+        Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()) }
+    }
+
+    fn read(&self) -> Result<Credentials, Error> {
+        let json = match crate::files::read(&self.path) {
+            Ok(json) => json,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.write_template()),
+            Err(e) => {
+                return Err(self.invalid("cannot be read", "check that it is a file this user may read")
+                    .caused_by(e));
+            }
+        };
+        let members = Members::parse(&json).map_err(|fault| {
+            self.invalid(
+                &fault.to_string(),
+                "mend it, or move it away and run again to get a blank template",
+            )
+        })?;
+        let text = |name| members.string(name).map_err(|bad| self.bad_member(bad));
+        let required = |name| Ok::<_, Error>(text(name)?.unwrap_or_else(|| Secret::new("")));
+
+        self.one_value(text("grantType")?, "grantType", "password")?;
+        self.one_value(text("credentialType")?, "credentialType", "authtoken")?;
+        let credentials = Credentials::new(required("appID")?.expose(), required("clientSecret")?.expose())
+            .company(required("companyUUID")?.expose(), required("companyRequestToken")?.expose())
+            .base_uri(required("baseURI")?.expose());
+        Ok(credentials.with_origin(Origin::File(self.path.clone())))
+    }
+
+    /// The value is not quoted: a secret pasted into the wrong place must not end in a log.
+    fn one_value(&self, found: Option<Secret>, member: &str, allowed: &str) -> Result<(), Error> {
+        match found {
+            Some(value) if value.expose().trim() != allowed => Err(self.invalid(
+                &format!("the member {member} has an unknown value"),
+                &format!("set it to \"{allowed}\""),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn bad_member(&self, BadMember(name, what): BadMember) -> Error {
+        self.invalid(&format!("the member {name} is not {what}"), "put its value in double quotes")
+    }
+
+    fn invalid(&self, what: &str, advice: &str) -> Error {
+        let path = self.path.display();
+        Error::new(ErrorKind::CredentialsInvalid, format!("{path}: {what}; {advice}"))
+    }
+
+    /// Writes the template and says what to fill in. The error that results is the only answer there is.
+    fn write_template(&self) -> Error {
+        let path = self.path.display();
+        let fill_in = format!(
+            "fill in appID and clientSecret (from {APPS_PAGE}), companyUUID and companyRequestToken (from \
+             {COMPANY_TOKENS_PAGE}), then run again"
+        );
+        let written = TempFile::create(&self.path).and_then(|mut temp| {
+            temp.write(TEMPLATE.as_bytes())?;
+            temp.publish_new()
+        });
+        match written {
+            Ok(()) => Error::new(
+                ErrorKind::CredentialsNeeded,
+                format!("{path} did not exist, so a blank template was written there; {fill_in}"),
+            ),
+            // Somebody else was faster, and what is there now is theirs.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Error::new(
+                ErrorKind::CredentialsNeeded,
+                format!("{path} has only just been created; {fill_in}"),
+            ),
+            Err(e) => Error::new(
+                ErrorKind::CredentialsNeeded,
+                format!(
+                    "{path} does not exist, and a template could not be written there; check that the folder \
+                     exists and may be written"
+                ),
+            )
+            .caused_by(e),
+        }
+    }
+}
+
+impl CredentialSource for CredentialsFile {
+    /// Reads in place: the file is small, and a hop to another thread would cost more than the read.
+    async fn credentials(&self) -> Result<Credentials, Error> {
+        self.read()
+    }
+}

@@ -1,0 +1,40 @@
+//! Credentials in environment variables.
+
+use std::env::{self, VarError};
+
+use crate::{CredentialSource, Credentials, Error, ErrorKind, credentials::Origin};
+
+/// Credentials from the environment, for containers and serverless functions.
+///
+/// `CONCUR_APP_ID` and `CONCUR_CLIENT_SECRET` must be set; `CONCUR_COMPANY_UUID` and
+/// `CONCUR_COMPANY_REQUEST_TOKEN` only when a token has to be obtained.
+///
+/// ```
+/// use concur_auth::{EnvCredentials, MemoryStore, TokenManager};
+///
+/// let tokens = TokenManager::builder().credentials(EnvCredentials).store(MemoryStore::new()).build()?;
+/// # Ok::<(), concur_auth::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::exhaustive_structs, reason = "a name for the environment has no parts to add")]
+pub struct EnvCredentials;
+
+impl CredentialSource for EnvCredentials {
+    async fn credentials(&self) -> Result<Credentials, Error> {
+        let credentials = Credentials::new(variable("CONCUR_APP_ID")?, variable("CONCUR_CLIENT_SECRET")?)
+            .company(variable("CONCUR_COMPANY_UUID")?, variable("CONCUR_COMPANY_REQUEST_TOKEN")?);
+        Ok(credentials.with_origin(Origin::Environment))
+    }
+}
+
+/// A variable's text; one that is not set is blank.
+fn variable(name: &'static str) -> Result<String, Error> {
+    match env::var(name) {
+        Ok(value) => Ok(value),
+        Err(VarError::NotPresent) => Ok(String::new()),
+        Err(VarError::NotUnicode(_)) => Err(Error::new(
+            ErrorKind::CredentialsInvalid,
+            format!("the environment variable {name} is not UTF-8 text; set it again"),
+        )),
+    }
+}

@@ -1,0 +1,180 @@
+//! The one error type: what happened, to which file or host, and what to do next.
+//!
+//! Always: no secret in a message or a source, and `Display` does not repeat what `source()` says.
+
+use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
+
+use crate::ConcurCode;
+
+/// Where users create apps (App ID and client secret).
+pub(crate) const APPS_PAGE: &str = "https://www.concursolutions.com/nui/ocstool";
+/// Where users create company request tokens.
+pub(crate) const COMPANY_TOKENS_PAGE: &str = "https://www.concursolutions.com/nui/authadmin/companytokens";
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+/// What [`Error`]s are sorted by: who has to act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Credentials are missing: a template was just written, or members of it are blank.
+    CredentialsNeeded,
+    /// Credentials are there and unusable: unreadable, of the wrong type, or with an unknown value.
+    CredentialsInvalid,
+    /// A person must create a new company request token.
+    ReauthorizationRequired,
+    /// Concur refused with a code that signing in again would not cure.
+    Refused,
+    /// Network, 5xx, 429 or maintenance: trying again later may work.
+    Unavailable,
+    /// A reply that is not what the protocol allows.
+    Protocol,
+    /// A host that must not receive secrets.
+    Untrusted,
+    /// The token store failed, or its lock could not be had.
+    Store,
+    /// The set-up contradicts itself.
+    Config,
+}
+
+/// Any failure of this crate.
+///
+/// `Display` says what happened, to which file or host, and what to do next; causes are in
+/// [`source()`](std::error::Error::source). No secret is ever in either.
+///
+/// ```
+/// use concur_auth::{Error, ErrorKind};
+///
+/// fn of_my_store(e: std::io::Error) -> Error {
+///     Error::store("could not write the token to the vault; check its permissions", e)
+/// }
+/// let error = of_my_store(std::io::ErrorKind::PermissionDenied.into());
+/// assert_eq!(error.kind(), ErrorKind::Store);
+/// assert_eq!(error.to_string(), "could not write the token to the vault; check its permissions");
+/// ```
+#[derive(Clone, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Arc<Inner>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("{message}{}", Suffix(self))]
+struct Inner {
+    kind: ErrorKind,
+    message: String,
+    retry_after: Option<Duration>,
+    code: Option<ConcurCode>,
+    /// The reply's `error` said `invalid_grant` (RFC 6749 section 5.2).
+    invalid_grant: bool,
+    correlation_id: Option<String>,
+    #[source]
+    source: Option<BoxError>,
+}
+
+impl Error {
+    /// A [`ErrorKind::Store`] error, for implementers of [`TokenStore`](crate::TokenStore).
+    ///
+    /// The message names the place and says what to do next; neither it nor the source may hold a secret.
+    pub fn store(message: impl Into<String>, source: impl Into<BoxError>) -> Self {
+        Self::new(ErrorKind::Store, message).caused_by(source)
+    }
+
+    /// A [`ErrorKind::CredentialsInvalid`] error, for implementers of
+    /// [`CredentialSource`](crate::CredentialSource).
+    ///
+    /// The message names the place and says what to do next; neither it nor the source may hold a secret.
+    pub fn credentials(message: impl Into<String>, source: impl Into<BoxError>) -> Self {
+        Self::new(ErrorKind::CredentialsInvalid, message).caused_by(source)
+    }
+
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            kind,
+            message: message.into(),
+            retry_after: None,
+            code: None,
+            invalid_grant: false,
+            correlation_id: None,
+            source: None,
+        }))
+    }
+
+    pub(crate) fn caused_by(self, source: impl Into<BoxError>) -> Self {
+        self.change(|inner| inner.source = Some(source.into()))
+    }
+
+    pub(crate) fn with_code(self, code: Option<ConcurCode>, invalid_grant: bool) -> Self {
+        self.change(|inner| {
+            inner.code = code;
+            inner.invalid_grant = invalid_grant;
+        })
+    }
+
+    pub(crate) fn with_correlation_id(self, id: Option<String>) -> Self {
+        self.change(|inner| inner.correlation_id = id)
+    }
+
+    pub(crate) fn with_retry_after(self, after: Option<Duration>) -> Self {
+        self.change(|inner| inner.retry_after = after)
+    }
+
+    /// Who has to act.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// Whether the same call may work later without anybody doing anything.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.0.kind == ErrorKind::Unavailable
+    }
+
+    /// How long Concur asked to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.0.retry_after
+    }
+
+    /// The `code` of Concur's reply.
+    #[must_use]
+    pub fn code(&self) -> Option<ConcurCode> {
+        self.0.code
+    }
+
+    pub(crate) fn is_invalid_grant(&self) -> bool {
+        self.0.invalid_grant
+    }
+
+    /// The `Concur-Correlationid` of Concur's reply: SAP's support asks for it.
+    #[must_use]
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.0.correlation_id.as_deref()
+    }
+
+    /// Only ever called while the error is being built, when nobody else holds it.
+    fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.0) {
+            change(inner);
+        }
+        self
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+struct Suffix<'a>(&'a Inner);
+
+impl fmt::Display for Suffix<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.code, &self.0.correlation_id) {
+            (Some(code), Some(id)) => write!(f, " (code {code}, correlation id {id})"),
+            (Some(code), None) => write!(f, " (code {code})"),
+            (None, Some(id)) => write!(f, " (correlation id {id})"),
+            (None, None) => Ok(()),
+        }
+    }
+}

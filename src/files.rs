@@ -1,0 +1,176 @@
+//! Files that are never half there and never wider than 0600.
+//!
+//! Always: what appears under a name is complete and synced, and nobody else could read it on the way.
+//! On Windows there are no modes and no syncing of folders; the rest holds.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use zeroize::Zeroizing;
+
+/// Larger than any token or credentials file can be: a reply is read up to 256 KiB.
+const MAX_SIZE: u64 = 1 << 20;
+
+/// Reads a whole file of secrets.
+pub(crate) fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    // Asked before opening: to open a named pipe would wait for its writer.
+    regular(&fs::metadata(path)?)?;
+    read_open(&mut File::open(path)?)
+}
+
+pub(crate) fn read_open(file: &mut File) -> io::Result<Zeroizing<Vec<u8>>> {
+    let size = file.metadata()?.len().min(MAX_SIZE);
+    // Sized beforehand: a growing buffer would leave unwiped copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size + 2).unwrap_or(0)));
+    file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_SIZE {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 1 MiB"));
+    }
+    Ok(bytes)
+}
+
+pub(crate) fn regular(metadata: &fs::Metadata) -> io::Result<()> {
+    if metadata.is_file() {
+        Ok(())
+    } else {
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
+    }
+}
+
+/// `path` with every symbolic link followed, also where the last one leads to nothing yet.
+pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let mut path = path.to_owned();
+    // As many links as Linux follows before it calls them a loop.
+    for _ in 0..40 {
+        match fs::canonicalize(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            found => return found,
+        }
+        let folder = folder_of(&path).to_owned();
+        match fs::read_link(&path) {
+            Ok(target) => path = folder.join(target),
+            Err(_) => {
+                let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+                return Ok(fs::canonicalize(folder)?.join(name));
+            }
+        }
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a loop of symbolic links"))
+}
+
+/// `path` with `suffix` added to its last part.
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    name.into()
+}
+
+pub(crate) fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A file that only this user may read, whatever the umask, and that was not there before.
+fn create_private(path: &Path) -> io::Result<File> {
+    private(OpenOptions::new().write(true).create_new(true), path)
+}
+
+/// Opens with `options`; if that creates the file, nobody else can ever read it.
+pub(crate) fn private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+        let file = options.mode(0o600).open(path)?;
+        // A umask may have taken even the owner's bits away.
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        Ok(file)
+    }
+    #[cfg(not(unix))]
+    options.open(path)
+}
+
+/// Makes a rename, link or removal in `folder` outlive a power cut.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    match File::open(folder)?.sync_all() {
+        // Some network and FUSE file systems cannot sync folders and say so.
+        Err(e) if matches!(e.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {}
+        synced => synced?,
+    }
+    #[cfg(not(unix))]
+    let _ = folder;
+    Ok(())
+}
+
+/// A file beside its target that becomes the target, whole, or goes away when dropped.
+#[derive(Debug)]
+pub(crate) struct TempFile {
+    file: File,
+    path: PathBuf,
+    target: PathBuf,
+    keep: bool,
+}
+
+impl TempFile {
+    /// What a temporary file's name adds to its target's, before the random part.
+    pub(crate) const INFIX: &str = ".tmp-";
+
+    pub(crate) fn create(target: &Path) -> io::Result<Self> {
+        loop {
+            let path = beside(target, &format!("{}{:016x}", Self::INFIX, fastrand::u64(..)));
+            match create_private(&path) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(e),
+                Ok(file) => return Ok(Self { file, path, target: target.to_owned(), keep: false }),
+            }
+        }
+    }
+
+    /// Takes up `size` bytes of the disk with spaces, over which JSON can later be written.
+    ///
+    /// JSON at the start of a file of spaces is complete at once, whatever happens after.
+    pub(crate) fn reserve(&mut self, size: usize) -> io::Result<()> {
+        self.file.write_all(&vec![b' '; size])?;
+        self.file.sync_all()
+    }
+
+    /// Makes `content` all that the file holds.
+    pub(crate) fn write(&mut self, content: &[u8]) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(0))?;
+        self.file.write_all(content)?;
+        self.file.set_len(content.len() as u64)?;
+        self.file.sync_all()
+    }
+
+    /// From here on the file is not deleted on drop: it may be the only copy of a token.
+    pub(crate) fn keep(&mut self) {
+        self.keep = true;
+    }
+
+    /// Puts the file in its target's place. After a failure it can be tried again.
+    pub(crate) fn publish(&mut self) -> io::Result<()> {
+        fs::rename(&self.path, &self.target)?;
+        self.keep = true;
+        sync_folder(folder_of(&self.target))
+    }
+
+    /// Puts the file in its target's place only if there is nothing yet.
+    pub(crate) fn publish_new(self) -> io::Result<()> {
+        fs::hard_link(&self.path, &self.target)?;
+        sync_folder(folder_of(&self.target))
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        if !self.keep {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}

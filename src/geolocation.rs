@@ -1,0 +1,243 @@
+//! Base URIs that may receive secrets.
+//!
+//! Always: a [`Geolocation`] is the origin of a Concur host over https, or of a host that the program's own
+//! configuration named. Every other host is refused before anything is sent.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use url::{Host, Url};
+
+use crate::{Error, ErrorKind};
+
+/// The domains that SAP runs Concur's API under; data centres are added below them.
+const CONCUR_DOMAINS: [&str; 2] = [".concursolutions.com", ".concurcdc.cn"];
+
+/// The base URI of a data centre ("geolocation" in SAP's replies), checked.
+///
+/// Parsing accepts what a program's configuration may name: https hosts below `concursolutions.com` and
+/// `concurcdc.cn` on the standard port, and, for tests against a simulated Concur, loopback addresses with
+/// http or https on any port. A path is dropped and the host written in lower case, because SAP's replies
+/// have been seen with both.
+///
+/// ```
+/// use concur_auth::Geolocation;
+///
+/// let us: Geolocation = "https://us.api.Concursolutions.com/oauth2/v0/token".parse()?;
+/// assert_eq!(us.as_str(), "https://us.api.concursolutions.com/");
+/// assert_eq!(us.join("profile/identity/v4/Users")?.path(), "/profile/identity/v4/Users");
+/// assert!("https://us.api.concursolutions.com.example.net".parse::<Geolocation>().is_err());
+/// # Ok::<(), concur_auth::Error>(())
+/// ```
+///
+/// Source: SAP Concur developer centre, "Base URIs".
+#[derive(Clone)]
+pub struct Geolocation {
+    base: Url,
+    trust: Trust,
+}
+
+/// Which hosts beside Concur's own are trusted: those the configuration named.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Trust {
+    hosts: Arc<[String]>,
+    loopback: bool,
+}
+
+impl Geolocation {
+    /// The global landing zone: where a sign-in starts when nothing else is configured.
+    pub(crate) const GLZ: &str = "https://glz.api.concursolutions.com";
+
+    /// A base URI named by the configuration; `hosts` are the further ones it trusts.
+    pub(crate) fn configured(uri: &str, hosts: Arc<[String]>) -> Result<Self, Error> {
+        Self::check(uri, Trust { hosts, loopback: true }).map(|mut checked| {
+            checked.trust.loopback = is_loopback(&checked.base);
+            checked
+        })
+    }
+
+    /// A URI from outside (a reply, the token file), trusted as far as the configured base `self` was.
+    pub(crate) fn received(&self, uri: &str) -> Result<Self, Error> {
+        Self::check(uri, self.trust.clone())
+    }
+
+    fn check(uri: &str, trust: Trust) -> Result<Self, Error> {
+        let mut base = Url::parse(uri.trim()).map_err(|e| refused("a base URI that is not a URL").caused_by(e))?;
+        if !base.username().is_empty() || base.password().is_some() {
+            return Err(refused("a base URI with user information"));
+        }
+        let Some(host) = base.host_str() else {
+            return Err(refused("a base URI without a host"));
+        };
+        let is_concur =
+            CONCUR_DOMAINS.iter().any(|domain| host.ends_with(domain)) && base.port().is_none();
+        let is_named = trust.hosts.iter().any(|named| named.eq_ignore_ascii_case(host));
+        let allowed = match base.scheme() {
+            "https" => is_concur || is_named || (trust.loopback && is_loopback(&base)),
+            "http" => trust.loopback && is_loopback(&base),
+            _ => false,
+        };
+        if !allowed {
+            return Err(refused(&format!("{}://{host}", base.scheme())));
+        }
+        base.set_path("/");
+        base.set_query(None);
+        base.set_fragment(None);
+        Ok(Self { base, trust })
+    }
+
+    /// The base URI, ending with a slash.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.base.as_str()
+    }
+
+    /// The host, without scheme and port: what errors and logs name.
+    pub(crate) fn host(&self) -> &str {
+        self.base.host_str().unwrap_or_default()
+    }
+
+    /// Whether this is plain http, which only loopback may be.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.base.scheme() == "http"
+    }
+
+    /// The URL of an endpoint below this base, for use with the bearer token.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Untrusted`] when `path` leads to another host; [`ErrorKind::Config`] when it is not a path.
+    pub fn join(&self, path: &str) -> Result<Url, Error> {
+        let url = self.base.join(path).map_err(|e| {
+            Error::new(ErrorKind::Config, "that path cannot be joined to the geolocation").caused_by(e)
+        })?;
+        if url.origin() == self.base.origin() {
+            Ok(url)
+        } else {
+            Err(Error::new(
+                ErrorKind::Untrusted,
+                format!("the path leads away from {}; pass a path, not a URL", self.host()),
+            ))
+        }
+    }
+}
+
+fn refused(what: &str) -> Error {
+    Error::new(
+        ErrorKind::Untrusted,
+        format!(
+            "refused to send secrets to {what}; Concur's hosts are https, below concursolutions.com or \
+             concurcdc.cn, without a port (a host of your own must be named with \
+             TokenManagerBuilder::trust_host)"
+        ),
+    )
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(Host::Domain(name)) => name == "localhost",
+        None => false,
+    }
+}
+
+impl FromStr for Geolocation {
+    type Err = Error;
+
+    fn from_str(uri: &str) -> Result<Self, Error> {
+        Self::configured(uri, Arc::default())
+    }
+}
+
+impl fmt::Display for Geolocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for Geolocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Geolocation").field(&self.as_str()).finish()
+    }
+}
+
+impl PartialEq for Geolocation {
+    fn eq(&self, other: &Self) -> bool {
+        self.base == other.base
+    }
+}
+
+impl Eq for Geolocation {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_form_seen_in_replies_is_accepted() {
+        for form in [
+            "https://us.api.concursolutions.com",
+            "https://us.api.concursolutions.com/",
+            "https://us.api.Concursolutions.com",
+            "https://us.api.concursolutions.com/oauth2/v0/token",
+            "https://us.api.concursolutions.com:443",
+        ] {
+            let parsed: Geolocation = form.parse().expect(form);
+            assert_eq!(parsed.as_str(), "https://us.api.concursolutions.com/", "{form}");
+        }
+        assert_eq!(
+            "https://cn.api.concurcdc.cn".parse::<Geolocation>().unwrap().to_string(),
+            "https://cn.api.concurcdc.cn/"
+        );
+    }
+
+    #[test]
+    fn no_other_host_is() {
+        for form in [
+            "http://us.api.concursolutions.com",
+            "https://evilconcursolutions.com",
+            "https://concursolutions.com",
+            "https://us.api.concursolutions.com.example.net",
+            "https://us.api.concursolutions.com.",
+            "https://us.api.concursolutions.com:8443",
+            "https://user@us.api.concursolutions.com",
+            "https://user:pass@us.api.concursolutions.com",
+            "https://192.0.2.1",
+            "ftp://us.api.concursolutions.com",
+            "us.api.concursolutions.com",
+            "",
+        ] {
+            let refused = form.parse::<Geolocation>().expect_err(form);
+            assert_eq!(refused.kind(), ErrorKind::Untrusted, "{form}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_trusted_only_where_it_is_configured() {
+        let configured: Geolocation = "http://127.0.0.1:8080".parse().unwrap();
+        assert!(configured.received("http://[::1]:9").is_ok());
+        assert!(configured.received("https://us.api.concursolutions.com").is_ok());
+
+        let configured: Geolocation = Geolocation::GLZ.parse().unwrap();
+        assert!(configured.received("http://127.0.0.1:8080").is_err());
+        assert!(configured.received("https://localhost").is_err());
+    }
+
+    #[test]
+    fn a_host_named_by_the_configuration_is_trusted_with_https_only() {
+        let named: Arc<[String]> = [String::from("gateway.example.net")].into();
+        let configured = Geolocation::configured("https://gateway.example.net:8443", named).unwrap();
+        assert!(configured.received("https://gateway.example.net").is_ok());
+        assert!(configured.received("http://gateway.example.net").is_err());
+        assert!(configured.received("https://other.example.net").is_err());
+    }
+
+    #[test]
+    fn join_stays_on_the_host() {
+        let base: Geolocation = "https://us.api.concursolutions.com".parse().unwrap();
+        assert_eq!(base.join("/a/b?c=d").unwrap().as_str(), "https://us.api.concursolutions.com/a/b?c=d");
+        for away in ["https://example.net/", "//example.net/x", "http://us.api.concursolutions.com/"] {
+            assert_eq!(base.join(away).unwrap_err().kind(), ErrorKind::Untrusted, "{away}");
+        }
+    }
+}

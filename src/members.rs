@@ -1,0 +1,196 @@
+//! One JSON object as its members' own text, so that what this crate does not know survives to the letter.
+//!
+//! Always: no fault quotes a value. serde's messages do, so only category, line and column are kept.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{
+    Deserializer,
+    de::{DeserializeOwned, MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use zeroize::Zeroizing;
+
+use crate::secret::Secret;
+
+/// The members of one JSON object, by name. Of members with the same name the last counts, as in JavaScript.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct Members(BTreeMap<String, Zeroizing<String>>);
+
+/// Why a text is not a JSON object.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error("{what} at line {line}, column {column}")]
+    Syntax { what: &'static str, line: usize, column: usize },
+    #[error("not UTF-8 text")]
+    NotText,
+}
+
+/// The name of a member whose value cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the member {0} is not {1}")]
+pub(crate) struct BadMember(pub(crate) &'static str, pub(crate) &'static str);
+
+impl Members {
+    /// Reads an object; a byte order mark before it is tolerated.
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, Fault> {
+        let text = std::str::from_utf8(json).map_err(|_| Fault::NotText)?;
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut reader = serde_json::Deserializer::from_str(text);
+        let members = reader.deserialize_map(ObjectVisitor).map_err(|e| fault(&e))?;
+        reader.end().map_err(|e| fault(&e))?;
+        Ok(members)
+    }
+
+    /// A member's text, if it is a JSON string; blank ones count as absent.
+    pub(crate) fn string(&self, name: &'static str) -> Result<Option<Secret>, BadMember> {
+        match self.0.get(name).map(|raw| raw.as_str()) {
+            None | Some("null") => Ok(None),
+            Some(raw) => {
+                let text = Secret::new(decode::<String>(raw).ok_or(BadMember(name, "a string"))?);
+                Ok((!text.is_blank()).then_some(text))
+            }
+        }
+    }
+
+    /// A member that counts seconds: a JSON number or a string that holds one. Fractions are cut off.
+    pub(crate) fn seconds(&self, name: &'static str) -> Result<Option<u64>, BadMember> {
+        const WHAT: &str = "a number of seconds";
+        let text = match self.0.get(name).map(|raw| raw.as_str()) {
+            None | Some("null") => return Ok(None),
+            Some(raw) if raw.starts_with('"') => decode::<String>(raw).ok_or(BadMember(name, WHAT))?,
+            Some(raw) => raw.to_owned(),
+        };
+        if let Ok(seconds) = text.trim().parse::<u64>() {
+            return Ok(Some(seconds));
+        }
+        match text.trim().parse::<f64>() {
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked")]
+            Ok(seconds) if (0.0..1e15).contains(&seconds) => Ok(Some(seconds as u64)),
+            _ => Err(BadMember(name, WHAT)),
+        }
+    }
+
+    pub(crate) fn set_string(&mut self, name: &str, value: &str) {
+        let raw = serde_json::to_string(value).unwrap_or_default();
+        self.0.insert(name.to_owned(), Zeroizing::new(raw));
+    }
+
+    pub(crate) fn set_number(&mut self, name: &str, value: u64) {
+        self.0.insert(name.to_owned(), Zeroizing::new(value.to_string()));
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.remove(name);
+    }
+
+    /// Takes from `other` what is not here, except the members named.
+    pub(crate) fn inherit(&mut self, other: &Self, except: &[&str]) {
+        for (name, raw) in &other.0 {
+            if !except.contains(&name.as_str()) && !self.0.contains_key(name) {
+                self.0.insert(name.clone(), raw.clone());
+            }
+        }
+    }
+
+    /// Pretty-printed JSON: first the members named by `order`, then the others by name.
+    pub(crate) fn to_json(&self, order: &[&str]) -> Zeroizing<String> {
+        let first = order.iter().filter_map(|name| self.0.get_key_value(*name));
+        let rest = self.0.iter().filter(|(name, _)| !order.contains(&name.as_str()));
+        // Sized beforehand: a growing string would leave unwiped copies of secrets behind.
+        let size: usize = self.0.iter().map(|(name, raw)| 6 * name.len() + raw.len() + 8).sum();
+        let mut json = Zeroizing::new(String::with_capacity(size + 8));
+        json.push('{');
+        for (index, (name, raw)) in first.chain(rest).enumerate() {
+            json.push_str(if index == 0 { "\n  " } else { ",\n  " });
+            json.push_str(&serde_json::to_string(name).unwrap_or_default());
+            json.push_str(": ");
+            json.push_str(raw);
+        }
+        json.push_str("\n}\n");
+        json
+    }
+}
+
+impl fmt::Debug for Members {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+fn decode<T: DeserializeOwned>(raw: &str) -> Option<T> {
+    serde_json::from_str(raw).ok()
+}
+
+fn fault(e: &serde_json::Error) -> Fault {
+    use serde_json::error::Category;
+    let what = match e.classify() {
+        Category::Eof => "the JSON text ends too early",
+        Category::Data => "not a JSON object",
+        Category::Syntax | Category::Io => "not valid JSON",
+    };
+    Fault::Syntax { what, line: e.line(), column: e.column() }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = Members;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+        let mut members = BTreeMap::new();
+        while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
+            members.insert(name, Zeroizing::new(raw.get().to_owned()));
+        }
+        Ok(Members(members))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unknown_members_survive_to_the_letter() {
+        let json = r#"{"big":123456789012345678901234567890,"deep":{"a":[1, 2.50,null]},"é\n":"\u0041"}"#;
+        let read = Members::parse(json.as_bytes()).unwrap();
+        let written = read.to_json(&["deep"]);
+        assert_eq!(
+            written.as_str(),
+            "{\n  \"deep\": {\"a\":[1, 2.50,null]},\n  \"big\": 123456789012345678901234567890,\n  \
+             \"é\\n\": \"\\u0041\"\n}\n"
+        );
+        assert_eq!(Members::parse(written.as_bytes()).unwrap(), read);
+    }
+
+    #[test]
+    fn faults_name_the_place_and_quote_nothing() {
+        for (json, fault) in [
+            ("{\"a\": 1,\n \"b\": SECRET}", "not valid JSON at line 2, column 7"),
+            ("{\"a\": \"SECRET", "the JSON text ends too early at line 1, column 13"),
+            ("\"SECRET\"", "not a JSON object at line 1, column 8"),
+            ("", "the JSON text ends too early at line 1, column 0"),
+            ("{} SECRET", "not valid JSON at line 1, column 4"),
+        ] {
+            assert_eq!(Members::parse(json.as_bytes()).unwrap_err().to_string(), fault, "{json}");
+        }
+        assert_eq!(Members::parse(b"{\"a\": \"\xff\"}").unwrap_err(), Fault::NotText);
+    }
+
+    #[test]
+    fn seconds_come_as_numbers_and_as_strings() {
+        for (raw, seconds) in [("3600", 3600), ("\"3600\"", 3600), ("3600.9", 3600), ("1.5e3", 1500)] {
+            let members = Members::parse(format!("{{\"n\":{raw}}}").as_bytes()).unwrap();
+            assert_eq!(members.seconds("n"), Ok(Some(seconds)), "{raw}");
+        }
+        for raw in ["-1", "1e300", "\"soon\"", "\"\"", "true", "[]", "\"inf\"", "\"NaN\""] {
+            let members = Members::parse(format!("{{\"n\":{raw}}}").as_bytes()).unwrap();
+            assert!(members.seconds("n").is_err(), "{raw}");
+        }
+        assert_eq!(Members::parse(b"{\"n\":null}").unwrap().seconds("n"), Ok(None));
+    }
+}

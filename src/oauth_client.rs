@@ -1,0 +1,223 @@
+//! The token endpoint: one grant out, one reply back.
+//!
+//! Always: secrets travel in the body, to a checked host, never along a redirect; a request ends within 30 s,
+//! is sent once, and its reply is read up to 256 KiB.
+
+mod grant;
+mod refusal;
+mod reply;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use reqwest::{Response, StatusCode, header, redirect, retry, tls};
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+pub use self::{grant::Grant, reply::TokenReply};
+use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, SystemClock, members::Members, runtime};
+
+/// The most that is read of a reply.
+const MAX_REPLY: usize = 256 * 1024;
+/// The most that one request may take, its reply included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Concur's OAuth2 token endpoint. Clones share one pool of connections, as do managers that were given one.
+///
+/// Nothing is built before the first request.
+///
+/// ```no_run
+/// use concur_auth::{Credentials, Geolocation, Grant, OAuthClient};
+///
+/// # async fn example() -> Result<(), concur_auth::Error> {
+/// let client = OAuthClient::new();
+/// let glz: Geolocation = "https://glz.api.concursolutions.com".parse()?;
+/// let app = Credentials::new("the app's id", "its secret");
+/// let reply = client.request_token(&glz, &app, &Grant::company_request_token("the UUID", "the token")).await?;
+/// let to_be_stored = reply.refresh_token_object();
+/// # Ok(()) }
+/// ```
+///
+/// Source: SAP Concur developer centre, "Authentication API"; RFC 6749 sections 4 to 6.
+#[derive(Clone)]
+pub struct OAuthClient(Arc<Http>);
+
+struct Http {
+    settings: Mutex<Option<reqwest::ClientBuilder>>,
+    secure: OnceLock<Result<reqwest::Client, Error>>,
+    loopback: OnceLock<Result<reqwest::Client, Error>>,
+}
+
+impl OAuthClient {
+    /// A client with the platform's certificates and the proxy that the environment names.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_http_client(reqwest::Client::builder())
+    }
+
+    /// A client on your own HTTP settings: proxy, certificates, addresses. Redirects, retries, TLS version and
+    /// time-outs are set by this crate.
+    pub fn with_http_client(settings: reqwest::ClientBuilder) -> Self {
+        Self(Arc::new(Http {
+            settings: Mutex::new(Some(settings)),
+            secure: OnceLock::new(),
+            loopback: OnceLock::new(),
+        }))
+    }
+
+    /// Sends one grant to the token endpoint at `base`, once.
+    ///
+    /// The request goes on when the returned future is dropped; a [`TokenManager`](crate::TokenManager) also
+    /// saves what comes back.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Refused`] with Concur's code; [`ErrorKind::Unavailable`] when the network, the server or the
+    /// company's maintenance is in the way; [`ErrorKind::Protocol`] when the reply is not one;
+    /// [`ErrorKind::Config`] when no HTTP client can be built.
+    pub async fn request_token(
+        &self,
+        base: &Geolocation,
+        credentials: &Credentials,
+        grant: &Grant,
+    ) -> Result<TokenReply, Error> {
+        let (client, base, grant) = (self.clone(), base.clone(), grant.clone());
+        let credentials = credentials.clone();
+        let request = async move { client.send(&base, &credentials, &grant, &SystemClock).await };
+        // Connections belong to the runtime that opened them, and the caller's may end.
+        runtime::handle()?.spawn(request).await.map_err(|e| {
+            Error::new(ErrorKind::Config, "the request did not come to an end; please report this").caused_by(e)
+        })?
+    }
+
+    /// The same, on the runtime that it is called on: this crate's own.
+    pub(crate) async fn send(
+        &self,
+        base: &Geolocation,
+        credentials: &Credentials,
+        grant: &Grant,
+        clock: &dyn Clock,
+    ) -> Result<TokenReply, Error> {
+        let host = base.host();
+        tracing::debug!(grant = grant.name(), host, "requesting a token");
+        let response = self
+            .http(base)?
+            .post(base.join("oauth2/v0/token")?)
+            // With a charset parameter Concur rejects the request.
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header(header::ACCEPT, "application/json")
+            .body(form(credentials, grant))
+            .send()
+            .await
+            .map_err(|e| unreachable(e, host))?;
+
+        let status = response.status();
+        let headers = reply::Headers::of(&response, clock.now(), |id| grant.leaks_into(id, credentials));
+        let result = match read(response, host).await {
+            Ok(body) if status == StatusCode::OK => match Members::parse(&body) {
+                Ok(members) => Ok(TokenReply::new(members, headers.clone(), base.clone())),
+                Err(fault) => Err(Error::new(
+                    ErrorKind::Protocol,
+                    format!("{host} answered with what is not a JSON object; check the base URI and any proxy"),
+                )
+                .caused_by(fault)),
+            },
+            Ok(body) => Err(refusal::error(status, &body, host, grant, headers.retry_after)),
+            Err(e) => Err(e),
+        }
+        .map_err(|e: Error| e.with_correlation_id(headers.correlation_id.clone()));
+        tracing::info!(
+            grant = grant.name(),
+            host,
+            status = status.as_u16(),
+            code = result.as_ref().err().and_then(Error::code).map(crate::ConcurCode::number),
+            correlation_id = headers.correlation_id,
+            "token endpoint answered"
+        );
+        result
+    }
+
+    /// Plain http is for loopback only, where no proxy and no certificate has a place.
+    fn http(&self, base: &Geolocation) -> Result<&reqwest::Client, Error> {
+        let client = if base.is_plain() {
+            self.0.loopback.get_or_init(|| build(reqwest::Client::builder().no_proxy().tls_certs_only([])))
+        } else {
+            let take = || self.0.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
+            self.0.secure.get_or_init(|| build(take().unwrap_or_default()))
+        };
+        client.as_ref().map_err(Clone::clone)
+    }
+}
+
+fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
+    settings
+        .user_agent(concat!("concur-auth/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        // A grant that was sent may have been spent; whether to repeat it is decided elsewhere.
+        .retry(retry::never())
+        .referer(false)
+        .tls_version_min(tls::Version::TLS_1_2)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
+        .build()
+        .map_err(|e| {
+            Error::new(
+                ErrorKind::Config,
+                "could not build the HTTP client; check the settings given to http_client and this machine's \
+                 certificates",
+            )
+            .caused_by(e.without_url())
+        })
+}
+
+/// The form, in memory that is wiped once it has been sent.
+fn form(credentials: &Credentials, grant: &Grant) -> Bytes {
+    let app = [("client_id", credentials.app_id()), ("client_secret", credentials.client_secret())];
+    let fields = || app.into_iter().chain(grant.fields());
+    // Sized beforehand, all escaped: a growing string would leave unwiped copies behind.
+    let size: usize = fields().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+    let form = form_urlencoded::Serializer::new(String::with_capacity(size)).extend_pairs(fields()).finish();
+    Bytes::from_owner(Zeroizing::new(form.into_bytes()))
+}
+
+async fn read(mut response: Response, host: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+    let mut body = Zeroizing::new(Vec::with_capacity(MAX_REPLY));
+    while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(e, host))? {
+        if body.len() + chunk.len() > MAX_REPLY {
+            return Err(Error::new(
+                ErrorKind::Protocol,
+                format!("{host} answered with more than 256 KiB; check the base URI and any proxy"),
+            ));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(body)
+}
+
+fn unreachable(e: reqwest::Error, host: &str) -> Error {
+    let message = if e.is_timeout() {
+        format!("{host} did not answer in time; try again later")
+    } else if e.is_connect() {
+        format!("could not connect to {host}; check the network, any proxy, and the base URI")
+    } else {
+        format!("the connection to {host} broke off; try again")
+    };
+    Error::new(ErrorKind::Unavailable, message).caused_by(e.without_url())
+}
+
+impl Default for OAuthClient {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for OAuthClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OAuthClient").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,64 @@
+//! What is presented to the token endpoint in exchange for tokens.
+
+use std::fmt;
+
+use crate::{Credentials, secret::Secret};
+
+/// One of Concur's grants, with all it needs beside the app's id and secret.
+///
+/// ```
+/// use concur_auth::Grant;
+///
+/// let grant = Grant::refresh_token("a secret");
+/// assert_eq!(format!("{grant:?}"), "Grant(refresh_token)");
+/// ```
+///
+/// Source: SAP Concur developer centre, "Authentication API"; RFC 6749 section 1.3.
+#[derive(Clone)]
+pub struct Grant {
+    grant_type: &'static str,
+    fields: Vec<(&'static str, Secret)>,
+}
+
+impl Grant {
+    /// A company signs in with its company request token: `grant_type=password`, `credtype=authtoken`.
+    ///
+    /// The token lives 24 hours and may be used five times at most. Sent to the global landing zone.
+    pub fn company_request_token(company_uuid: impl Into<String>, request_token: impl Into<String>) -> Self {
+        Self {
+            grant_type: "password",
+            fields: vec![
+                ("username", Secret::new(company_uuid)),
+                ("password", Secret::new(request_token)),
+                ("credtype", Secret::new("authtoken")),
+            ],
+        }
+    }
+
+    /// A refresh token is renewed: `grant_type=refresh_token`. Sent to the token's last geolocation.
+    pub fn refresh_token(token: impl Into<String>) -> Self {
+        Self { grant_type: "refresh_token", fields: vec![("refresh_token", Secret::new(token))] }
+    }
+
+    /// The `grant_type`, which is no secret.
+    pub(crate) fn name(&self) -> &'static str {
+        self.grant_type
+    }
+
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        std::iter::once(("grant_type", self.grant_type))
+            .chain(self.fields.iter().map(|(name, value)| (*name, value.expose())))
+    }
+
+    /// Whether `text`, which a server chose, holds a secret of this request.
+    pub(crate) fn leaks_into(&self, text: &str, credentials: &Credentials) -> bool {
+        let ours = self.fields.iter().filter(|(name, _)| *name != "credtype").map(|(_, value)| value.expose());
+        ours.chain([credentials.client_secret()]).any(|secret| !secret.is_empty() && text.contains(secret))
+    }
+}
+
+impl fmt::Debug for Grant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Grant({})", self.grant_type)
+    }
+}

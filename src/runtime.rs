@@ -1,0 +1,39 @@
+//! The process-wide runtime that a flight's I/O runs on.
+//!
+//! HTTP connections belong to the runtime that opened them. Callers' runtimes come and go, so pooled
+//! connections live here instead. One worker thread, made at the first flight and never ended, also notices
+//! between flights that a server has closed a pooled connection.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use tokio::runtime::{Builder, Handle, Runtime};
+
+use crate::{Error, ErrorKind};
+
+static RUNTIME: OnceLock<Runtime> = OnceLock::new();
+/// Held while the runtime is made: the loser of a race would have to drop one, which async callers may not.
+static MAKING: Mutex<()> = Mutex::new(());
+
+pub(crate) fn handle() -> Result<&'static Handle, Error> {
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime.handle());
+    }
+    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = RUNTIME.get() {
+        return Ok(runtime.handle());
+    }
+    let runtime = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("concur-auth")
+        .enable_all()
+        .build()
+        .map_err(|e| {
+            Error::new(
+                ErrorKind::Config,
+                "could not start the background thread that does this crate's I/O; \
+                 check this process's limits on threads and open files",
+            )
+            .caused_by(e)
+        })?;
+    Ok(RUNTIME.get_or_init(|| runtime).handle())
+}

@@ -1,0 +1,184 @@
+//! Where the refresh token object is kept between renewals and processes.
+
+mod json_file;
+mod memory;
+
+use std::{any::Any, fmt, future::Future, pin::Pin};
+
+pub use self::{json_file::JsonFileStore, memory::MemoryStore};
+use crate::{Error, RefreshTokenObject};
+
+/// Where a [`TokenManager`](crate::TokenManager) keeps its [`RefreshTokenObject`].
+///
+/// Three methods make a store; [`RefreshTokenObject::to_json`] and [`from_json`](RefreshTokenObject::from_json)
+/// turn the value into text and back. A store that several processes share should also implement
+/// [`try_lock`](Self::try_lock), or two of them may renew at once.
+///
+/// ```
+/// use concur_auth::{Error, RefreshTokenObject, StoreLock, TokenStore};
+///
+/// /// Keeps the token in a file that somebody else backs up.
+/// #[derive(Debug)]
+/// struct Plain(std::path::PathBuf);
+///
+/// impl TokenStore for Plain {
+///     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+///         match std::fs::read_to_string(&self.0) {
+///             Ok(json) => RefreshTokenObject::from_json(&json).map(Some),
+///             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+///             Err(e) => Err(Error::store("could not read the token", e)),
+///         }
+///     }
+///     async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+///         std::fs::write(&self.0, token.to_json()).map_err(|e| Error::store("could not save the token", e))
+///     }
+///     async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+///         std::fs::remove_file(&self.0).map_err(|e| Error::store("could not remove the token", e))
+///     }
+/// }
+/// # let _ = concur_auth::TokenManager::builder().store(Plain("token".into()));
+/// ```
+pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
+    /// What is stored now; `None` where there is nothing.
+    ///
+    /// Called on every [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token), so it should
+    /// be cheap when nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] for anything but "nothing there": a store that cannot be read is not an empty one.
+    fn load(&self) -> impl Future<Output = Result<Option<RefreshTokenObject>, Error>> + Send;
+
+    /// Makes `token` what is stored, all of it or nothing. Returns once it would survive a crash.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when it is not certain that the token is stored.
+    fn save(
+        &self,
+        token: &RefreshTokenObject,
+        lock: &StoreLock,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// Makes the store empty; to remove what is not there succeeds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when it is not certain that nothing is stored.
+    fn remove(&self, lock: &StoreLock) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The store's lock, or `None` while somebody else holds it. Never waits: the manager asks again.
+    ///
+    /// The lock is released when the [`StoreLock`] is dropped, also by the death of its process. The default
+    /// excludes nobody, which is right only for a store that one manager uses.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when the lock can never be had.
+    fn try_lock(&self) -> impl Future<Output = Result<Option<StoreLock>, Error>> + Send {
+        async { Ok(Some(StoreLock::new(()))) }
+    }
+
+    /// Finds out, before a grant is spent, whether its reply could be saved. `held` is what is stored now.
+    ///
+    /// The default saves `held` again.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when a save would fail; nothing is sent to Concur then.
+    fn rehearse(
+        &self,
+        held: Option<&RefreshTokenObject>,
+        lock: &StoreLock,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        async move {
+            match held {
+                Some(token) => self.save(token, lock).await,
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// What errors and logs call this store, such as a file's path; never a secret.
+    fn describe(&self) -> String {
+        std::any::type_name::<Self>().to_owned()
+    }
+}
+
+/// Proof that a [`TokenStore`]'s lock is held; dropping it releases the lock.
+///
+/// It carries whatever the store needs while locked: an open file, a fencing number, nothing.
+///
+/// ```
+/// use concur_auth::StoreLock;
+///
+/// let lock = StoreLock::new(7_u64);
+/// assert_eq!(lock.get::<u64>(), Some(&7));
+/// assert_eq!(lock.get::<String>(), None);
+/// ```
+pub struct StoreLock(Box<dyn Any + Send + Sync>);
+
+impl StoreLock {
+    /// A lock that carries the store's own value, whose `Drop` releases it.
+    pub fn new(value: impl Any + Send + Sync) -> Self {
+        Self(Box::new(value))
+    }
+
+    /// The store's own value, if it is of this type.
+    #[must_use]
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for StoreLock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreLock").finish_non_exhaustive()
+    }
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
+
+/// The object-safe twin, so that a manager needs no type parameter.
+pub(crate) trait DynTokenStore: fmt::Debug + Send + Sync {
+    fn load(&self) -> BoxFuture<'_, Option<RefreshTokenObject>>;
+    fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
+    fn remove<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
+    fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>>;
+    fn rehearse<'a>(
+        &'a self,
+        held: Option<&'a RefreshTokenObject>,
+        lock: &'a StoreLock,
+    ) -> BoxFuture<'a, ()>;
+    fn describe(&self) -> String;
+}
+
+impl<T: TokenStore> DynTokenStore for T {
+    fn load(&self) -> BoxFuture<'_, Option<RefreshTokenObject>> {
+        Box::pin(TokenStore::load(self))
+    }
+
+    fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
+        Box::pin(TokenStore::save(self, token, lock))
+    }
+
+    fn remove<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
+        Box::pin(TokenStore::remove(self, lock))
+    }
+
+    fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>> {
+        Box::pin(TokenStore::try_lock(self))
+    }
+
+    fn rehearse<'a>(
+        &'a self,
+        held: Option<&'a RefreshTokenObject>,
+        lock: &'a StoreLock,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(TokenStore::rehearse(self, held, lock))
+    }
+
+    fn describe(&self) -> String {
+        TokenStore::describe(self)
+    }
+}

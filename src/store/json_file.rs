@@ -1,0 +1,203 @@
+//! One JSON file, readable by SAP's Node.js sample and this crate alike.
+//!
+//! Always: readers never need the lock and never see half a file; nothing of the user's is overwritten; what a
+//! killed process left behind is looked at, under the lock, before anything is spent.
+
+mod leftovers;
+mod lock;
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use self::lock::FileLock;
+use crate::{Error, RefreshTokenObject, StoreLock, TokenStore, files};
+
+/// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members.
+const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
+
+/// The default store: one JSON file of mode 0600, such as `refreshTokenObjectFile.json`.
+///
+/// The file holds the whole reply of Concur's token endpoint, `companyUUID`, and this crate's own
+/// `accessTokenExpiresAt` and `refreshTokenExpiresAt` (Unix seconds). It is replaced by renaming a complete,
+/// synced file over it. Processes exclude each other with an operating system lock on a side file
+/// (`….lock`), which a killed process leaves free. The other side files are `….tmp-<random>`, a save in
+/// progress, and `….corrupt-<time>`, a token file that could not be used and was moved out of the way.
+///
+/// File operations run in place, without a hop to another thread: an unchanged file costs one `stat`.
+///
+/// ```
+/// use concur_auth::{JsonFileStore, TokenManager};
+///
+/// let tokens = TokenManager::builder().store(JsonFileStore::new("/var/lib/my-app/concur-token.json")).build()?;
+/// # Ok::<(), concur_auth::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct JsonFileStore {
+    path: PathBuf,
+    last_read: Mutex<Option<LastRead>>,
+}
+
+#[derive(Debug)]
+struct LastRead {
+    stamp: Stamp,
+    token: Option<RefreshTokenObject>,
+}
+
+/// Changes whenever the file is replaced or written.
+#[derive(Debug, PartialEq, Eq)]
+struct Stamp {
+    length: u64,
+    modified: Option<SystemTime>,
+    #[cfg(unix)]
+    identity: (u64, u64, i64, i64),
+}
+
+impl Stamp {
+    fn of(metadata: &fs::Metadata) -> Self {
+        #[cfg(unix)]
+        use std::os::unix::fs::MetadataExt as _;
+        Self {
+            length: metadata.len(),
+            modified: metadata.modified().ok(),
+            #[cfg(unix)]
+            identity: (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
+}
+
+impl JsonFileStore {
+    /// The token file at `path`; it need not exist yet.
+    pub fn new(path: impl AsRef<Path>) -> Self {
+        let path = path.as_ref();
+        // Absolute, so that errors name a place that can be found.
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        Self { path, last_read: Mutex::new(None) }
+    }
+
+    fn read(&self) -> io::Result<Option<RefreshTokenObject>> {
+        let mut last_read = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+        let metadata = match fs::metadata(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            metadata => metadata?,
+        };
+        // Asked before opening: to open a named pipe would wait for its writer.
+        files::regular(&metadata)?;
+        if let Some(last) = last_read.as_ref().filter(|last| last.stamp == Stamp::of(&metadata)) {
+            return Ok(last.token.clone());
+        }
+        let mut file = match File::open(&self.path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            file => file?,
+        };
+        let stamp = Stamp::of(&file.metadata()?);
+        let token = usable(&files::read_open(&mut file)?);
+        if token.is_none() {
+            tracing::warn!(file = %self.path.display(), "the token file holds no usable refresh token");
+        }
+        *last_read = Some(LastRead { stamp, token: token.clone() });
+        Ok(token)
+    }
+
+    fn write(&self, token: &RefreshTokenObject, lock: &FileLock) -> io::Result<()> {
+        self.set_aside_if_unusable(lock)?;
+        let mut reserved = lock.reserved();
+        let temp = match &mut *reserved {
+            Some(temp) => temp,
+            empty => empty.insert(files::TempFile::create(lock.target())?),
+        };
+        temp.write(token.as_json().as_bytes())?;
+        // Should the rename fail, this is the only copy of a token that has replaced its predecessor.
+        temp.keep();
+        temp.publish()?;
+        *reserved = None;
+        Ok(())
+    }
+
+    /// The same steps as [`Self::write`], with what is already there, and then room for what is to come.
+    fn try_out(&self, held: Option<&RefreshTokenObject>, lock: &FileLock) -> io::Result<()> {
+        self.set_aside_if_unusable(lock)?;
+        let mut room = ROOM_FOR_REPLY;
+        if let Some(token) = held {
+            let json = token.as_json();
+            room += json.len();
+            let mut temp = files::TempFile::create(lock.target())?;
+            temp.write(json.as_bytes())?;
+            temp.publish()?;
+        }
+        let mut temp = files::TempFile::create(lock.target())?;
+        temp.reserve(room)?;
+        *lock.reserved() = Some(temp);
+        Ok(())
+    }
+
+    /// A file without a usable token may still mean something to its owner.
+    fn set_aside_if_unusable(&self, lock: &FileLock) -> io::Result<()> {
+        let exists = fs::exists(lock.target())?;
+        if exists && self.read()?.is_none() { leftovers::set_aside(lock.target()) } else { Ok(()) }
+    }
+
+    fn delete(&self, lock: &FileLock) -> io::Result<()> {
+        self.set_aside_if_unusable(lock)?;
+        match fs::remove_file(lock.target()) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed.and_then(|()| files::sync_folder(files::folder_of(lock.target()))),
+        }
+    }
+
+    fn failed(&self, what: &str) -> impl FnOnce(io::Error) -> Error {
+        let message = format!(
+            "could not {what} {}; check that the file and its folder belong to this user, can be replaced, and \
+             that the disk has room",
+            self.path.display()
+        );
+        |e| Error::store(message, e)
+    }
+
+    fn lock<'a>(&self, lock: &'a StoreLock) -> Result<&'a FileLock, Error> {
+        lock.get().ok_or_else(|| {
+            Error::store(format!("{} was used with another store's lock", self.path.display()), "wrong lock")
+        })
+    }
+}
+
+/// The token in a file's content, if there is one.
+fn usable(json: &[u8]) -> Option<RefreshTokenObject> {
+    RefreshTokenObject::parse(json).ok()
+}
+
+impl TokenStore for JsonFileStore {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        self.read().map_err(|e| {
+            let path = self.path.display();
+            Error::store(format!("could not read {path}; check that it is a file this user may read"), e)
+        })
+    }
+
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.write(token, self.lock(lock)?).map_err(self.failed("save the token to"))
+    }
+
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.delete(self.lock(lock)?).map_err(self.failed("remove"))
+    }
+
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        let target = files::resolve(&self.path).map_err(self.failed("find the place of"))?;
+        let Some(lock) = FileLock::try_acquire(target)? else { return Ok(None) };
+        leftovers::adopt(lock.target()).map_err(self.failed("look at unfinished saves of"))?;
+        Ok(Some(StoreLock::new(lock)))
+    }
+
+    async fn rehearse(&self, held: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
+        self.try_out(held, self.lock(lock)?).map_err(self.failed("save a token to"))
+    }
+
+    fn describe(&self) -> String {
+        self.path.display().to_string()
+    }
+}

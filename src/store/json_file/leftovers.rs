@@ -1,0 +1,81 @@
+//! What killed processes and broken files leave beside the token file.
+//!
+//! Only ever called under the lock, when no living process has a temporary file.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+use super::usable;
+use crate::{
+    clock,
+    files::{self, TempFile},
+};
+
+/// Puts the newest complete temporary file in the target's place, and deletes the others.
+///
+/// A complete one that is not older than the target is a save that was killed before its rename: the only copy
+/// of a token whose predecessor may already be spent.
+pub(super) fn adopt(target: &Path) -> io::Result<()> {
+    let mut leftovers = temp_files_of(target)?;
+    if leftovers.is_empty() {
+        return Ok(());
+    }
+    let not_before = match fs::metadata(target) {
+        Ok(metadata) => metadata.modified()?,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => SystemTime::UNIX_EPOCH,
+        Err(e) => return Err(e),
+    };
+    leftovers.sort();
+    let newest = leftovers.iter().rposition(|(modified, path)| {
+        *modified >= not_before && files::read(path).is_ok_and(|json| usable(&json).is_some())
+    });
+    if let Some(index) = newest {
+        let (_, path) = leftovers.remove(index);
+        if fs::exists(target)? && usable(&files::read(target)?).is_none() {
+            set_aside(target)?;
+        }
+        // Its process may have been killed before it could sync.
+        fs::File::open(&path)?.sync_all()?;
+        fs::rename(&path, target)?;
+        files::sync_folder(files::folder_of(target))?;
+        tracing::warn!(file = %target.display(), "recovered the token that a killed process had not finished saving");
+    }
+    for (_, path) in leftovers {
+        fs::remove_file(path)?;
+    }
+    Ok(())
+}
+
+fn temp_files_of(target: &Path) -> io::Result<Vec<(SystemTime, PathBuf)>> {
+    let mut found = Vec::new();
+    let Some(name) = target.file_name() else { return Ok(found) };
+    let mut prefix = name.as_encoded_bytes().to_owned();
+    prefix.extend_from_slice(TempFile::INFIX.as_bytes());
+    for entry in fs::read_dir(files::folder_of(target))? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(&prefix) && entry.file_type()?.is_file() {
+            found.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    Ok(found)
+}
+
+/// Renames a file without a usable token to `….corrupt-<time>`, its own modification time.
+pub(super) fn set_aside(target: &Path) -> io::Result<()> {
+    let modified = clock::public_time(fs::metadata(target)?.modified()?);
+    let (date, (hour, minute, second)) = (modified.date(), modified.to_hms());
+    let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
+    let time = format!("{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z");
+    let mut aside = files::beside(target, &format!(".corrupt-{time}"));
+    let mut copy = 1;
+    while fs::exists(&aside)? {
+        copy += 1;
+        aside = files::beside(target, &format!(".corrupt-{time}-{copy}"));
+    }
+    fs::rename(target, &aside)?;
+    tracing::warn!(file = %target.display(), kept_as = %aside.display(), "moved an unusable token file aside");
+    files::sync_folder(files::folder_of(target))
+}

@@ -1,0 +1,84 @@
+//! A store that lasts as long as its process.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicBool, Ordering},
+};
+
+use crate::{Error, RefreshTokenObject, StoreLock, TokenStore};
+
+/// Keeps the token in memory: for tests, and for programs that get their token from elsewhere.
+///
+/// Clones share what they hold and exclude each other, as managers on one file do.
+///
+/// ```
+/// use concur_auth::{MemoryStore, RefreshTokenObject, TokenManager};
+///
+/// let token = RefreshTokenObject::from_json(r#"{"refresh_token": "kept elsewhere"}"#)?;
+/// let tokens = TokenManager::builder().store(MemoryStore::with(token)).build()?;
+/// # Ok::<(), concur_auth::Error>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    token: Mutex<Option<RefreshTokenObject>>,
+    locked: AtomicBool,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A store that holds `token`.
+    #[must_use]
+    pub fn with(token: RefreshTokenObject) -> Self {
+        let store = Self::new();
+        store.set(Some(token));
+        store
+    }
+
+    fn set(&self, token: Option<RefreshTokenObject>) {
+        *self.shared.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+    }
+}
+
+/// Releases the lock when dropped.
+struct Held(Arc<Shared>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.locked.store(false, Ordering::Release);
+    }
+}
+
+impl TokenStore for MemoryStore {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        Ok(self.shared.token.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+        self.set(Some(token.clone()));
+        Ok(())
+    }
+
+    async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+        self.set(None);
+        Ok(())
+    }
+
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        let was_locked = self.shared.locked.swap(true, Ordering::Acquire);
+        Ok((!was_locked).then(|| StoreLock::new(Held(Arc::clone(&self.shared)))))
+    }
+
+    fn describe(&self) -> String {
+        "the memory store".to_owned()
+    }
+}
