@@ -69,10 +69,6 @@ impl AccessToken {
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.0.scopes.iter().map(String::as_str)
     }
-
-    pub(crate) fn issued(&self) -> &IssuedAccess {
-        &self.0.issued
-    }
 }
 
 impl fmt::Debug for AccessToken {

@@ -21,7 +21,6 @@ use std::fmt;
 pub struct ConcurCode(u32);
 
 impl ConcurCode {
-    pub(crate) const LIVES_ELSEWHERE: Self = Self(16);
     pub(crate) const BAD_REFRESH_TOKEN: Self = Self(108);
     pub(crate) const MAINTENANCE: Self = Self(134);
 

@@ -102,8 +102,13 @@ impl Credentials {
         self.0.base_uri.as_deref()
     }
 
-    pub(crate) fn has_request_token(&self) -> bool {
-        self.0.company_request_token.is_some()
+    /// Where a person would change them.
+    pub(crate) fn place(&self) -> String {
+        match &self.0.origin {
+            Origin::Code => "the Credentials".to_owned(),
+            Origin::File(path) => path.display().to_string(),
+            Origin::Environment => "the environment variable CONCUR_COMPANY_REQUEST_TOKEN".to_owned(),
+        }
     }
 
     /// Checks what every use needs.

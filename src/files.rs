@@ -76,13 +76,10 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// A file that only this user may read, whatever the umask, and that was not there before.
+/// A new file that only this user may read, whatever the umask.
 fn create_private(path: &Path) -> io::Result<File> {
-    private(OpenOptions::new().write(true).create_new(true), path)
-}
-
-/// Opens with `options`; if that creates the file, nobody else can ever read it.
-pub(crate) fn private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create_new(true);
     #[cfg(unix)]
     {
         use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
@@ -93,6 +90,16 @@ pub(crate) fn private(options: &mut OpenOptions, path: &Path) -> io::Result<File
     }
     #[cfg(not(unix))]
     options.open(path)
+}
+
+/// Opens a file, which is a new private one if there was none; one that exists keeps its mode.
+pub(crate) fn open_or_create_private(path: &Path) -> io::Result<File> {
+    match create_private(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+            OpenOptions::new().read(true).write(true).open(path)
+        }
+        created => created,
+    }
 }
 
 /// Makes a rename, link or removal in `folder` outlive a power cut.
@@ -154,10 +161,10 @@ impl TempFile {
     }
 
     /// Puts the file in its target's place. After a failure it can be tried again.
-    pub(crate) fn publish(&mut self) -> io::Result<()> {
+    pub(crate) fn rename(&mut self) -> io::Result<()> {
         fs::rename(&self.path, &self.target)?;
         self.keep = true;
-        sync_folder(folder_of(&self.target))
+        Ok(())
     }
 
     /// Puts the file in its target's place only if there is nothing yet.

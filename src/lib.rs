@@ -8,6 +8,7 @@ mod credentials;
 mod error;
 mod files;
 mod geolocation;
+mod manager;
 mod members;
 mod oauth_client;
 mod refresh_token_object;
@@ -15,6 +16,7 @@ mod runtime;
 mod secret;
 #[cfg(feature = "simulator")]
 pub mod simulator;
+mod status;
 mod store;
 
 pub use reqwest;
@@ -29,7 +31,9 @@ pub use self::{
     credentials::Credentials,
     error::{Error, ErrorKind},
     geolocation::Geolocation,
+    manager::{TokenManager, TokenManagerBuilder},
     oauth_client::{Grant, OAuthClient, TokenReply},
     refresh_token_object::RefreshTokenObject,
+    status::{Status, TokenOrigin},
     store::{JsonFileStore, MemoryStore, StoreLock, TokenStore},
 };

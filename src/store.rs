@@ -143,7 +143,6 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + '
 pub(crate) trait DynTokenStore: fmt::Debug + Send + Sync {
     fn load(&self) -> BoxFuture<'_, Option<RefreshTokenObject>>;
     fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
-    fn remove<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
     fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>>;
     fn rehearse<'a>(
         &'a self,
@@ -160,10 +159,6 @@ impl<T: TokenStore> DynTokenStore for T {
 
     fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
         Box::pin(TokenStore::save(self, token, lock))
-    }
-
-    fn remove<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
-        Box::pin(TokenStore::remove(self, lock))
     }
 
     fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>> {

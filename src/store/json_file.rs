@@ -106,16 +106,19 @@ impl JsonFileStore {
     fn write(&self, token: &RefreshTokenObject, lock: &FileLock) -> io::Result<()> {
         self.set_aside_if_unusable(lock)?;
         let mut reserved = lock.reserved();
-        let temp = match &mut *reserved {
+        let mut temp = match reserved.take() {
             Some(temp) => temp,
-            empty => empty.insert(files::TempFile::create(lock.target())?),
+            None => files::TempFile::create(lock.target())?,
         };
         temp.write(token.as_json().as_bytes())?;
         // Should the rename fail, this is the only copy of a token that has replaced its predecessor.
         temp.keep();
-        temp.publish()?;
-        *reserved = None;
-        Ok(())
+        if let Err(e) = temp.rename() {
+            // Where the folder was taken away, the file went with it, and the next attempt needs a new one.
+            *reserved = Some(temp).filter(|_| e.kind() != io::ErrorKind::NotFound);
+            return Err(e);
+        }
+        files::sync_folder(files::folder_of(lock.target()))
     }
 
     /// The same steps as [`Self::write`], with what is already there, and then room for what is to come.
@@ -127,7 +130,8 @@ impl JsonFileStore {
             room += json.len();
             let mut temp = files::TempFile::create(lock.target())?;
             temp.write(json.as_bytes())?;
-            temp.publish()?;
+            temp.rename()?;
+            files::sync_folder(files::folder_of(lock.target()))?;
         }
         let mut temp = files::TempFile::create(lock.target())?;
         temp.reserve(room)?;

@@ -1,7 +1,7 @@
 //! An operating system lock on a side file: a killed process leaves it free, with nothing to clean up.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -22,10 +22,8 @@ impl FileLock {
     /// The lock for `target`, whose symbolic links are resolved; `None` while somebody else holds it.
     pub(super) fn try_acquire(target: PathBuf) -> Result<Option<Self>, Error> {
         let path = files::beside(&target, ".lock");
-        let mut options = OpenOptions::new();
-        // Never deleted and never cut: who deletes a lock file unlocks it for the next to create it.
-        options.read(true).write(true).create(true).truncate(false);
-        let file = files::private(&mut options, &path).map_err(|e| {
+        // Never deleted: who deletes a lock file lets the next one lock another.
+        let file = files::open_or_create_private(&path).map_err(|e| {
             let path = path.display();
             Error::store(
                 format!("could not open the lock file {path}; check that this user may write in its folder"),

@@ -1,0 +1,119 @@
+//! SAP's "Tutorial 2: refresh token management automation", for real use.
+//!
+//! ```text
+//! cargo run --example refresh_token_management -- [--dir DIR] [--base-uri URI]
+//! ```
+//!
+//! Run it again and again in one folder: the first run leaves a `credentials.json` to fill in, the next obtains
+//! a refresh token, later ones use or renew the stored one. Exit code 0: a valid refresh token is there. 2: you
+//! have something to do, and the message says what. 1: any other error. `RUST_LOG=concur_auth=info` shows the
+//! requests.
+
+use std::{
+    error::Error as _,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+    time::SystemTime,
+};
+
+use concur_auth::{
+    CredentialsFile, Error, ErrorKind, JsonFileStore, TokenManager, TokenOrigin, time::OffsetDateTime,
+};
+use tracing_subscriber::EnvFilter;
+
+struct Arguments {
+    dir: PathBuf,
+    base_uri: Option<String>,
+}
+
+const USAGE: &str = "usage: refresh_token_management [--dir DIR] [--base-uri URI]";
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::from_default_env())
+        .with_writer(io::stderr)
+        .init();
+    let Some(arguments) = arguments(std::env::args_os().skip(1)) else {
+        return say(io::stderr(), USAGE, 1);
+    };
+    match run(arguments).await {
+        Ok(report) => say(io::stdout(), &report, 0),
+        Err(e) => say(io::stderr(), &explain(&e), exit_code(&e)),
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<String, Error> {
+    let mut builder = TokenManager::builder()
+        .credentials(CredentialsFile::new(arguments.dir.join("credentials.json")))
+        .store(JsonFileStore::new(
+            arguments.dir.join("refreshTokenObjectFile.json"),
+        ));
+    if let Some(uri) = arguments.base_uri {
+        builder = builder.base_uri(uri);
+    }
+    let tokens = builder.build()?;
+    let token = tokens.get_valid_refresh_token().await?;
+    let origin = match tokens.status().source {
+        Some(TokenOrigin::Renewed) => "renewed",
+        Some(TokenOrigin::Obtained) => "obtained",
+        _ => "stored",
+    };
+    Ok(format!(
+        "A valid refresh token is there ({origin}).\n  company:     {}\n  expires:     {}\n  geolocation: {}",
+        token.company_uuid().unwrap_or("not known"),
+        token.expires_at().map_or_else(|| "not known".to_owned(), expiry),
+        token.geolocation().unwrap_or("not known"),
+    ))
+}
+
+fn expiry(at: OffsetDateTime) -> String {
+    let left = at - OffsetDateTime::from(SystemTime::now());
+    format!(
+        "{at} ({} days and {} hours left)",
+        left.whole_days(),
+        left.whole_hours() % 24
+    )
+}
+
+/// The message and its causes, one a line.
+fn explain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(&format!("\n  caused by: {e}"));
+        cause = e.source();
+    }
+    text
+}
+
+fn exit_code(error: &Error) -> u8 {
+    match error.kind() {
+        ErrorKind::CredentialsNeeded | ErrorKind::CredentialsInvalid | ErrorKind::ReauthorizationRequired => {
+            2
+        }
+        _ => 1,
+    }
+}
+
+fn arguments(mut given: impl Iterator<Item = std::ffi::OsString>) -> Option<Arguments> {
+    let mut arguments = Arguments {
+        dir: PathBuf::from("."),
+        base_uri: None,
+    };
+    while let Some(flag) = given.next() {
+        match flag.to_str()? {
+            "--dir" => arguments.dir = given.next()?.into(),
+            "--base-uri" => arguments.base_uri = Some(given.next()?.into_string().ok()?),
+            _ => return None,
+        }
+    }
+    Some(arguments)
+}
+
+/// Unlike `println!`, a closed or full output is no panic; the exit code still tells.
+fn say(mut output: impl Write, text: &str, code: u8) -> ExitCode {
+    let _ = writeln!(output, "{text}").and_then(|()| output.flush());
+    ExitCode::from(code)
+}

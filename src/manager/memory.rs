@@ -1,0 +1,176 @@
+//! What a manager holds in memory: the newest token, and how the last renewals went.
+//!
+//! Always: the warm path reads one atomic pointer; whoever replaces what is held makes a whole new value.
+
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use arc_swap::ArcSwapOption;
+
+use super::decision::{Calm, Window};
+use crate::{AccessToken, Error, Geolocation, RefreshTokenObject, TokenOrigin, clock};
+
+/// The first pause after a failed renewal; it doubles with each further one.
+const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    held: ArcSwapOption<Held>,
+    past: Mutex<Past>,
+}
+
+/// A refresh token object with what is derived from it once.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) object: RefreshTokenObject,
+    pub(super) access: Option<HeldAccess>,
+    /// An access token that an API refused: not to be taken from the store again.
+    rejected: Option<AccessToken>,
+    pub(super) origin: TokenOrigin,
+    pub(super) unsaved: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct HeldAccess {
+    pub(super) token: AccessToken,
+    pub(super) window: Window,
+}
+
+#[derive(Debug, Default)]
+struct Past {
+    failures: u32,
+    back_off_until: Option<SystemTime>,
+    last_error: Option<Error>,
+}
+
+impl Held {
+    /// `base` is what the object's geolocation is checked against; an untrusted one yields no access token.
+    pub(super) fn new(
+        object: RefreshTokenObject,
+        origin: TokenOrigin,
+        base: &Geolocation,
+        before: Option<&Self>,
+    ) -> Self {
+        let rejected = before.and_then(|held| held.rejected.clone());
+        let access = object.access().zip(geolocation_of(&object, base).ok()).and_then(|(issued, geolocation)| {
+            if rejected.as_ref().is_some_and(|token| token.secret() == issued.secret.expose()) {
+                return None;
+            }
+            let window = Window::of_access(issued, fastrand::f64());
+            let token = AccessToken::new(issued.clone(), geolocation, object.shared_scopes());
+            Some(HeldAccess { token, window })
+        });
+        Self { object, access, rejected, origin, unsaved: false }
+    }
+
+    /// The access token, if an API call could still be made with it.
+    pub(super) fn live_access(&self, now: SystemTime) -> Option<AccessToken> {
+        let access = self.access.as_ref()?;
+        access.window.is_valid(now).then(|| access.token.clone())
+    }
+}
+
+/// The checked geolocation of a stored object, or `base` where it names none.
+pub(super) fn geolocation_of(object: &RefreshTokenObject, base: &Geolocation) -> Result<Geolocation, Error> {
+    object.geolocation().map_or_else(|| Ok(base.clone()), |received| base.received(received))
+}
+
+impl Memory {
+    /// The warm path: one pointer read, one comparison, one reference count.
+    pub(super) fn fresh_access(&self, now: SystemTime) -> Option<AccessToken> {
+        let held = self.held.load();
+        let access = held.as_ref()?.access.as_ref()?;
+        (now < access.window.advisory).then(|| access.token.clone())
+    }
+
+    pub(super) fn held(&self) -> Option<Arc<Held>> {
+        self.held.load_full()
+    }
+
+    pub(super) fn publish(&self, held: Held) -> Arc<Held> {
+        let held = Arc::new(held);
+        self.held.store(Some(Arc::clone(&held)));
+        held
+    }
+
+    /// Publishes what was read from the store, unless something newer was published since `before` was read.
+    pub(super) fn publish_after(&self, before: &Option<Arc<Held>>, held: Held) -> Arc<Held> {
+        let held = Arc::new(held);
+        self.held.compare_and_swap(before, Some(Arc::clone(&held)));
+        held
+    }
+
+    pub(super) fn mark_saved(&self) {
+        self.change(|held| held.unsaved = false);
+    }
+
+    pub(super) fn reject(&self, token: &AccessToken) {
+        self.change(|held| {
+            let is_current = held.access.as_ref().is_some_and(|access| access.token.secret() == token.secret());
+            if is_current {
+                held.access = None;
+                held.rejected = Some(token.clone());
+            }
+        });
+    }
+
+    fn change(&self, change: impl Fn(&mut Held)) {
+        self.held.rcu(|held| {
+            held.as_ref().map(|held| {
+                let mut changed = Held::clone(held);
+                change(&mut changed);
+                Arc::new(changed)
+            })
+        });
+    }
+
+    pub(super) fn calm(&self, now: SystemTime) -> Calm {
+        match self.past().back_off_until {
+            // A pause that lies further ahead than any does was set before the clock jumped back.
+            Some(until) if now < until && until <= now + LONGEST_BACK_OFF => Calm::BackingOff,
+            _ => Calm::Calm,
+        }
+    }
+
+    pub(super) fn note_success(&self) {
+        *self.past() = Past::default();
+    }
+
+    /// Somebody else holds the store's lock: they will be done in a moment.
+    pub(super) fn note_busy(&self, now: SystemTime) {
+        self.past().back_off_until = now.checked_add(FIRST_BACK_OFF);
+    }
+
+    pub(super) fn note_failure(&self, error: &Error, now: SystemTime) {
+        let mut past = self.past();
+        let pause = FIRST_BACK_OFF.saturating_mul(1 << past.failures.min(10)).min(LONGEST_BACK_OFF);
+        past.failures += 1;
+        past.back_off_until = now.checked_add(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
+        past.last_error = Some(error.clone());
+    }
+
+    pub(super) fn last_error(&self) -> Option<String> {
+        self.past().last_error.as_ref().map(Error::to_string)
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl From<&Held> for crate::Status {
+    fn from(held: &Held) -> Self {
+        Self {
+            company_uuid: held.object.company_uuid().map(str::to_owned),
+            geolocation: held.object.geolocation().map(str::to_owned),
+            refresh_token_expires_at: held.object.expiry().map(clock::public_time),
+            access_token_expires_at: held.access.as_ref().map(|access| access.token.expires_at()),
+            source: Some(held.origin),
+            unsaved: held.unsaved,
+            last_error: None,
+        }
+    }
+}
