@@ -34,3 +34,5 @@ impl TokenStore for Row {
         Ok(())
     }
 }
+#[tokio::main]
+async fn main() {}

@@ -87,7 +87,8 @@ pub(crate) fn from_unix_seconds(seconds: u64) -> Option<SystemTime> {
 
 /// Seconds after the Unix epoch, rounded down; 0 for anything before it.
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
 }
 
 /// A public time of an internal one; dates beyond what the type holds become its last second.

@@ -113,6 +113,12 @@ impl Error {
         self.change(|inner| inner.correlation_id = id)
     }
 
+    /// Takes over what Concur's reply said, for an error that explains another.
+    pub(crate) fn answered_as(self, other: &Self) -> Self {
+        self.with_code(other.code(), other.is_invalid_grant())
+            .with_correlation_id(other.correlation_id().map(str::to_owned))
+    }
+
     pub(crate) fn with_retry_after(self, after: Option<Duration>) -> Self {
         self.change(|inner| inner.retry_after = after)
     }

@@ -49,7 +49,14 @@ impl Geolocation {
 
     /// A base URI named by the configuration; `hosts` are the further ones it trusts.
     pub(crate) fn configured(uri: &str, hosts: Arc<[String]>) -> Result<Self, Error> {
-        Self::check(uri, Trust { hosts, loopback: true }).map(|mut checked| {
+        Self::check(
+            uri,
+            Trust {
+                hosts,
+                loopback: true,
+            },
+        )
+        .map(|mut checked| {
             checked.trust.loopback = is_loopback(&checked.base);
             checked
         })
@@ -61,15 +68,15 @@ impl Geolocation {
     }
 
     fn check(uri: &str, trust: Trust) -> Result<Self, Error> {
-        let mut base = Url::parse(uri.trim()).map_err(|e| refused("a base URI that is not a URL").caused_by(e))?;
+        let mut base =
+            Url::parse(uri.trim()).map_err(|e| refused("a base URI that is not a URL").caused_by(e))?;
         if !base.username().is_empty() || base.password().is_some() {
             return Err(refused("a base URI with user information"));
         }
         let Some(host) = base.host_str() else {
             return Err(refused("a base URI without a host"));
         };
-        let is_concur =
-            CONCUR_DOMAINS.iter().any(|domain| host.ends_with(domain)) && base.port().is_none();
+        let is_concur = CONCUR_DOMAINS.iter().any(|domain| host.ends_with(domain)) && base.port().is_none();
         let is_named = trust.hosts.iter().any(|named| named.eq_ignore_ascii_case(host));
         let allowed = match base.scheme() {
             "https" => is_concur || is_named || (trust.loopback && is_loopback(&base)),
@@ -186,7 +193,10 @@ mod tests {
             assert_eq!(parsed.as_str(), "https://us.api.concursolutions.com/", "{form}");
         }
         assert_eq!(
-            "https://cn.api.concurcdc.cn".parse::<Geolocation>().unwrap().to_string(),
+            "https://cn.api.concurcdc.cn"
+                .parse::<Geolocation>()
+                .unwrap()
+                .to_string(),
             "https://cn.api.concurcdc.cn/"
         );
     }
@@ -235,9 +245,20 @@ mod tests {
     #[test]
     fn join_stays_on_the_host() {
         let base: Geolocation = "https://us.api.concursolutions.com".parse().unwrap();
-        assert_eq!(base.join("/a/b?c=d").unwrap().as_str(), "https://us.api.concursolutions.com/a/b?c=d");
-        for away in ["https://example.net/", "//example.net/x", "http://us.api.concursolutions.com/"] {
-            assert_eq!(base.join(away).unwrap_err().kind(), ErrorKind::Untrusted, "{away}");
+        assert_eq!(
+            base.join("/a/b?c=d").unwrap().as_str(),
+            "https://us.api.concursolutions.com/a/b?c=d"
+        );
+        for away in [
+            "https://example.net/",
+            "//example.net/x",
+            "http://us.api.concursolutions.com/",
+        ] {
+            assert_eq!(
+                base.join(away).unwrap_err().kind(),
+                ErrorKind::Untrusted,
+                "{away}"
+            );
         }
     }
 }

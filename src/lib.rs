@@ -1,4 +1,65 @@
-//! TODO guide
+//! Keeps an SAP Concur integration signed in for ever: obtains, stores, renews and hands out OAuth2 tokens, and
+//! never loses one.
+//!
+//! It replaces the script of SAP's "Tutorial 2: refresh token management automation", works on the same two
+//! files, and does what that script does not: whatever the load, a missing token costs one request; a token is
+//! saved before it is used; a crash, a full disk or two processes at once lose nothing.
+//!
+//! # Quick start
+//!
+//! ```no_run
+//! use concur_auth::TokenManager;
+//!
+//! # async fn example(http: concur_auth::reqwest::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! let tokens = TokenManager::load().await?;               // ./credentials.json, ./refreshTokenObjectFile.json; no network
+//! let refresh = tokens.get_valid_refresh_token().await?;  // the refresh token object, valid now
+//! let access = tokens.access_token().await?;              // a bearer token, reused for its hour
+//! let users = http.get(access.geolocation().join("profile/identity/v4/Users")?)
+//!     .bearer_auth(access.secret()).send().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! The first run writes a `credentials.json` to fill in, and its error says with what and from where.
+//!
+//! # The parts
+//!
+//! A [`TokenManager`] decides when a token is served, renewed or obtained. It is put together
+//! ([`TokenManager::builder`]) of a [`TokenStore`] (where the [`RefreshTokenObject`] is kept:
+//! [`JsonFileStore`], [`MemoryStore`], or your own in 15 lines), a [`CredentialSource`] ([`CredentialsFile`],
+//! [`EnvCredentials`], a [`Credentials`] value, or your own), and an [`OAuthClient`]. None of these three knows
+//! another. Time comes from a [`Clock`]. Every failure is an [`Error`]; its [`ErrorKind`] says who has to act.
+//!
+//! # Glossary
+//!
+//! | term | meaning |
+//! |---|---|
+//! | access token | the bearer token of API calls; lives an hour (RFC 6749 section 1.4) |
+//! | company request token | what a company's administrator creates once; lives 24 hours, five uses at most |
+//! | correlation id | the id that Concur gives to every request; SAP's support asks for it |
+//! | flight | one renewal under way, which everybody who needs it waits for |
+//! | geolocation | the base URI of the data centre that holds the principal's data |
+//! | grant | what is exchanged for tokens at the token endpoint (RFC 6749 section 1.3) |
+//! | principal | whom a token belongs to: here, a company |
+//! | refresh token | what new access tokens are had for; lives six months from its last use |
+//! | refresh token object | the whole reply of the token endpoint, as the tutorial stores it |
+//! | rehearsal | saving once more what is held, to know beforehand that a reply can be saved |
+//!
+//! # Features
+//!
+//! `simulator`: a stateful SAP Concur on loopback, for testing programs that use this crate.
+//!
+//! # What is wiped, and what cannot be
+//!
+//! The memory of tokens, secrets, request forms and reply bodies that this crate owns is wiped when it is
+//! dropped. The buffers of the HTTP and TLS libraries below it cannot be, nor what [`RefreshTokenObject::to_json`]
+//! hands to you.
+//!
+//! # Windows
+//!
+//! Everything works there but file modes and the syncing of folders, which Windows does not have: keep the token
+//! file in a folder that only its user may read.
+
+#![forbid(unsafe_code)]
 
 mod access_token;
 mod clock;

@@ -29,8 +29,8 @@ use self::{
     unsaved::Unsaved,
 };
 use crate::{
-    AccessToken, Clock, Credentials, CredentialsFile, Error, ErrorKind, Geolocation, JsonFileStore, OAuthClient,
-    RefreshTokenObject, Status, credential_source::DynCredentialSource, store::DynTokenStore,
+    AccessToken, Clock, Credentials, CredentialsFile, Error, ErrorKind, Geolocation, JsonFileStore,
+    OAuthClient, RefreshTokenObject, Status, credential_source::DynCredentialSource, store::DynTokenStore,
 };
 
 /// The names that SAP's tutorial uses.
@@ -170,7 +170,11 @@ impl TokenManager {
     /// What this manager knows about its tokens, without any secret. Reads memory only.
     #[must_use]
     pub fn status(&self) -> Status {
-        let mut status = self.0.memory.held().map_or_else(Status::default, |held| Status::from(&*held));
+        let mut status = self
+            .0
+            .memory
+            .held()
+            .map_or_else(Status::default, |held| Status::from(&*held));
         status.last_error = self.0.memory.last_error();
         status
     }
@@ -206,7 +210,10 @@ impl TokenManager {
             )),
             (false, None) => Err(Error::new(
                 ErrorKind::Store,
-                format!("a renewal for {} has not come to its end; call shutdown again", self.0.store.describe()),
+                format!(
+                    "a renewal for {} has not come to its end; call shutdown again",
+                    self.0.store.describe()
+                ),
             )),
         }
     }
@@ -229,27 +236,34 @@ impl Core {
     async fn refresh_token(self: &Arc<Self>) -> Result<RefreshTokenObject, Error> {
         loop {
             // Before the first flight nobody knows whose token is wanted, and the flight looks at the store itself.
-            let held = match self.identity.get() {
+            let identity = self.identity.get();
+            let stored = match identity {
                 Some(identity) => self.look(identity.company_uuid.as_deref(), identity).await?,
                 None => None,
             };
             let now = self.clock.now();
-            let decision = held.as_ref().map_or(Decision::Wait, |held| {
+            let decision = stored.as_ref().map_or(Decision::Wait, |held| {
                 self.decide_refresh(&held.object, self.memory.calm(now))
             });
-            let served = held.filter(|held| self.refresh_window(&held.object).is_valid(now));
-            let landing = match decision {
-                Decision::Serve => None,
-                Decision::Carry => self.fly(Need::RefreshToken, Join::Never).await,
-                Decision::Wait => self.fly(Need::RefreshToken, Join::Any).await,
+            let landing = self.act(decision, Need::RefreshToken).await;
+            let held = if identity.is_some() {
+                stored
+            } else {
+                self.memory.held()
             };
+            let served = held.filter(|held| self.refresh_window(&held.object).is_valid(now));
             match (landing, served) {
                 (Some(Landing::Done(landed)), _) if landed.fresh => return Ok(landed.held.object.clone()),
-                (Some(Landing::Failed(e)), Some(held)) if is_passing(&e) => return Ok(held.object.clone()),
-                (Some(Landing::Failed(e)), _) => return Err(e),
-                (None | Some(Landing::Busy), Some(held)) => return Ok(held.object.clone()),
                 // What the flight found is in the store now: look again.
-                (Some(Landing::Done(_)), _) | (None | Some(Landing::Busy), None) => {}
+                (Some(Landing::Done(_)), _) => {}
+                (Some(Landing::Failed(e)), served) => {
+                    return served
+                        .filter(|_| is_passing(&e))
+                        .map(|held| held.object.clone())
+                        .ok_or(e);
+                }
+                (None | Some(Landing::Busy), Some(held)) => return Ok(held.object.clone()),
+                (None | Some(Landing::Busy), None) => {}
             }
         }
     }
@@ -259,14 +273,14 @@ impl Core {
             let now = self.clock.now();
             let held = self.memory.held();
             let access = held.as_ref().and_then(|held| held.access.as_ref());
-            let decision =
-                access.map_or(Decision::Wait, |access| decide(&access.window, now, self.memory.calm(now)));
-            let landing = match decision {
-                Decision::Serve => None,
-                Decision::Carry => self.fly(Need::AccessToken, Join::Never).await,
-                Decision::Wait => self.fly(Need::AccessToken, Join::Any).await,
-            };
-            let served = held.and_then(|held| held.live_access(self.clock.now()));
+            let decision = access.map_or(Decision::Wait, |access| {
+                decide(&access.window, now, self.memory.calm(now))
+            });
+            let landing = self.act(decision, Need::AccessToken).await;
+            let served = self
+                .memory
+                .held()
+                .and_then(|held| held.live_access(self.clock.now()));
             match (landing, served) {
                 (Some(Landing::Done(landed)), _) => {
                     let access = landed.held.access.as_ref();
@@ -275,11 +289,19 @@ impl Core {
                         return Ok(access.token.clone());
                     }
                 }
-                (Some(Landing::Failed(e)), Some(token)) if is_passing(&e) => return Ok(token),
-                (Some(Landing::Failed(e)), _) => return Err(e),
+                (Some(Landing::Failed(e)), served) => return served.filter(|_| is_passing(&e)).ok_or(e),
                 (None | Some(Landing::Busy), Some(token)) => return Ok(token),
                 (None | Some(Landing::Busy), None) => {}
             }
+        }
+    }
+
+    /// `None` if no flight was needed, or somebody else is on one that the caller need not wait for.
+    async fn act(self: &Arc<Self>, decision: Decision, need: Need) -> Option<Landing> {
+        match decision {
+            Decision::Serve => None,
+            Decision::Carry => self.fly(need, Join::Never).await,
+            Decision::Wait => self.fly(need, Join::Any).await,
         }
     }
 
@@ -288,7 +310,11 @@ impl Core {
         if let Some(identity) = self.identity.get() {
             return Ok(identity);
         }
-        let base = match (&self.base, credentials.own_base_uri(), std::env::var("CONCUR_BASE_URI")) {
+        let base = match (
+            &self.base,
+            credentials.own_base_uri(),
+            std::env::var("CONCUR_BASE_URI"),
+        ) {
             (Some(base), ..) => base.clone(),
             (None, Some(uri), _) => self.configured(uri)?,
             (None, None, Ok(uri)) if !uri.trim().is_empty() => self.configured(&uri)?,
@@ -303,12 +329,18 @@ impl Core {
     }
 
     /// What is stored, which also becomes what is held; a token that could not be saved yet comes before both.
-    async fn look(&self, company_uuid: Option<&str>, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
+    async fn look(
+        &self,
+        company_uuid: Option<&str>,
+        identity: &Identity,
+    ) -> Result<Option<Arc<Held>>, Error> {
         let before = self.memory.held();
         if before.as_ref().is_some_and(|held| held.unsaved) {
             return Ok(before);
         }
-        let Some(object) = self.store.load().await? else { return Ok(None) };
+        let Some(object) = self.store.load().await? else {
+            return Ok(None);
+        };
         if let (Some(ours), Some(theirs)) = (company_uuid, object.company_uuid())
             && !ours.eq_ignore_ascii_case(theirs)
         {
@@ -321,10 +353,18 @@ impl Core {
                 ),
             ));
         }
-        if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
+        if before
+            .as_ref()
+            .is_some_and(|held| held.object.is_same_reply(&object))
+        {
             return Ok(before);
         }
-        let held = Held::new(object, crate::TokenOrigin::Stored, &identity.base, before.as_deref());
+        let held = Held::new(
+            object,
+            crate::TokenOrigin::Stored,
+            &identity.base,
+            before.as_deref(),
+        );
         Ok(Some(self.memory.publish_after(&before, held)))
     }
 
@@ -354,7 +394,9 @@ impl Core {
         match decide(&self.refresh_window(object), now, calm) {
             // The last grant was less than an access token's life ago: a server that does not extend the refresh
             // token must not be asked on every call.
-            Decision::Carry if object.access().is_some_and(|access| now < access.expires_at) => Decision::Serve,
+            Decision::Carry if object.access().is_some_and(|access| now < access.expires_at) => {
+                Decision::Serve
+            }
             decision => decision,
         }
     }
@@ -367,7 +409,10 @@ impl Core {
 /// Whether a valid token may be served in spite of the error: nothing is gained by telling a caller who can go
 /// on, unless a person has to act.
 fn is_passing(e: &Error) -> bool {
-    !matches!(e.kind(), ErrorKind::ReauthorizationRequired | ErrorKind::Refused | ErrorKind::Untrusted)
+    !matches!(
+        e.kind(),
+        ErrorKind::ReauthorizationRequired | ErrorKind::Refused | ErrorKind::Untrusted
+    )
 }
 
 impl fmt::Debug for TokenManager {

@@ -91,7 +91,11 @@ impl OAuthClient {
         let request = async move { client.send(&base, &credentials, &grant, &SystemClock).await };
         // Connections belong to the runtime that opened them, and the caller's may end.
         runtime::handle()?.spawn(request).await.map_err(|e| {
-            Error::new(ErrorKind::Config, "the request did not come to an end; please report this").caused_by(e)
+            Error::new(
+                ErrorKind::Config,
+                "the request did not come to an end; please report this",
+            )
+            .caused_by(e)
         })?
     }
 
@@ -123,7 +127,9 @@ impl OAuthClient {
                 Ok(members) => Ok(TokenReply::new(members, headers.clone(), base.clone())),
                 Err(fault) => Err(Error::new(
                     ErrorKind::Protocol,
-                    format!("{host} answered with what is not a JSON object; check the base URI and any proxy"),
+                    format!(
+                        "{host} answered with what is not a JSON object; check the base URI and any proxy"
+                    ),
                 )
                 .caused_by(fault)),
             },
@@ -135,7 +141,11 @@ impl OAuthClient {
             grant = grant.name(),
             host,
             status = status.as_u16(),
-            code = result.as_ref().err().and_then(Error::code).map(crate::ConcurCode::number),
+            code = result
+                .as_ref()
+                .err()
+                .and_then(Error::code)
+                .map(crate::ConcurCode::number),
             correlation_id = headers.correlation_id,
             "token endpoint answered"
         );
@@ -145,9 +155,17 @@ impl OAuthClient {
     /// Plain http is for loopback only, where no proxy and no certificate has a place.
     fn http(&self, base: &Geolocation) -> Result<&reqwest::Client, Error> {
         let client = if base.is_plain() {
-            self.0.loopback.get_or_init(|| build(reqwest::Client::builder().no_proxy().tls_certs_only([])))
+            self.0
+                .loopback
+                .get_or_init(|| build(reqwest::Client::builder().no_proxy().tls_certs_only([])))
         } else {
-            let take = || self.0.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let take = || {
+                self.0
+                    .settings
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .take()
+            };
             self.0.secure.get_or_init(|| build(take().unwrap_or_default()))
         };
         client.as_ref().map_err(Clone::clone)
@@ -177,11 +195,18 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
 
 /// The form, in memory that is wiped once it has been sent.
 fn form(credentials: &Credentials, grant: &Grant) -> Bytes {
-    let app = [("client_id", credentials.app_id()), ("client_secret", credentials.client_secret())];
+    let app = [
+        ("client_id", credentials.app_id()),
+        ("client_secret", credentials.client_secret()),
+    ];
     let fields = || app.into_iter().chain(grant.fields());
     // Sized beforehand, all escaped: a growing string would leave unwiped copies behind.
-    let size: usize = fields().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
-    let form = form_urlencoded::Serializer::new(String::with_capacity(size)).extend_pairs(fields()).finish();
+    let size: usize = fields()
+        .map(|(name, value)| 3 * (name.len() + value.len()) + 2)
+        .sum();
+    let form = form_urlencoded::Serializer::new(String::with_capacity(size))
+        .extend_pairs(fields())
+        .finish();
     Bytes::from_owner(Zeroizing::new(form.into_bytes()))
 }
 

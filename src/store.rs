@@ -144,11 +144,8 @@ pub(crate) trait DynTokenStore: fmt::Debug + Send + Sync {
     fn load(&self) -> BoxFuture<'_, Option<RefreshTokenObject>>;
     fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
     fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>>;
-    fn rehearse<'a>(
-        &'a self,
-        held: Option<&'a RefreshTokenObject>,
-        lock: &'a StoreLock,
-    ) -> BoxFuture<'a, ()>;
+    fn rehearse<'a>(&'a self, held: Option<&'a RefreshTokenObject>, lock: &'a StoreLock)
+    -> BoxFuture<'a, ()>;
     fn describe(&self) -> String;
 }
 

@@ -52,7 +52,9 @@ impl CredentialsFile {
     pub fn new(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         // Absolute, so that errors name a place that can be found.
-        Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()) }
+        Self {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+        }
     }
 
     fn read(&self) -> Result<Credentials, Error> {
@@ -60,7 +62,8 @@ impl CredentialsFile {
             Ok(json) => json,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.write_template()),
             Err(e) => {
-                return Err(self.invalid("cannot be read", "check that it is a file this user may read")
+                return Err(self
+                    .invalid("cannot be read", "check that it is a file this user may read")
                     .caused_by(e));
             }
         };
@@ -76,7 +79,10 @@ impl CredentialsFile {
         self.one_value(text("grantType")?, "grantType", "password")?;
         self.one_value(text("credentialType")?, "credentialType", "authtoken")?;
         let credentials = Credentials::new(required("appID")?.expose(), required("clientSecret")?.expose())
-            .company(required("companyUUID")?.expose(), required("companyRequestToken")?.expose())
+            .company(
+                required("companyUUID")?.expose(),
+                required("companyRequestToken")?.expose(),
+            )
             .base_uri(required("baseURI")?.expose());
         Ok(credentials.with_origin(Origin::File(self.path.clone())))
     }
@@ -93,7 +99,10 @@ impl CredentialsFile {
     }
 
     fn bad_member(&self, BadMember(name, what): BadMember) -> Error {
-        self.invalid(&format!("the member {name} is not {what}"), "put its value in double quotes")
+        self.invalid(
+            &format!("the member {name} is not {what}"),
+            "put its value in double quotes",
+        )
     }
 
     fn invalid(&self, what: &str, advice: &str) -> Error {

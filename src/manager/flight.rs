@@ -6,7 +6,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::{runtime::Handle, sync::watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 
 use super::{Core, memory::Held};
 use crate::{Error, ErrorKind, runtime};
@@ -57,7 +60,10 @@ enum Progress {
 
 /// The flight in the air, if any.
 #[derive(Debug, Default)]
-pub(super) struct Flights(Mutex<Slot>);
+pub(super) struct Flights {
+    slot: Mutex<Slot>,
+    freed: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Slot {
@@ -83,23 +89,30 @@ impl Flights {
         self.slot().next_number
     }
 
-    /// Waits until no flight is in the air.
+    /// Waits until no flight is in the air, without being one of those who keep it there.
     pub(super) async fn until_landed(&self) {
-        let in_the_air = self.slot().in_the_air.clone();
-        if let Some(ticket) = in_the_air {
-            let _ = ticket.landing().await;
+        loop {
+            // Made before the look, so that no landing in between is missed.
+            let freed = self.freed.notified();
+            if self.slot().in_the_air.is_none() {
+                return;
+            }
+            freed.await;
         }
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Ticket {
     async fn landing(mut self) -> Result<Landing, Lost> {
         // An error says that the sender is gone; the last thing it said tells why.
-        let _ = self.progress.wait_for(|progress| matches!(progress, Progress::Landed(_))).await;
+        let _ = self
+            .progress
+            .wait_for(|progress| matches!(progress, Progress::Landed(_)))
+            .await;
         match &*self.progress.borrow() {
             Progress::Landed(landing) => Ok(landing.clone()),
             Progress::Queued => Err(Lost::NeverStarted),
@@ -120,10 +133,17 @@ impl Core {
                     (Some(ticket), _) => (ticket.clone(), None),
                     (None, _) => {
                         let (sender, progress) = watch::channel(Progress::Queued);
-                        let ticket = Ticket { number: slot.next_number, progress };
+                        let ticket = Ticket {
+                            number: slot.next_number,
+                            progress,
+                        };
                         slot.next_number += 1;
                         slot.in_the_air = Some(ticket.clone());
-                        let crew = Crew { core: Arc::clone(self), number: ticket.number, progress: sender };
+                        let crew = Crew {
+                            core: Arc::clone(self),
+                            number: ticket.number,
+                            progress: sender,
+                        };
                         (ticket, Some(crew))
                     }
                 }
@@ -193,8 +213,13 @@ impl Crew {
     }
 
     fn free_slot(&self, slot: &mut Slot) {
-        if slot.in_the_air.as_ref().is_some_and(|ticket| ticket.number == self.number) {
+        if slot
+            .in_the_air
+            .as_ref()
+            .is_some_and(|ticket| ticket.number == self.number)
+        {
             slot.in_the_air = None;
+            self.core.flights.freed.notify_waiters();
         }
     }
 }

@@ -63,7 +63,10 @@ impl Core {
         for _ in 0..RACES {
             let stored = self.look(credentials.company_uuid(), identity).await?;
             if let Some(held) = stored.as_ref().filter(|held| self.satisfies(need, held)) {
-                return Ok(Some(Landed { held: Arc::clone(held), fresh: false }));
+                return Ok(Some(Landed {
+                    held: Arc::clone(held),
+                    fresh: false,
+                }));
             }
             let stored = stored.as_deref().map(|held| &held.object);
             if stored.is_none() {
@@ -71,7 +74,9 @@ impl Core {
             }
             self.store.rehearse(stored, &lock).await?;
             if let Some((reply, origin)) = self.exchange(stored, &credentials, identity).await? {
-                let landed = self.keep(&reply, origin, stored, &credentials, identity, lock).await?;
+                let landed = self
+                    .keep(&reply, origin, stored, &credentials, identity, lock)
+                    .await?;
                 return self.fit_for(need, landed).map(Some);
             }
         }
@@ -138,9 +143,10 @@ impl Core {
             return self.obtain(credentials, identity).await;
         };
         let looks_expired = stored.expiry().is_some_and(|expiry| expiry <= self.clock.now());
+        let mut no_sign_in = None;
         if looks_expired {
             match self.obtain(credentials, identity).await {
-                Err(e) if needs_new_request_token(&e) => {}
+                Err(e) if needs_new_request_token(&e) => no_sign_in = Some(e),
                 answer => return answer,
             }
         }
@@ -149,23 +155,29 @@ impl Core {
             Err(e) if e.is_invalid_grant() => e,
             answer => return answer,
         };
-        if self.store.load().await?.is_some_and(|now| !now.is_same_token(stored)) {
+        if self
+            .store
+            .load()
+            .await?
+            .is_some_and(|now| !now.is_same_token(stored))
+        {
             return Ok(None);
         }
         // Another code means that the account is locked or denied: a request token would make that worse.
         if !matches!(refused.code(), None | Some(ConcurCode::BAD_REFRESH_TOKEN)) {
             return Err(refused);
         }
-        if looks_expired {
-            return Err(self.reauthorization_required(&refused, credentials));
-        }
-        tracing::warn!(error = %refused, "the refresh token is no longer accepted; signing in again");
-        match self.obtain(credentials, identity).await {
-            Err(e) if needs_new_request_token(&e) || e.kind() == ErrorKind::Refused => {
-                Err(self.reauthorization_required(&e, credentials))
+        let no_sign_in = match no_sign_in {
+            Some(e) => e,
+            None => {
+                tracing::warn!(error = %refused, "the refresh token is no longer accepted; signing in again");
+                match self.obtain(credentials, identity).await {
+                    Err(e) if needs_new_request_token(&e) || e.kind() == ErrorKind::Refused => e,
+                    answer => return answer,
+                }
             }
-            answer => answer,
-        }
+        };
+        Err(self.reauthorization_required(&refused, &no_sign_in, credentials))
     }
 
     /// The refresh grant, at the token's last geolocation.
@@ -177,7 +189,10 @@ impl Core {
     ) -> Result<Exchanged, Error> {
         let geolocation = geolocation_of(stored, &identity.base)?;
         let grant = Grant::refresh_token(stored.secret());
-        let reply = self.client.send(&geolocation, credentials, &grant, &self.clock).await?;
+        let reply = self
+            .client
+            .send(&geolocation, credentials, &grant, &self.clock)
+            .await?;
         Ok(Some((reply, TokenOrigin::Renewed)))
     }
 
@@ -185,7 +200,11 @@ impl Core {
     async fn obtain(&self, credentials: &Credentials, identity: &Identity) -> Result<Exchanged, Error> {
         let (uuid, request_token) = credentials.require_company()?;
         let grant = Grant::company_request_token(uuid, request_token);
-        match self.client.send(&identity.base, credentials, &grant, &self.clock).await {
+        match self
+            .client
+            .send(&identity.base, credentials, &grant, &self.clock)
+            .await
+        {
             Ok(reply) => Ok(Some((reply, TokenOrigin::Obtained))),
             Err(e) if is_bad_request_token(&e) => Err(Error::new(
                 ErrorKind::ReauthorizationRequired,
@@ -195,16 +214,23 @@ impl Core {
                     credentials.place()
                 ),
             )
-            .with_code(e.code(), e.is_invalid_grant())
-            .with_correlation_id(e.correlation_id().map(str::to_owned))),
+            .answered_as(&e)),
             Err(e) => Err(e),
         }
     }
 
-    fn reauthorization_required(&self, last: &Error, credentials: &Credentials) -> Error {
-        let request_token = match last.kind() {
-            ErrorKind::CredentialsNeeded => "there is no company request token to sign in again with",
-            _ => "signing in again was refused too",
+    /// Both ways are closed: `refused` is what became of the refresh token, `no_sign_in` of the other.
+    fn reauthorization_required(
+        &self,
+        refused: &Error,
+        no_sign_in: &Error,
+        credentials: &Credentials,
+    ) -> Error {
+        let (request_token, last) = match no_sign_in.kind() {
+            ErrorKind::CredentialsNeeded => {
+                ("there is no company request token to sign in again with", refused)
+            }
+            _ => ("signing in again was refused too", no_sign_in),
         };
         Error::new(
             ErrorKind::ReauthorizationRequired,
@@ -215,8 +241,7 @@ impl Core {
                 credentials.place()
             ),
         )
-        .with_code(last.code(), last.is_invalid_grant())
-        .with_correlation_id(last.correlation_id().map(str::to_owned))
+        .answered_as(last)
     }
 
     /// Saves and publishes what Concur sent, and only then says what is wrong with it.
@@ -259,7 +284,10 @@ impl Core {
 
 /// The company request token (or the UUID it belongs to) is missing or was turned down.
 fn needs_new_request_token(e: &Error) -> bool {
-    matches!(e.kind(), ErrorKind::CredentialsNeeded | ErrorKind::ReauthorizationRequired)
+    matches!(
+        e.kind(),
+        ErrorKind::CredentialsNeeded | ErrorKind::ReauthorizationRequired
+    )
 }
 
 /// Concur turned down the request token itself, not the app or the account.

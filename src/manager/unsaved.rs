@@ -49,7 +49,10 @@ impl Core {
             };
             self.clock.sleep(*pause).await;
         }
-        *self.unsaved.0.lock().await = Some(Kept { object: object.clone(), lock });
+        *self.unsaved.0.lock().await = Some(Kept {
+            object: object.clone(),
+            lock,
+        });
         let core = Arc::clone(self);
         if let Ok(ours) = runtime::handle() {
             ours.spawn(async move { core.keep_saving().await });
@@ -71,10 +74,15 @@ impl Core {
     /// Saves a token left unsaved, if there is one. The lock comes back for whoever wants to go on under it.
     pub(super) async fn save_what_is_unsaved(&self) -> Result<Option<StoreLock>, Error> {
         let mut unsaved = self.unsaved.0.lock().await;
-        let Some(kept) = unsaved.as_ref() else { return Ok(None) };
+        let Some(kept) = unsaved.as_ref() else {
+            return Ok(None);
+        };
         self.store.save(&kept.object, &kept.lock).await?;
         self.memory.mark_saved();
-        tracing::info!(store = self.store.describe(), "the newest refresh token is saved now");
+        tracing::info!(
+            store = self.store.describe(),
+            "the newest refresh token is saved now"
+        );
         Ok(unsaved.take().map(|kept| kept.lock))
     }
 }

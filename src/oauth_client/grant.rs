@@ -37,7 +37,10 @@ impl Grant {
 
     /// A refresh token is renewed: `grant_type=refresh_token`. Sent to the token's last geolocation.
     pub fn refresh_token(token: impl Into<String>) -> Self {
-        Self { grant_type: "refresh_token", fields: vec![("refresh_token", Secret::new(token))] }
+        Self {
+            grant_type: "refresh_token",
+            fields: vec![("refresh_token", Secret::new(token))],
+        }
     }
 
     /// The `grant_type`, which is no secret.
@@ -52,8 +55,13 @@ impl Grant {
 
     /// Whether `text`, which a server chose, holds a secret of this request.
     pub(crate) fn leaks_into(&self, text: &str, credentials: &Credentials) -> bool {
-        let ours = self.fields.iter().filter(|(name, _)| *name != "credtype").map(|(_, value)| value.expose());
-        ours.chain([credentials.client_secret()]).any(|secret| !secret.is_empty() && text.contains(secret))
+        let ours = self
+            .fields
+            .iter()
+            .filter(|(name, _)| *name != "credtype")
+            .map(|(_, value)| value.expose());
+        ours.chain([credentials.client_secret()])
+            .any(|secret| !secret.is_empty() && text.contains(secret))
     }
 }
 

@@ -60,7 +60,12 @@ impl Drop for Held {
 
 impl TokenStore for MemoryStore {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        Ok(self.shared.token.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(self
+            .shared
+            .token
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone())
     }
 
     async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {

@@ -51,7 +51,9 @@ pub(super) fn adopt(target: &Path) -> io::Result<()> {
 
 fn temp_files_of(target: &Path) -> io::Result<Vec<(SystemTime, PathBuf)>> {
     let mut found = Vec::new();
-    let Some(name) = target.file_name() else { return Ok(found) };
+    let Some(name) = target.file_name() else {
+        return Ok(found);
+    };
     let mut prefix = name.as_encoded_bytes().to_owned();
     prefix.extend_from_slice(TempFile::INFIX.as_bytes());
     for entry in fs::read_dir(files::folder_of(target))? {

@@ -1,0 +1,211 @@
+//! A lost race is not an error: rule 8 of the design.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::sync::{Arc, Mutex};
+
+use concur_auth::{
+    Error, ErrorKind, RefreshTokenObject, StoreLock, TokenManager, TokenStore,
+    simulator::{ConcurSimulator, Fault, Rotation},
+};
+use support::{Scene, all_succeed, alone, child};
+
+/// A store that another program writes without asking for a lock: just before the grant is sent.
+#[derive(Debug)]
+struct Contended {
+    held: Mutex<Option<RefreshTokenObject>>,
+    theirs: Arc<Mutex<Option<RefreshTokenObject>>>,
+}
+
+impl TokenStore for Contended {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        Ok(self.held.lock().unwrap().clone())
+    }
+    async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+        *self.held.lock().unwrap() = Some(token.clone());
+        Ok(())
+    }
+    async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+        *self.held.lock().unwrap() = None;
+        Ok(())
+    }
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+        if let Some(theirs) = self.theirs.lock().unwrap().take() {
+            *self.held.lock().unwrap() = Some(theirs);
+        }
+        Ok(())
+    }
+}
+
+fn token(json: &str) -> RefreshTokenObject {
+    RefreshTokenObject::from_json(json).unwrap()
+}
+
+#[tokio::test]
+async fn another_token_in_the_store_is_used() {
+    let scene = Scene::new().await;
+    let stale = token(r#"{"refresh_token": "rotated away"}"#);
+    let theirs = token(&scene.concur.token_json());
+    let store = Contended {
+        held: Mutex::new(Some(stale)),
+        theirs: Arc::new(Mutex::new(Some(theirs))),
+    };
+    let tokens = scene.builder().store(store).build().unwrap();
+    tokens.access_token().await.unwrap();
+    assert_eq!(
+        (
+            scene.concur.count("refresh_token"),
+            scene.concur.count("password")
+        ),
+        (2, 0)
+    );
+}
+
+#[tokio::test]
+async fn on_108_or_without_a_code_the_request_token_is_used() {
+    for fault in [
+        Fault::code(108),
+        Fault::status(400).body(r#"{"error": "invalid_grant"}"#),
+    ] {
+        let scene = Scene::new().await;
+        let old = scene.concur.token_json();
+        scene.write_token(&old);
+        scene.concur.fault_next(1, fault);
+        scene.manager().access_token().await.unwrap();
+        assert_eq!(
+            (
+                scene.concur.count("refresh_token"),
+                scene.concur.count("password")
+            ),
+            (1, 1)
+        );
+        assert!(!old.contains(&scene.stored_refresh_token()));
+    }
+}
+
+/// Another code means that the account is locked or denied.
+#[tokio::test]
+async fn on_any_other_code_no_request_token_is_spent() {
+    for code in [5, 10, 14, 20, 105] {
+        let scene = Scene::new().await;
+        let old = scene.concur.token_json();
+        scene.write_token(&old);
+        scene.concur.set_fault(Fault::code(code));
+        let error = scene.manager().access_token().await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.code().map(|code| code.number())),
+            (ErrorKind::Refused, Some(code))
+        );
+        assert_eq!(
+            (
+                scene.concur.count("refresh_token"),
+                scene.concur.count("password")
+            ),
+            (1, 0)
+        );
+        assert!(
+            old.contains(&scene.stored_refresh_token()),
+            "the stored token is kept"
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_request_token_a_person_must_act() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    scene.concur.revoke();
+    let mut credentials: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    credentials["companyRequestToken"] = "".into();
+    scene.write_credentials(&credentials.to_string());
+    let error = scene.manager().access_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the refresh token in {} is no longer accepted, and there is no company request token to sign in again \
+             with; create a new company request token at \
+             https://www.concursolutions.com/nui/authadmin/companytokens and put it into {} (code 108, correlation id \
+             {})",
+            scene.token_path().display(),
+            scene.credentials_path().display(),
+            error.correlation_id().unwrap()
+        )
+    );
+    assert_eq!(
+        (
+            scene.concur.count("refresh_token"),
+            scene.concur.count("password")
+        ),
+        (1, 0)
+    );
+}
+
+#[tokio::test]
+async fn when_the_request_token_is_refused_too_a_person_must_act() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    scene.concur.revoke();
+    scene.clock.advance(2 * support::DAY);
+    let error = scene.manager().access_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
+    assert!(
+        error
+            .to_string()
+            .contains("and signing in again was refused too; create a new"),
+        "{error}"
+    );
+    assert_eq!(
+        (
+            scene.concur.count("refresh_token"),
+            scene.concur.count("password")
+        ),
+        (1, 1)
+    );
+}
+
+/// With a server that revokes the whole family when an old token comes back, one mistake would end it all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_processes_with_sixty_renewals_each_end_with_a_live_token() {
+    let _alone = alone().await;
+    let concur = ConcurSimulator::builder()
+        .rotation(Rotation::AlwaysAndRevokeFamily)
+        .start()
+        .await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
+    let path = dir.path().join("refreshTokenObjectFile.json");
+    std::fs::write(&path, concur.token_json()).unwrap();
+    all_succeed(
+        (0..8)
+            .map(|_| child("one_of_eight").env("DIR", dir.path()).spawn().unwrap())
+            .collect(),
+    );
+    assert_eq!(
+        (concur.count("refresh_token"), concur.count("password")),
+        (480, 0)
+    );
+    let stored: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert!(concur.is_live(stored["refresh_token"].as_str().unwrap()));
+    assert_eq!(
+        support::names_in(dir.path()),
+        [
+            "credentials.json",
+            "refreshTokenObjectFile.json",
+            "refreshTokenObjectFile.json.lock"
+        ]
+    );
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn one_of_eight() {
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap())
+        .await
+        .unwrap();
+    for _ in 0..60 {
+        tokens.refresh().await.unwrap();
+    }
+}

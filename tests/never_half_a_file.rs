@@ -1,0 +1,189 @@
+//! Never half a file: rule 5 of the design.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::{fs, time::Duration};
+
+use concur_auth::{
+    JsonFileStore, TokenManager, TokenStore,
+    simulator::{ConcurSimulator, Fault, Rotation},
+};
+use support::{Scene, alone, child, names_in, until};
+
+const CLEAN: [&str; 3] = [
+    "credentials.json",
+    "refreshTokenObjectFile.json",
+    "refreshTokenObjectFile.json.lock",
+];
+
+#[tokio::test]
+async fn a_renewal_leaves_no_litter() {
+    let scene = Scene::new().await;
+    scene.manager().refresh().await.unwrap();
+    scene.manager().refresh().await.unwrap();
+    assert_eq!(scene.folder(), CLEAN);
+    scene.concur.set_fault(Fault::status(500));
+    scene.manager().refresh().await.unwrap_err();
+    assert_eq!(scene.folder(), CLEAN);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_symbolic_link_is_followed_and_side_files_stand_beside_its_target() {
+    let scene = Scene::new().await;
+    let elsewhere = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(elsewhere.path().join("real.json"), scene.token_path()).unwrap();
+    for _ in 0..2 {
+        scene.manager().refresh().await.unwrap();
+        assert!(fs::symlink_metadata(scene.token_path()).unwrap().is_symlink());
+        assert_eq!(names_in(elsewhere.path()), ["real.json", "real.json.lock"]);
+    }
+    assert_eq!(
+        scene.folder(),
+        ["credentials.json", "refreshTokenObjectFile.json"]
+    );
+}
+
+/// Stands for a process that was killed between its reply and its rename.
+#[tokio::test]
+async fn the_only_copy_of_a_rotated_token_is_adopted() {
+    let scene = Scene::new().await;
+    let old = scene.concur.token_json();
+    scene.write_token(&old);
+    let rotated = scene.concur.token_json();
+    // As a save leaves it that was cut off before the rest of its reservation was.
+    fs::write(
+        beside(&scene, ".tmp-0000000000000001"),
+        format!("{rotated}{}", " ".repeat(1000)),
+    )
+    .unwrap();
+    fs::write(
+        beside(&scene, ".tmp-0000000000000002"),
+        "{\"refresh_token\": \"cut sh",
+    )
+    .unwrap();
+    fs::write(beside(&scene, ".tmp-0000000000000003"), " ".repeat(1000)).unwrap();
+
+    scene.manager().access_token().await.unwrap();
+    assert_eq!(scene.folder(), CLEAN);
+    let requests = scene.concur.requests();
+    assert_eq!(requests.len(), 1);
+    let rotated: serde_json::Value = serde_json::from_str(&rotated).unwrap();
+    assert!(
+        requests[0]
+            .body()
+            .contains(rotated["refresh_token"].as_str().unwrap())
+    );
+}
+
+#[tokio::test]
+async fn a_leftover_older_than_the_token_file_is_deleted() {
+    let scene = Scene::new().await;
+    let leftover = beside(&scene, ".tmp-0000000000000001");
+    fs::write(&leftover, scene.concur.token_json()).unwrap();
+    let hour_ago = fs::metadata(&leftover).unwrap().modified().unwrap() - Duration::from_secs(3600);
+    fs::File::options()
+        .write(true)
+        .open(&leftover)
+        .unwrap()
+        .set_modified(hour_ago)
+        .unwrap();
+    let current = scene.concur.token_json();
+    scene.write_token(&current);
+
+    JsonFileStore::new(scene.token_path())
+        .try_lock()
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(scene.token_file(), current);
+    assert_eq!(scene.folder(), CLEAN);
+}
+
+fn beside(scene: &Scene, suffix: &str) -> std::path::PathBuf {
+    scene
+        .dir
+        .path()
+        .join(format!("refreshTokenObjectFile.json{suffix}"))
+}
+
+/// A process that renews as fast as it can is killed at random moments, and its folder looked at each time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_at_any_moment_leaves_a_readable_file_and_no_litter() {
+    let _alone = alone().await;
+    let concur = ConcurSimulator::builder()
+        .rotation(Rotation::AlwaysAndRevokeFamily)
+        .start()
+        .await;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("refreshTokenObjectFile.json");
+    for round in 0..40 {
+        concur.issue_request_token();
+        fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
+        fs::write(&path, concur.token_json()).unwrap();
+        let mut process = child("renews_for_ever").env("DIR", dir.path()).spawn().unwrap();
+        if round % 2 == 0 {
+            // At the first change in the folder.
+            let before = names_in(dir.path());
+            until(|| names_in(dir.path()) != before || concur.count("refresh_token") > 0).await;
+        } else {
+            let requests = concur.count("refresh_token");
+            until(|| concur.count("refresh_token") > requests).await;
+            let pause = Duration::from_micros(fastrand::u64(0..4000));
+            tokio::time::sleep(pause).await;
+        }
+        process.kill().unwrap();
+        process.wait().unwrap();
+
+        let content = fs::read_to_string(&path).unwrap();
+        concur_auth::RefreshTokenObject::from_json(&content).expect("an unreadable file");
+        let tokens = TokenManager::load_from(dir.path()).await.unwrap();
+        tokens.refresh().await.unwrap();
+        assert_eq!(names_in(dir.path()), CLEAN, "round {round}");
+    }
+    let lost = concur.count("password");
+    // A reply may die on the wire or in the dead process's memory; whatever reached the disk is found again.
+    assert!(lost < 40, "every kill lost the token");
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn renews_for_ever() {
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap())
+        .await
+        .unwrap();
+    loop {
+        tokens.refresh().await.unwrap();
+    }
+}
+
+/// Readers look without the lock while a writer replaces the file as fast as it can.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_never_see_half_a_file() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    let store = JsonFileStore::new(scene.token_path());
+    let lock = store.try_lock().await.unwrap().unwrap();
+    let tokens: Vec<_> = (0..2)
+        .map(|n| {
+            let padding = "x".repeat(n * 100_000);
+            let json = format!("{{\"refresh_token\": \"r{n}\", \"padding\": \"{padding}\"}}");
+            concur_auth::RefreshTokenObject::from_json(&json).unwrap()
+        })
+        .collect();
+    let path = scene.token_path();
+    let reader = tokio::task::spawn_blocking(move || {
+        for _ in 0..2000 {
+            let json = fs::read_to_string(&path).unwrap();
+            concur_auth::RefreshTokenObject::from_json(&json).unwrap();
+        }
+    });
+    while !reader.is_finished() {
+        for token in &tokens {
+            store.save(token, &lock).await.unwrap();
+        }
+    }
+    reader.await.unwrap();
+}

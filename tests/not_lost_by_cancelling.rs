@@ -1,0 +1,288 @@
+//! Not lost by cancelling: rule 3 of the design.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::{panic, time::Duration};
+
+use concur_auth::{
+    CredentialSource, Credentials, Error, ErrorKind, TokenManager,
+    simulator::{ConcurSimulator, Fault, Rotation},
+};
+use support::{HOUR, Scene, all_succeed, alone, child, poll_and_drop, until};
+
+/// Callers are dropped after every number of polls there is; the server rotates every time.
+#[tokio::test]
+async fn callers_dropped_at_every_poll_lose_nothing() {
+    let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
+    let tokens = scene.manager();
+    let mut times = 0;
+    while !poll_and_drop(tokens.refresh(), times).await {
+        // Whatever that left in the air comes to its end, and the next caller is served.
+        tokens.refresh().await.unwrap();
+        assert!(
+            scene.concur.is_live(&scene.stored_refresh_token()),
+            "after {times} polls"
+        );
+        times += 1;
+    }
+    assert!(times > 1, "the future was ready too soon to be dropped");
+    assert_eq!(scene.concur.count("password"), 1);
+}
+
+/// As above, but at moments that have nothing to do with the future's own.
+#[tokio::test]
+async fn callers_dropped_at_any_moment_lose_nothing() {
+    let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
+    let tokens = scene.manager();
+    for moment in 0..200 {
+        let call = tokio::spawn({
+            let tokens = tokens.clone();
+            async move { tokens.refresh().await }
+        });
+        for _ in 0..moment * 10 {
+            tokio::task::yield_now().await;
+        }
+        call.abort();
+    }
+    tokens.shutdown(HOUR).await.unwrap();
+    assert!(scene.concur.is_live(&scene.stored_refresh_token()));
+    assert_eq!(scene.concur.count("password"), 1);
+}
+
+#[tokio::test]
+async fn a_time_out_loses_nothing() {
+    let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    scene
+        .concur
+        .fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    {
+        let mut call = Box::pin(tokens.refresh());
+        tokio::select! {
+            _ = &mut call => panic!("the reply is late"),
+            () = until(|| scene.concur.count("refresh_token") == 1) => {}
+        }
+    }
+    tokens.shutdown(HOUR).await.unwrap();
+    assert!(scene.concur.is_live(&scene.stored_refresh_token()));
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_flight_that_nobody_waits_for_any_more_spends_nothing() {
+    use concur_auth::{JsonFileStore, TokenStore as _};
+    let scene = Scene::new().await;
+    let lock = JsonFileStore::new(scene.token_path()).try_lock().await.unwrap();
+    let tokens = scene.manager();
+    {
+        let call = tokens.access_token();
+        tokio::select! {
+            _ = call => panic!("the lock is held"),
+            () = until(|| scene.clock.sleepers() == 1) => {}
+        }
+    }
+    scene.clock.advance(Duration::from_secs(1));
+    tokens.shutdown(HOUR).await.unwrap();
+    drop(lock);
+    assert_eq!(scene.concur.token_requests(), 0);
+    tokens.access_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[test]
+fn the_end_of_a_runtime_loses_nothing_and_the_manager_lives_on() {
+    let outer = runtime();
+    let scene = outer.block_on(Scene::with(Rotation::AlwaysAndRevokeFamily));
+    let tokens = scene.manager();
+    for round in 1..=5 {
+        scene
+            .concur
+            .fault_next(1, Fault::Delay(Duration::from_millis(100)));
+        let inner = runtime();
+        let call = tokens.clone();
+        inner.spawn(async move { call.refresh().await });
+        inner.block_on(until(|| scene.concur.token_requests() == round));
+        drop(inner);
+        assert!(
+            scene.concur.is_live(&scene.stored_refresh_token()),
+            "round {round}"
+        );
+    }
+}
+
+/// A flight still queued when its runtime ends has spent nothing, and its waiters start another.
+#[test]
+fn a_queued_flight_that_dies_with_its_runtime_is_started_again_elsewhere() {
+    let outer = runtime();
+    let scene = outer.block_on(Scene::new());
+    let tokens = scene.manager();
+
+    let (unblock, blocked) = std::sync::mpsc::channel::<()>();
+    let doomed = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .max_blocking_threads(1)
+        .build()
+        .unwrap();
+    doomed.spawn_blocking(move || blocked.recv());
+    let call = tokens.clone();
+    let dead = doomed.spawn(async move { call.access_token().await });
+    outer.block_on(async {
+        // The second caller joins the flight that is queued behind the blocked thread.
+        let mut call = Box::pin(tokens.access_token());
+        assert!(!poll_once(&mut call).await);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        doomed.shutdown_background();
+        unblock.send(()).unwrap();
+        call.await.unwrap();
+    });
+    drop(dead);
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+async fn poll_once<F: Future + Unpin>(future: &mut F) -> bool {
+    use std::{pin::Pin, task::Poll};
+    std::future::poll_fn(|context| Poll::Ready(Pin::new(&mut *future).poll(context).is_ready())).await
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+#[test]
+fn it_works_without_timers_and_without_any_runtime() {
+    let scene = runtime().block_on(Scene::new());
+    let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    bare.block_on(scene.manager().access_token()).unwrap();
+    drop(bare);
+    // An executor of one's own.
+    struct Unpark(std::thread::Thread);
+    impl std::task::Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
+    let mut context = std::task::Context::from_waker(&waker);
+    let tokens = scene.manager();
+    let mut call = Box::pin(tokens.refresh());
+    while call.as_mut().poll(&mut context).is_pending() {
+        std::thread::park();
+    }
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_panic_in_a_caller_or_a_source_is_nobody_elses() {
+    #[derive(Debug)]
+    struct Panicking(Credentials, std::sync::atomic::AtomicBool);
+    impl CredentialSource for Panicking {
+        async fn credentials(&self) -> Result<Credentials, Error> {
+            assert!(
+                self.1.swap(true, std::sync::atomic::Ordering::Relaxed),
+                "the first time"
+            );
+            Ok(self.0.clone())
+        }
+    }
+    let scene = Scene::new().await;
+    let source = Panicking(scene.concur.credentials(), false.into());
+    let tokens = scene.builder().credentials(source).build().unwrap();
+
+    let quiet = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let error = tokens.access_token().await.unwrap_err();
+    let caller = tokio::spawn({
+        let tokens = tokens.clone();
+        async move {
+            let _call = poll_and_drop(tokens.access_token(), 1).await;
+            panic!("a caller");
+        }
+    });
+    assert!(caller.await.is_err());
+    panic::set_hook(quiet);
+
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "the token store or the credential source panicked during a renewal; see the panic's message"
+    );
+    tokens.access_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn returning_from_main_in_mid_flight_waits_for_the_save() {
+    let _alone = alone().await;
+    let concur = ConcurSimulator::builder()
+        .rotation(Rotation::AlwaysAndRevokeFamily)
+        .start()
+        .await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
+    let path = dir.path().join("refreshTokenObjectFile.json");
+    std::fs::write(&path, concur.token_json()).unwrap();
+    for round in 1..=3 {
+        concur.set_fault(Fault::Delay(Duration::from_millis(200)));
+        let process = child("returns_in_mid_flight")
+            .env("DIR", dir.path())
+            .env("BASE", concur.base_uri())
+            .spawn()
+            .unwrap();
+        all_succeed(vec![process]);
+        assert_eq!(concur.count("refresh_token"), round);
+        let stored: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        assert!(
+            concur.is_live(stored["refresh_token"].as_str().unwrap()),
+            "round {round}"
+        );
+    }
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn returns_in_mid_flight() {
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap())
+        .await
+        .unwrap();
+    tokio::spawn(async move { tokens.refresh().await });
+    // Time enough for the request to be sent, and too little for the reply to come.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+#[tokio::test]
+async fn shutdown_waits_for_a_flight_until_its_deadline() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.shutdown(Duration::ZERO).await.unwrap();
+
+    scene.concur.set_fault(Fault::Delay(Duration::from_millis(200)));
+    let call = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.access_token().await }
+    });
+    until(|| scene.concur.token_requests() == 1).await;
+    let deadline = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.shutdown(HOUR).await }
+    });
+    until(|| scene.clock.sleepers() == 1).await;
+    scene.clock.advance(HOUR);
+    let error = deadline.await.unwrap().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "a renewal for {} has not come to its end; call shutdown again",
+            scene.token_path().display()
+        )
+    );
+    tokens.shutdown(HOUR).await.unwrap();
+    assert_eq!(scene.stored_refresh_token().len(), 30);
+    call.await.unwrap().unwrap();
+}

@@ -1,0 +1,365 @@
+//! Not lost by the disk: rule 4 of the design. The tests that need mounts run as root on Linux only.
+
+#![cfg(all(feature = "simulator", target_os = "linux"))]
+
+mod support;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use concur_auth::{
+    ErrorKind, TokenStore as _,
+    simulator::{Fault, ManualClock, Rotation},
+};
+use support::{HOUR, Scene, alone, until};
+
+/// Mounts go away when dropped.
+struct Mount(PathBuf);
+
+impl Mount {
+    /// `None` where this user may not mount.
+    fn new(arguments: &[&str], target: &Path) -> Option<Self> {
+        let status = Command::new("mount")
+            .args(arguments)
+            .arg(target)
+            .stderr(std::process::Stdio::null())
+            .status();
+        status
+            .is_ok_and(|status| status.success())
+            .then(|| Self(target.to_owned()))
+    }
+
+    fn remount(&self, options: &str) {
+        run(
+            "mount",
+            &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()],
+        );
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) {
+    assert!(
+        Command::new(program).args(arguments).status().unwrap().success(),
+        "{program} {arguments:?}"
+    );
+}
+
+fn skipped() {
+    assert_ne!(
+        std::env::var("CI").as_deref(),
+        Ok("true"),
+        "CI runs as root, and must run this test"
+    );
+}
+
+/// Takes what room is left.
+fn fill(folder: &Path) {
+    use std::io::Write as _;
+    let mut file = fs::File::create(folder.join("filler")).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+}
+
+/// Whatever is wrong beforehand: no request, and an error that says so.
+async fn nothing_is_sent(scene: &Scene, cause: &str) {
+    let before = scene.concur.token_requests();
+    let error = scene.manager().refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store, "{error}");
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains(cause), "{error}: {source}");
+    assert!(
+        error.to_string().contains(scene.dir.path().to_str().unwrap()),
+        "{error}"
+    );
+    assert_eq!(scene.concur.token_requests(), before, "{error}");
+}
+
+#[tokio::test]
+async fn a_full_disk_shows_before_the_grant_is_spent() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], scene.dir.path()) else {
+        return skipped();
+    };
+    scene.write_credentials(&scene.concur.credentials_json());
+    scene.write_token(&scene.concur.token_json());
+    fill(scene.dir.path());
+    nothing_is_sent(&scene, "No space left").await;
+    fs::remove_file(scene.token_path()).unwrap();
+    fill(scene.dir.path());
+    nothing_is_sent(&scene, "No space left").await;
+    // Room for the token as it is is not room for any reply.
+    fs::remove_file(scene.dir.path().join("filler")).unwrap();
+    fill(scene.dir.path());
+    fs::File::options()
+        .write(true)
+        .open(scene.dir.path().join("filler"))
+        .unwrap()
+        .set_len(900 * 1024)
+        .unwrap();
+    nothing_is_sent(&scene, "No space left").await;
+    let names = scene.folder();
+    assert!(names.iter().all(|name| !name.contains(".tmp-")), "{names:?}");
+
+    fs::remove_file(scene.dir.path().join("filler")).unwrap();
+    scene.manager().refresh().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_read_only_disk_shows_before_the_grant_is_spent() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    let Some(mount) = Mount::new(&["-t", "tmpfs", "tmpfs"], scene.dir.path()) else {
+        return skipped();
+    };
+    scene.write_credentials(&scene.concur.credentials_json());
+    scene.write_token(&scene.concur.token_json());
+    mount.remount("ro");
+    nothing_is_sent(&scene, "Read-only file system").await;
+    // A valid token is served from it.
+    scene.manager().get_valid_refresh_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn a_file_that_is_a_mount_by_itself_shows_before_the_grant_is_spent() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    scene.write_token(&scene.concur.token_json());
+    let token = scene.token_path();
+    let Some(_mount) = Mount::new(&["--bind", token.to_str().unwrap()], &token) else {
+        return skipped();
+    };
+    nothing_is_sent(&scene, "resource busy").await;
+    assert_eq!(
+        scene.folder(),
+        [
+            "credentials.json",
+            "refreshTokenObjectFile.json",
+            "refreshTokenObjectFile.json.lock"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn an_immutable_file_shows_before_the_grant_is_spent() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    scene.write_token(&scene.concur.token_json());
+    let token = scene.token_path();
+    let token = token.to_str().unwrap();
+    // Not every file system has the attribute.
+    if !Command::new("chattr")
+        .args(["+i", token])
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        return;
+    }
+    nothing_is_sent(&scene, "not permitted").await;
+    run("chattr", &["-i", token]);
+    scene.manager().refresh().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_folder_that_is_gone_or_a_folder_in_the_files_place_shows_before_the_grant_is_spent() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    fs::create_dir(scene.token_path()).unwrap();
+    nothing_is_sent(&scene, "not a regular file").await;
+
+    let scene = Scene::among_forks(Rotation::Never).await;
+    let gone = scene.dir.path().join("gone");
+    let store = concur_auth::JsonFileStore::new(gone.join("token.json"));
+    let error = scene
+        .builder()
+        .store(store)
+        .build()
+        .unwrap()
+        .access_token()
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    assert!(
+        error
+            .to_string()
+            .starts_with(&format!("could not find the place of {}", gone.display())),
+        "{error}"
+    );
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn a_folder_without_permission_shows_before_the_grant_is_spent() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    // Root may write anywhere, so the program runs as somebody else.
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--clear-groups", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "as_nobody", "--ignored", "--nocapture"])
+        .env("DIR", scene.dir.path())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {}
+        Ok(output) if String::from_utf8_lossy(&output.stderr).contains("setpriv") => return skipped(),
+        Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stdout)),
+        Err(_) => return skipped(),
+    }
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn as_nobody() {
+    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
+    let store = concur_auth::JsonFileStore::new(dir.join("refreshTokenObjectFile.json"));
+    let error = store.try_lock().await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+}
+
+/// The disk fails between the rehearsal and the save.
+#[tokio::test]
+async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_is() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
+    let Some(_mount) = Mount::new(&["-t", "tmpfs", "tmpfs"], scene.dir.path()) else {
+        return skipped();
+    };
+    scene.write_credentials(&scene.concur.credentials_json());
+    let old = scene.concur.token_json();
+    scene.write_token(&old);
+    let tokens = scene.manager();
+    tokens.get_valid_refresh_token().await.unwrap();
+
+    scene
+        .concur
+        .fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    let renewal = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.refresh().await }
+    });
+    until(|| scene.concur.token_requests() == 1).await;
+    // A folder over the file: a rename onto it fails until it has gone, and the rest of the disk works.
+    fs::rename(scene.token_path(), scene.dir.path().join("old")).unwrap();
+    fs::create_dir(scene.token_path()).unwrap();
+    // Five attempts, with pauses on the injected clock in between.
+    while !renewal.is_finished() {
+        if scene.clock.sleepers() > 0 {
+            scene.clock.advance(Duration::from_secs(1));
+        }
+        tokio::task::yield_now().await;
+    }
+    let renewed = renewal.await.unwrap().unwrap();
+    assert!(!old.contains(renewed.secret()));
+    assert!(tokens.status().unsaved);
+
+    // It is what this manager hands out, though the file says otherwise.
+    assert_eq!(
+        tokens.get_valid_refresh_token().await.unwrap().secret(),
+        renewed.secret()
+    );
+    // A sibling cannot spend the old one.
+    let store = concur_auth::JsonFileStore::new(scene.token_path());
+    assert!(store.try_lock().await.unwrap().is_none());
+    // shutdown() names it.
+    let deadline = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.shutdown(HOUR).await }
+    });
+    until(|| scene.clock.sleepers() >= 2).await;
+    scene.clock.advance(HOUR);
+    let error = deadline.await.unwrap().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the newest refresh token is still not saved to {}, and ends with this process; make room there, then call \
+             shutdown again",
+            scene.token_path().display()
+        )
+    );
+
+    // Once there is room, it is saved.
+    fs::remove_dir(scene.token_path()).unwrap();
+    until(|| {
+        scene.clock.advance(Duration::from_secs(30));
+        !tokens.status().unsaved
+    })
+    .await;
+    assert_eq!(scene.stored_refresh_token(), renewed.secret());
+    tokens.shutdown(Duration::ZERO).await.unwrap();
+    assert!(store.try_lock().await.unwrap().is_some());
+    assert!(scene.concur.is_live(renewed.secret()));
+    tokens.refresh().await.unwrap();
+    let names = scene.folder();
+    assert!(names.iter().all(|name| !name.contains(".tmp-")), "{names:?}");
+}
+
+/// The folder is taken away while the reply is on its way, and made again later.
+#[tokio::test]
+async fn a_folder_that_comes_back_gets_the_token() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
+    let folder = scene.dir.path().join("tokens");
+    fs::create_dir(&folder).unwrap();
+    let path = folder.join("token.json");
+    fs::write(&path, scene.concur.token_json()).unwrap();
+    let clock = ManualClock::skipping(support::noon());
+    let store = concur_auth::JsonFileStore::new(&path);
+    let tokens = scene.builder().clock(clock).store(store).build().unwrap();
+    scene
+        .concur
+        .fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    let renewal = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.refresh().await }
+    });
+    until(|| scene.concur.token_requests() == 1).await;
+    fs::remove_dir_all(&folder).unwrap();
+    let renewed = renewal.await.unwrap().unwrap();
+    fs::create_dir(&folder).unwrap();
+    until(|| !tokens.status().unsaved).await;
+    assert!(fs::read_to_string(&path).unwrap().contains(renewed.secret()));
+}
+
+/// The next flight takes the kept lock over instead of waiting for it.
+#[tokio::test]
+async fn the_next_renewal_saves_first_and_goes_on_under_the_same_lock() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
+    scene.write_token(&scene.concur.token_json());
+    let tokens = scene.manager();
+    scene
+        .concur
+        .fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    let renewal = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.refresh().await }
+    });
+    until(|| scene.concur.token_requests() == 1).await;
+    fs::remove_file(scene.token_path()).unwrap();
+    fs::create_dir(scene.token_path()).unwrap();
+    while !renewal.is_finished() {
+        if scene.clock.sleepers() > 0 {
+            scene.clock.advance(Duration::from_secs(1));
+        }
+        tokio::task::yield_now().await;
+    }
+    assert!(tokens.status().unsaved);
+    let error = tokens.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    assert_eq!(scene.concur.token_requests(), 1, "nothing more is spent");
+    fs::remove_dir(scene.token_path()).unwrap();
+    let renewed = tokens.refresh().await.unwrap();
+    assert_eq!(scene.stored_refresh_token(), renewed.secret());
+    assert!(!tokens.status().unsaved);
+}

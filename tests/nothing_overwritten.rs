@@ -1,0 +1,270 @@
+//! Nothing of the user's is overwritten: rule 6 of the design.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::fs;
+
+use concur_auth::{CredentialSource, CredentialsFile, ErrorKind};
+use support::{Scene, names_in};
+
+/// The message after `<path>`, for credentials that cannot be used or need something.
+async fn complaint_about(credentials: &[u8]) -> (ErrorKind, String) {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("credentials.json");
+    fs::write(&path, credentials).unwrap();
+    let error = CredentialsFile::new(&path).credentials().await.err();
+    let error = match error {
+        Some(error) => error,
+        // Blank members are the manager's to complain about: it knows which it needs.
+        None => concur_auth::TokenManager::load_from(dir.path())
+            .await
+            .unwrap_err(),
+    };
+    assert_eq!(
+        fs::read(&path).unwrap(),
+        credentials,
+        "credentials.json was modified"
+    );
+    assert_eq!(names_in(dir.path()), ["credentials.json"]);
+    (
+        error.kind(),
+        error.to_string().replace(&path.display().to_string(), "<path>"),
+    )
+}
+
+#[tokio::test]
+async fn broken_credentials_are_explained_and_left_alone() {
+    for (credentials, message) in [
+        (
+            &b"{\"appID\": \"a\",\n \"clientSecret\": SECRET}"[..],
+            "<path>: not valid JSON at line 2, column 18; mend it, or move it away and run again to get a blank \
+             template",
+        ),
+        (
+            b"",
+            "<path>: the JSON text ends too early at line 1, column 0; mend it, or move it away and run again to \
+             get a blank template",
+        ),
+        (
+            b"[\"SECRET\"]",
+            "<path>: not a JSON object at line 1, column 0; mend it, or move it away and run again to get a blank \
+             template",
+        ),
+        (
+            b"{\"appID\": \"\xff\"}",
+            "<path>: not UTF-8 text; mend it, or move it away and run again to get a blank template",
+        ),
+        (
+            b"{\"appID\": 12345, \"clientSecret\": \"SECRET\"}",
+            "<path>: the member appID is not a string; put its value in double quotes",
+        ),
+        (
+            b"{\"appID\": \"a\", \"clientSecret\": \"s\", \"grantType\": \"SECRET\"}",
+            "<path>: the member grantType has an unknown value; set it to \"password\"",
+        ),
+        (
+            b"{\"appID\": \"a\", \"clientSecret\": \"s\", \"credentialType\": \"SECRET\"}",
+            "<path>: the member credentialType has an unknown value; set it to \"authtoken\"",
+        ),
+    ] {
+        let complaint = complaint_about(credentials).await;
+        assert_eq!(complaint, (ErrorKind::CredentialsInvalid, message.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn blank_members_are_named_each() {
+    for (credentials, message) in [
+        (
+            "{}",
+            "appID and clientSecret are blank in <path>; the app's page \
+             https://www.concursolutions.com/nui/ocstool shows both, then fill them in",
+        ),
+        (
+            r#"{"appID": "a", "clientSecret": "  "}"#,
+            "clientSecret is blank in <path>; the app's page https://www.concursolutions.com/nui/ocstool shows \
+             both, then fill it in",
+        ),
+    ] {
+        let complaint = complaint_about(credentials.as_bytes()).await;
+        assert_eq!(complaint, (ErrorKind::CredentialsNeeded, message.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn a_byte_order_mark_is_tolerated() {
+    let scene = Scene::new().await;
+    scene.write_credentials(&format!("\u{feff}{}", scene.concur.credentials_json()));
+    scene.write_token(&format!("\u{feff}{}", scene.concur.token_json()));
+    scene.manager().get_valid_refresh_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn an_unusable_token_file_is_kept_aside() {
+    for content in [
+        "",
+        "{\"refresh_token\": \"cut sho",
+        "{\"companyUUID\": \"c\"}",
+        "[]",
+        "{\"refresh_token\": 7}",
+    ] {
+        let scene = Scene::new().await;
+        scene.write_token(content);
+        let token = scene.manager().get_valid_refresh_token().await.unwrap();
+        assert_eq!(scene.stored_refresh_token(), token.secret(), "{content}");
+
+        let names = scene.folder();
+        let aside: Vec<_> = names.iter().filter(|name| name.contains(".corrupt-")).collect();
+        assert_eq!(aside.len(), 1, "{content}: {names:?}");
+        assert_eq!(
+            fs::read_to_string(scene.dir.path().join(aside[0])).unwrap(),
+            content
+        );
+    }
+}
+
+#[tokio::test]
+async fn two_unusable_files_of_one_second_are_both_kept() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    for content in ["first", "second", "third"] {
+        scene.write_token(content);
+        let file = fs::File::options().append(true).open(scene.token_path()).unwrap();
+        file.set_modified(support::noon().into()).unwrap();
+        tokens.get_valid_refresh_token().await.unwrap();
+    }
+    let corrupt: Vec<_> = scene
+        .folder()
+        .into_iter()
+        .filter(|name| name.contains(".corrupt-"))
+        .collect();
+    assert_eq!(
+        corrupt,
+        [
+            "refreshTokenObjectFile.json.corrupt-20260528T202640Z",
+            "refreshTokenObjectFile.json.corrupt-20260528T202640Z-2",
+            "refreshTokenObjectFile.json.corrupt-20260528T202640Z-3"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn another_companys_token_is_refused_untouched() {
+    let scene = Scene::new().await;
+    let foreign = r#"{"refresh_token": "theirs", "companyUUID": "another"}"#;
+    scene.write_token(foreign);
+    let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the token in {} belongs to company another, but the credentials name company {}; use another place for \
+             this company's token, or move that one away",
+            scene.token_path().display(),
+            scene.concur.company_uuid()
+        )
+    );
+    assert_eq!(
+        scene.manager().access_token().await.unwrap_err().kind(),
+        ErrorKind::Config
+    );
+    assert_eq!(scene.token_file(), foreign);
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_an_error_and_never_no_token() {
+    let scene = Scene::new().await;
+    fs::create_dir(scene.token_path()).unwrap();
+    let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "could not read {}; check that it is a file this user may read",
+            scene.token_path().display()
+        )
+    );
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+/// Whoever comes second sees the first one's template, whole, and never writes over what a person put there.
+#[test]
+fn a_template_never_replaces_a_file_also_in_a_race() {
+    for round in 0..50 {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("credentials.json");
+        std::thread::scope(|threads| {
+            for thread in 0..4 {
+                let path = &path;
+                threads.spawn(move || {
+                    if thread == round % 4 {
+                        let _ = fs::OpenOptions::new().write(true).create_new(true).open(path);
+                    }
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let outcome = runtime.block_on(CredentialsFile::new(path).credentials());
+                    // An empty file is the person's, and complete: it must stay empty.
+                    if fs::read(path).unwrap().is_empty() {
+                        assert_ne!(outcome.map(drop).unwrap_err().to_string(), "");
+                    }
+                });
+            }
+        });
+        let content = fs::read_to_string(&path).unwrap();
+        assert!(
+            content.is_empty() || content.ends_with("\"authtoken\"\n}\n"),
+            "half a template: {content}"
+        );
+        assert_eq!(names_in(dir.path()), ["credentials.json"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn template_and_token_file_are_private_under_any_umask() {
+    use std::os::unix::fs::PermissionsExt as _;
+    for umask in ["000", "022", "077", "777"] {
+        let dir = tempfile::tempdir().unwrap();
+        let child = support::child("files_under_a_umask");
+        let status = std::process::Command::new("sh")
+            .args(["-c", "umask \"$0\"; exec \"$@\"", umask])
+            .arg(child.get_program())
+            .args(child.get_args())
+            .env("DIR", dir.path())
+            .stdout(std::process::Stdio::null())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        for name in [
+            "credentials.json",
+            "refreshTokenObjectFile.json",
+            "refreshTokenObjectFile.json.lock",
+        ] {
+            let mode = fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o7777, 0o600, "{name} under umask {umask}");
+        }
+    }
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn files_under_a_umask() {
+    use concur_auth::{JsonFileStore, TokenManager};
+    let dir = std::path::PathBuf::from(std::env::var_os("DIR").unwrap());
+    let credentials = dir.join("credentials.json");
+    CredentialsFile::new(&credentials)
+        .credentials()
+        .await
+        .unwrap_err();
+
+    let concur = concur_auth::simulator::ConcurSimulator::start().await;
+    let tokens = TokenManager::builder()
+        .credentials(concur.credentials())
+        .store(JsonFileStore::new(dir.join("refreshTokenObjectFile.json")))
+        .build()
+        .unwrap();
+    tokens.get_valid_refresh_token().await.unwrap();
+}

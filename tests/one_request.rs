@@ -1,0 +1,278 @@
+//! One request whatever the load: rule 1 of the design.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use concur_auth::{
+    AccessToken, Credentials, CredentialsFile, Error, ErrorKind, JsonFileStore, MemoryStore, TokenManager,
+    simulator::{ConcurSimulator, Fault, Rotation},
+};
+use support::{HOUR, MINUTE, Scene, all_succeed, alone, child, until};
+
+const TASKS: usize = 10_000;
+
+/// What 10,000 tasks get that ask at once; `asking` counts those that have.
+async fn stampede(tokens: &TokenManager, asking: &Arc<AtomicUsize>) -> Vec<Result<AccessToken, Error>> {
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|_| {
+            let (tokens, asking) = (tokens.clone(), Arc::clone(asking));
+            tokio::spawn(async move {
+                asking.fetch_add(1, Ordering::Relaxed);
+                tokens.access_token().await
+            })
+        })
+        .collect();
+    let mut results = Vec::with_capacity(TASKS);
+    for task in tasks {
+        results.push(task.await.unwrap());
+    }
+    results
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_tasks_share_one_request_and_its_result() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let mut requests = 0;
+    for wait in [Duration::ZERO, 59 * MINUTE + MINUTE / 2, 2 * HOUR] {
+        // Cold, in the mandatory window, expired.
+        scene.clock.advance(wait);
+        let results = stampede(&tokens, &Arc::default()).await;
+        requests += 1;
+        let first = results[0].as_ref().unwrap().secret();
+        assert!(
+            results
+                .iter()
+                .all(|result| result.as_ref().unwrap().secret() == first)
+        );
+        assert_eq!(scene.concur.token_requests(), requests, "after {wait:?}");
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_tasks_share_one_error() {
+    use concur_auth::TokenStore as _;
+    let scene = Scene::new().await;
+    scene.concur.set_fault(Fault::code(14));
+    let tokens = scene.manager();
+    // The flight waits for the lock until everybody waits for the flight.
+    let lock = JsonFileStore::new(scene.token_path()).try_lock().await.unwrap();
+    let asking = Arc::new(AtomicUsize::new(0));
+    let stampede = tokio::spawn({
+        let asking = Arc::clone(&asking);
+        async move { stampede(&tokens, &asking).await }
+    });
+    until(|| scene.clock.sleepers() == 1 && asking.load(Ordering::Relaxed) == TASKS).await;
+    drop(lock);
+    scene.clock.advance(MINUTE / 2);
+    let results = stampede.await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+    let first = results[0].as_ref().unwrap_err();
+    assert_eq!(first.kind(), ErrorKind::Refused);
+    let id = first.correlation_id();
+    assert!(
+        id.is_some()
+            && results
+                .iter()
+                .all(|result| result.as_ref().unwrap_err().correlation_id() == id)
+    );
+}
+
+#[tokio::test]
+async fn refresh_tokens_and_access_tokens_come_from_the_same_request() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let (refresh, access) = tokio::join!(tokens.get_valid_refresh_token(), tokens.access_token());
+    refresh.unwrap();
+    access.unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn managers_on_one_file_or_one_memory_behave_like_one() {
+    let concur = ConcurSimulator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let memory = MemoryStore::new();
+    let builder = || TokenManager::builder().credentials(concur.credentials());
+    let on_file = || {
+        builder()
+            .store(JsonFileStore::new(dir.path().join("token.json")))
+            .build()
+            .unwrap()
+    };
+    let in_memory = || builder().store(memory.clone()).build().unwrap();
+    for tokens in [&on_file as &dyn Fn() -> TokenManager, &in_memory] {
+        let before = concur.token_requests();
+        let tasks: Vec<_> = (0..20)
+            .map(|_| tokens())
+            .map(|tokens| tokio::spawn(async move { tokens.access_token().await }))
+            .collect();
+        for task in tasks {
+            task.await.unwrap().unwrap();
+        }
+        assert_eq!(concur.token_requests(), before + 1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thirty_processes_share_one_request() {
+    let _alone = alone().await;
+    for expired in [false, true] {
+        let concur = ConcurSimulator::start().await;
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
+        if expired {
+            let mut json: serde_json::Value = serde_json::from_str(&concur.token_json()).unwrap();
+            json["refresh_expires_in"] = 1_517_039_403.into();
+            std::fs::write(dir.path().join("refreshTokenObjectFile.json"), json.to_string()).unwrap();
+        }
+        // Late enough for all to be waiting.
+        concur.set_fault(Fault::Delay(Duration::from_millis(500)));
+        let processes = (0..30)
+            .map(|_| child("one_of_thirty").env("DIR", dir.path()).spawn().unwrap())
+            .collect();
+        all_succeed(processes);
+        assert_eq!(concur.token_requests(), 1, "expired: {expired}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn one_of_thirty() {
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap())
+        .await
+        .unwrap();
+    tokens.get_valid_refresh_token().await.unwrap();
+    tokens.access_token().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_killed_holder_blocks_nobody() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    let mut holder = child("holds_the_lock")
+        .env("DIR", scene.dir.path())
+        .spawn()
+        .unwrap();
+    until(|| scene.folder().iter().any(|name| name == "held")).await;
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    scene.manager().access_token().await.unwrap();
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_suspended_holder_leads_to_an_error_that_names_the_file() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    let mut holder = child("holds_the_lock")
+        .env("DIR", scene.dir.path())
+        .spawn()
+        .unwrap();
+    until(|| scene.folder().iter().any(|name| name == "held")).await;
+    signal(&holder, "STOP");
+
+    // Sleeping takes no time on this clock: the minute passes at once.
+    let skipping = concur_auth::simulator::ManualClock::skipping(support::noon());
+    let tokens = scene.builder().clock(skipping.clone()).build().unwrap();
+    let error = tokens.access_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "waited 60 s for the lock of {}, which another process holds; find out what that process is doing (it may \
+             be suspended), then try again",
+            scene.token_path().display()
+        )
+    );
+    assert!((skipping.now_utc() - support::noon()).whole_seconds() >= 60);
+    assert_eq!(scene.concur.token_requests(), 0);
+    signal(&holder, "KILL");
+    holder.wait().unwrap();
+}
+
+#[cfg(unix)]
+fn signal(process: &std::process::Child, name: &str) {
+    let status = std::process::Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(process.id().to_string())
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn holds_the_lock() {
+    use concur_auth::TokenStore as _;
+    let dir = std::path::PathBuf::from(std::env::var_os("DIR").unwrap());
+    let store = JsonFileStore::new(dir.join("refreshTokenObjectFile.json"));
+    let _lock = store.try_lock().await.unwrap().unwrap();
+    std::fs::write(dir.join("held"), "").unwrap();
+    std::future::pending::<()>().await;
+}
+
+#[tokio::test]
+async fn a_waiter_sees_a_siblings_token_without_the_lock() {
+    use concur_auth::TokenStore as _;
+    let scene = Scene::new().await;
+    let sibling = JsonFileStore::new(scene.token_path());
+    let lock = sibling.try_lock().await.unwrap().unwrap();
+
+    let waiting = scene.manager();
+    let waiter = tokio::spawn(async move { waiting.get_valid_refresh_token().await });
+    until(|| scene.clock.sleepers() == 1).await;
+    assert!(!waiter.is_finished());
+
+    let token = concur_auth::RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    sibling.save(&token, &lock).await.unwrap();
+    scene.clock.advance(Duration::from_secs(1));
+    assert_eq!(waiter.await.unwrap().unwrap().secret(), token.secret());
+    assert_eq!(scene.concur.token_requests(), 0);
+    drop(lock);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_valid_token_in_a_read_only_folder_is_served_without_a_lock() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    let before = scene.folder();
+    scene.manager().get_valid_refresh_token().await.unwrap();
+    assert_eq!(scene.folder(), before, "not even a lock file");
+}
+
+/// The credentials are asked once at first use, and once per flight.
+#[tokio::test]
+async fn the_credential_source_is_asked_once_per_flight() {
+    use concur_auth::CredentialSource;
+
+    #[derive(Debug)]
+    struct Counting(CredentialsFile, Arc<AtomicUsize>);
+    impl CredentialSource for Counting {
+        async fn credentials(&self) -> Result<Credentials, Error> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.credentials().await
+        }
+    }
+
+    let scene = Scene::new().await;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let source = Counting(CredentialsFile::new(scene.credentials_path()), Arc::clone(&asked));
+    let tokens = scene.builder().credentials(source).build().unwrap();
+    for _ in 0..3 {
+        tokens.access_token().await.unwrap();
+        tokens.get_valid_refresh_token().await.unwrap();
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    tokens.refresh().await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}

@@ -1,0 +1,204 @@
+//! Stale beats down: rule 7 of the design.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::time::Duration;
+
+use concur_auth::{ErrorKind, simulator::Fault};
+use support::{DAY, HOUR, MINUTE, Scene, until};
+
+#[tokio::test]
+async fn an_access_token_is_reused_for_its_hour() {
+    let scene = Scene::new().await;
+    let first = scene.manager().access_token().await.unwrap();
+    assert_eq!(first.expires_at(), support::noon() + HOUR);
+    scene.clock.advance(54 * MINUTE);
+    // Also by the next process.
+    assert_eq!(
+        scene.manager().access_token().await.unwrap().secret(),
+        first.secret()
+    );
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn in_the_advisory_window_one_caller_renews_while_the_others_are_served() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let old = tokens.access_token().await.unwrap();
+    scene.clock.advance(56 * MINUTE + MINUTE / 2);
+
+    scene.concur.set_fault(Fault::Delay(Duration::from_millis(300)));
+    let carrier = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.access_token().await.unwrap() }
+    });
+    until(|| scene.concur.token_requests() == 2).await;
+    for _ in 0..100 {
+        assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
+    }
+    assert!(!carrier.is_finished());
+    let new = carrier.await.unwrap();
+    assert_ne!(new.secret(), old.secret());
+    assert_eq!(tokens.access_token().await.unwrap().secret(), new.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn in_the_mandatory_window_all_wait() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let old = tokens.access_token().await.unwrap();
+    scene.clock.advance(59 * MINUTE + MINUTE / 2);
+    scene.concur.set_fault(Fault::Delay(Duration::from_millis(100)));
+    let (one, two) = tokio::join!(tokens.access_token(), tokens.access_token());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    assert_eq!(one.secret(), two.secret());
+    assert_ne!(one.secret(), old.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_passing_failure_serves_the_valid_token_and_is_not_repeated_before_a_back_off() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let old = tokens.access_token().await.unwrap();
+    scene.concur.set_fault(Fault::status(503));
+    for minutes in [56, 59] {
+        // In the advisory window, in the mandatory one.
+        let passed = (scene.clock.now_utc() - support::noon()).unsigned_abs();
+        scene.clock.advance(minutes * MINUTE + MINUTE / 2 - passed);
+        let before = scene.concur.token_requests();
+        for _ in 0..10 {
+            assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
+        }
+        assert_eq!(scene.concur.token_requests(), before + 1, "at minute {minutes}");
+    }
+    assert!(tokens.status().last_error.unwrap().contains("503"));
+    // Once it has expired there is nothing to serve.
+    scene.clock.advance(MINUTE);
+    assert_eq!(
+        tokens.access_token().await.unwrap_err().kind(),
+        ErrorKind::Unavailable
+    );
+
+    scene.concur.clear_faults();
+    assert_ne!(tokens.access_token().await.unwrap().secret(), old.secret());
+    assert_eq!(tokens.status().last_error, None);
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_renewed_in_its_last_30_days() {
+    let scene = Scene::new().await;
+    let first = scene.manager().get_valid_refresh_token().await.unwrap();
+    let left = first.expires_at().unwrap() - support::noon();
+    scene.clock.advance(left.unsigned_abs() - 31 * DAY);
+    scene.manager().get_valid_refresh_token().await.unwrap();
+    assert_eq!(scene.concur.count("refresh_token"), 0);
+
+    scene.clock.advance(2 * DAY);
+    let renewed = scene.manager().get_valid_refresh_token().await.unwrap();
+    assert!(renewed.expires_at() > first.expires_at());
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+    scene.manager().get_valid_refresh_token().await.unwrap();
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_extend_is_not_asked_on_every_call() {
+    let scene = Scene::new().await;
+    let soon = scene.clock.now_utc().unix_timestamp() + 10 * 24 * 3600;
+    scene
+        .concur
+        .set_reply_member("refresh_expires_in", Some(&soon.to_string()));
+    let tokens = scene.manager();
+    for _ in 0..10 {
+        tokens.get_valid_refresh_token().await.unwrap();
+    }
+    assert_eq!(scene.concur.token_requests(), 1);
+    scene.clock.advance(HOUR);
+    for _ in 0..10 {
+        tokens.get_valid_refresh_token().await.unwrap();
+    }
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_stored_token_without_an_expiry_is_renewed() {
+    let scene = Scene::new().await;
+    let mut json: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
+    json.as_object_mut().unwrap().remove("refresh_expires_in");
+    scene.write_token(&json.to_string());
+
+    // While Concur is down it is served all the same.
+    scene.concur.set_fault(Fault::status(500));
+    let tokens = scene.manager();
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().expires_at(), None);
+    scene.concur.clear_faults();
+    scene.clock.advance(MINUTE * 2);
+    assert!(
+        tokens
+            .get_valid_refresh_token()
+            .await
+            .unwrap()
+            .expires_at()
+            .is_some()
+    );
+    assert_eq!(scene.concur.count("refresh_token"), 2);
+}
+
+/// Busy means that somebody else is renewing.
+#[tokio::test]
+async fn nobody_waits_for_the_stores_lock_while_the_token_is_valid() {
+    use concur_auth::{JsonFileStore, TokenStore as _};
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let old = tokens.access_token().await.unwrap();
+    let _lock = JsonFileStore::new(scene.token_path())
+        .try_lock()
+        .await
+        .unwrap()
+        .unwrap();
+    for minutes in [56, 59] {
+        let passed = (scene.clock.now_utc() - support::noon()).unsigned_abs();
+        scene.clock.advance(minutes * MINUTE + MINUTE / 2 - passed);
+        assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
+    }
+    scene.clock.advance(150 * DAY + 10 * DAY);
+    tokens.get_valid_refresh_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn one_that_looks_expired_is_sent_as_the_last_resort() {
+    let scene = Scene::new().await;
+    let mut json: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
+    json["refresh_expires_in"] = 1_517_039_403.into();
+    scene.write_token(&json.to_string());
+    // The request token has expired; the refresh token only looks so.
+    scene.clock.advance(2 * DAY);
+    let token = scene.manager().get_valid_refresh_token().await.unwrap();
+    assert_eq!(
+        (
+            scene.concur.count("password"),
+            scene.concur.count("refresh_token")
+        ),
+        (1, 1)
+    );
+    assert!(token.expires_at() > Some(scene.clock.now_utc()));
+
+    // And when that is refused too, a person must act.
+    scene.write_token(&json.to_string());
+    scene.concur.revoke();
+    let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
+    assert_eq!(
+        (
+            scene.concur.count("password"),
+            scene.concur.count("refresh_token")
+        ),
+        (2, 2)
+    );
+}

@@ -1,0 +1,180 @@
+//! A folder, a clock, a simulated Concur, and managers on all three.
+
+#![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
+
+use std::{
+    future::{Future, poll_fn},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    task::Poll,
+    time::Duration,
+};
+
+use concur_auth::{
+    CredentialsFile, JsonFileStore, TokenManager, TokenManagerBuilder,
+    simulator::{ConcurSimulator, ManualClock, Rotation},
+    time::OffsetDateTime,
+};
+use tempfile::TempDir;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+pub const MINUTE: Duration = Duration::from_secs(60);
+pub const HOUR: Duration = Duration::from_secs(3600);
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+
+/// Noon on a day in 2026, where injected clocks start.
+pub fn noon() -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap()
+}
+
+/// A child shares its parent's locks from its `fork` to its `exec`, which would puzzle tests on a clock that stands
+/// still. So those that start processes run alone.
+static FORKS: RwLock<()> = RwLock::const_new(());
+
+/// Held by a test that starts processes.
+pub async fn alone() -> RwLockWriteGuard<'static, ()> {
+    FORKS.write().await
+}
+
+pub struct Scene {
+    _no_forks: Option<RwLockReadGuard<'static, ()>>,
+    pub concur: ConcurSimulator,
+    pub clock: ManualClock,
+    pub dir: TempDir,
+}
+
+impl Scene {
+    /// Right credentials, and no token file.
+    pub async fn new() -> Self {
+        Self::with(Rotation::Never).await
+    }
+
+    pub async fn with(rotation: Rotation) -> Self {
+        let no_forks = FORKS.read().await;
+        Self {
+            _no_forks: Some(no_forks),
+            ..Self::among_forks(rotation).await
+        }
+    }
+
+    /// For a test that starts processes and runs [`alone`].
+    pub async fn among_forks(rotation: Rotation) -> Self {
+        let clock = ManualClock::new(noon());
+        let concur = ConcurSimulator::builder()
+            .clock(clock.clone())
+            .rotation(rotation)
+            .start()
+            .await;
+        let dir = tempfile::tempdir().unwrap();
+        let scene = Self {
+            _no_forks: None,
+            concur,
+            clock,
+            dir,
+        };
+        scene.write_credentials(&scene.concur.credentials_json());
+        scene
+    }
+
+    /// A manager as `load_from` builds it, on the scene's clock.
+    pub fn manager(&self) -> TokenManager {
+        self.builder().build().unwrap()
+    }
+
+    pub fn builder(&self) -> TokenManagerBuilder {
+        TokenManager::builder()
+            .credentials(CredentialsFile::new(self.credentials_path()))
+            .store(JsonFileStore::new(self.token_path()))
+            .clock(self.clock.clone())
+    }
+
+    pub fn credentials_path(&self) -> PathBuf {
+        self.dir.path().join("credentials.json")
+    }
+
+    pub fn token_path(&self) -> PathBuf {
+        self.dir.path().join("refreshTokenObjectFile.json")
+    }
+
+    pub fn write_credentials(&self, json: &str) {
+        std::fs::write(self.credentials_path(), json).unwrap();
+    }
+
+    pub fn write_token(&self, json: &str) {
+        std::fs::write(self.token_path(), json).unwrap();
+    }
+
+    pub fn token_file(&self) -> String {
+        std::fs::read_to_string(self.token_path()).unwrap()
+    }
+
+    /// The refresh token in the file, read without this crate.
+    pub fn stored_refresh_token(&self) -> String {
+        let json: serde_json::Value = serde_json::from_str(&self.token_file()).unwrap();
+        json["refresh_token"].as_str().unwrap().to_owned()
+    }
+
+    /// The names in the folder, sorted.
+    pub fn folder(&self) -> Vec<String> {
+        names_in(self.dir.path())
+    }
+}
+
+pub fn names_in(folder: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(folder).unwrap();
+    let mut names: Vec<_> = names
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+/// Runs one `#[ignore]`d test of this very binary as a process of its own.
+pub fn child(test: &str) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Waits for all, and for each to have succeeded.
+pub fn all_succeed(children: Vec<Child>) {
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(
+            output.status.success(),
+            "{}\n{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+/// Lets other tasks run until `condition` holds. No time passes on any injected clock.
+pub async fn until(condition: impl Fn() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Polls `future` as an executor does, when it is woken, `times` times at most, then drops it. Whether it was
+/// ready by then.
+pub async fn poll_and_drop<F: Future>(future: F, times: usize) -> bool {
+    let mut future = Box::pin(future);
+    let mut polls = 0;
+    poll_fn(|context| {
+        if polls == times {
+            return Poll::Ready(false);
+        }
+        polls += 1;
+        match future.as_mut().poll(context) {
+            Poll::Ready(_) => Poll::Ready(true),
+            Poll::Pending if polls == times => Poll::Ready(false),
+            Poll::Pending => Poll::Pending,
+        }
+    })
+    .await
+}
