@@ -17,9 +17,7 @@ const STORED: &str = r#"{"expires_in":3600,"scope":"openid USER company.read","t
 const CREDENTIALS: &str = r#"{"appID": "app", "clientSecret": "secret", "companyUUID": "uuid"}"#;
 
 fn stored_token(criterion: &mut Criterion) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("refreshTokenObjectFile.json");
     std::fs::write(&path, STORED).expect("a token file");
@@ -39,9 +37,7 @@ fn stored_token(criterion: &mut Criterion) {
         });
     });
     group.bench_function("later looks: unchanged file", |b| {
-        let tokens = runtime
-            .block_on(TokenManager::load_from(dir.path()))
-            .expect("credentials");
+        let tokens = runtime.block_on(TokenManager::load_from(dir.path())).expect("credentials");
         b.iter(|| {
             runtime
                 .block_on(async { black_box(tokens.get_valid_refresh_token().await.expect("a valid token")) })

@@ -8,18 +8,18 @@
 use std::{
     error::Error,
     io::{self, Write},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use concur_auth::{
-    MemoryStore, TokenManager,
+    Clock as _, MemoryStore, SystemClock, TokenManager,
     simulator::{ConcurSimulator, ManualClock},
 };
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout();
-    let clock = ManualClock::new(SystemTime::now());
+    let clock = ManualClock::new(SystemClock.now());
     let concur = ConcurSimulator::builder().clock(clock.clone()).start().await;
     let tokens = TokenManager::builder()
         .credentials(concur.credentials())
@@ -37,11 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         for task in tasks {
             task.await??;
         }
-        writeln!(
-            out,
-            "hour {hour}: 1,000 tasks served, {} requests so far",
-            concur.token_requests()
-        )?;
+        writeln!(out, "hour {hour}: 1,000 tasks served, {} requests so far", concur.token_requests())?;
         clock.advance(Duration::from_secs(3600));
     }
 
@@ -49,11 +45,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let refused = tokens.access_token().await?;
     tokens.invalidate(&refused);
     let renewed = tokens.access_token().await?;
-    writeln!(
-        out,
-        "after a 401: another token ({})",
-        renewed.secret() != refused.secret()
-    )?;
+    writeln!(out, "after a 401: another token ({})", renewed.secret() != refused.secret())?;
 
     // A renewal on demand, such as by an administrator's command.
     tokens.refresh().await?;

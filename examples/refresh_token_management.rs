@@ -14,11 +14,11 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
-    time::SystemTime,
 };
 
 use concur_auth::{
-    CredentialsFile, Error, ErrorKind, JsonFileStore, TokenManager, TokenOrigin, time::OffsetDateTime,
+    Clock as _, CredentialsFile, Error, ErrorKind, JsonFileStore, SystemClock, TokenManager, TokenOrigin,
+    time::OffsetDateTime,
 };
 use tracing_subscriber::EnvFilter;
 
@@ -31,10 +31,7 @@ const USAGE: &str = "usage: refresh_token_management [--dir DIR] [--base-uri URI
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::from_default_env())
-        .with_writer(io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_writer(io::stderr).init();
     let Some(arguments) = arguments(std::env::args_os().skip(1)) else {
         return say(io::stderr(), USAGE, 1);
     };
@@ -47,9 +44,7 @@ async fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> Result<String, Error> {
     let mut builder = TokenManager::builder()
         .credentials(CredentialsFile::new(arguments.dir.join("credentials.json")))
-        .store(JsonFileStore::new(
-            arguments.dir.join("refreshTokenObjectFile.json"),
-        ));
+        .store(JsonFileStore::new(arguments.dir.join("refreshTokenObjectFile.json")));
     if let Some(uri) = arguments.base_uri {
         builder = builder.base_uri(uri);
     }
@@ -69,12 +64,8 @@ async fn run(arguments: Arguments) -> Result<String, Error> {
 }
 
 fn expiry(at: OffsetDateTime) -> String {
-    let left = at - OffsetDateTime::from(SystemTime::now());
-    format!(
-        "{at} ({} days and {} hours left)",
-        left.whole_days(),
-        left.whole_hours() % 24
-    )
+    let left = at - OffsetDateTime::from(SystemClock.now());
+    format!("{at} ({} days and {} hours left)", left.whole_days(), left.whole_hours() % 24)
 }
 
 /// The message and its causes, one a line.
@@ -98,10 +89,7 @@ fn exit_code(error: &Error) -> u8 {
 }
 
 fn arguments(mut given: impl Iterator<Item = std::ffi::OsString>) -> Option<Arguments> {
-    let mut arguments = Arguments {
-        dir: PathBuf::from("."),
-        base_uri: None,
-    };
+    let mut arguments = Arguments { dir: PathBuf::from("."), base_uri: None };
     while let Some(flag) = given.next() {
         match flag.to_str()? {
             "--dir" => arguments.dir = given.next()?.into(),

@@ -10,11 +10,11 @@ use std::{
     fs,
     io::{self, Write},
     path::Path,
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use concur_auth::{
-    CredentialsFile, JsonFileStore, RefreshTokenObject, TokenManager,
+    Clock as _, CredentialsFile, JsonFileStore, RefreshTokenObject, SystemClock, TokenManager,
     simulator::{ConcurSimulator, ManualClock},
 };
 
@@ -24,21 +24,14 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 async fn main() -> Result<(), Box<dyn Error>> {
     let mut out = io::stdout();
     let folder = tempfile::tempdir()?;
-    let clock = ManualClock::new(SystemTime::now());
+    let clock = ManualClock::new(SystemClock.now());
     let concur = ConcurSimulator::builder().clock(clock.clone()).start().await;
     let run = || manager(folder.path(), &clock);
 
-    writeln!(
-        out,
-        "A simulated SAP Concur answers at {}; the folder is empty.\n",
-        concur.base_uri()
-    )?;
+    writeln!(out, "A simulated SAP Concur answers at {}; the folder is empty.\n", concur.base_uri())?;
 
     writeln!(out, "1. The first run finds no credentials.json.")?;
-    let needed = run()?
-        .get_valid_refresh_token()
-        .await
-        .expect_err("there are no credentials yet");
+    let needed = run()?.get_valid_refresh_token().await.expect_err("there are no credentials yet");
     writeln!(out, "   It says: {needed}\n")?;
 
     writeln!(out, "2. You fill in the template, and run again.")?;
@@ -54,12 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     )?;
     let tokens = run()?;
     let access = tokens.access_token().await?;
-    writeln!(
-        out,
-        "   bearer token for {}, until {}\n",
-        access.geolocation(),
-        access.expires_at()
-    )?;
+    writeln!(out, "   bearer token for {}, until {}\n", access.geolocation(), access.expires_at())?;
 
     writeln!(
         out,
@@ -77,10 +65,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     report(&mut out, &tokens.get_valid_refresh_token().await?, &concur)?;
 
-    writeln!(
-        out,
-        "6. Five months later the refresh token is in its last 30 days, and is renewed in time."
-    )?;
+    writeln!(out, "6. Five months later the refresh token is in its last 30 days, and is renewed in time.")?;
     clock.advance(155 * DAY);
     report(&mut out, &run()?.get_valid_refresh_token().await?, &concur)?;
 
@@ -89,16 +74,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "7. Nobody ran the program for a year. The request token is long dead, so a person must act."
     )?;
     clock.advance(365 * DAY);
-    let required = run()?
-        .get_valid_refresh_token()
-        .await
-        .expect_err("both tokens have expired");
+    let required = run()?.get_valid_refresh_token().await.expect_err("both tokens have expired");
     writeln!(out, "   It says: {required}\n")?;
 
-    writeln!(
-        out,
-        "8. The person puts a new company request token into credentials.json."
-    )?;
+    writeln!(out, "8. The person puts a new company request token into credentials.json.")?;
     concur.issue_request_token();
     fs::write(folder.path().join("credentials.json"), concur.credentials_json())?;
     report(&mut out, &run()?.get_valid_refresh_token().await?, &concur)?;
@@ -120,9 +99,7 @@ fn manager(folder: &Path, clock: &ManualClock) -> Result<TokenManager, concur_au
 }
 
 fn report(out: &mut impl Write, token: &RefreshTokenObject, concur: &ConcurSimulator) -> io::Result<()> {
-    let expires = token
-        .expires_at()
-        .map_or_else(|| "unknown".to_owned(), |at| at.date().to_string());
+    let expires = token.expires_at().map_or_else(|| "unknown".to_owned(), |at| at.date().to_string());
     writeln!(
         out,
         "   refresh token of company {}, valid until {expires}\n   requests so far: {} with the company request token, \

@@ -44,11 +44,7 @@ pub(crate) struct IssuedAccess {
 
 impl AccessToken {
     pub(crate) fn new(issued: IssuedAccess, geolocation: Geolocation, scopes: Arc<[String]>) -> Self {
-        Self(Arc::new(Inner {
-            issued,
-            geolocation,
-            scopes,
-        }))
+        Self(Arc::new(Inner { issued, geolocation, scopes }))
     }
 
     /// The token itself, for the `Authorization: Bearer` header.

@@ -52,7 +52,7 @@ impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
 
 /// The machine's own clock.
 #[derive(Clone, Copy, Debug, Default)]
-#[non_exhaustive]
+#[allow(clippy::exhaustive_structs, reason = "a name for the machine's clock has no parts to add")]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
@@ -65,12 +65,12 @@ impl Clock for SystemClock {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
             // The caller's runtime may have no timers, or there may be none.
-            let sleep = match crate::runtime::handle() {
-                Ok(handle) => {
-                    let _entered = handle.enter();
-                    tokio::time::sleep(duration)
-                }
-                Err(_) => tokio::time::sleep(duration),
+            let Ok(handle) = crate::runtime::handle() else {
+                return std::thread::sleep(duration);
+            };
+            let sleep = {
+                let _entered = handle.enter();
+                tokio::time::sleep(duration)
             };
             sleep.await;
         })
@@ -87,8 +87,7 @@ pub(crate) fn from_unix_seconds(seconds: u64) -> Option<SystemTime> {
 
 /// Seconds after the Unix epoch, rounded down; 0 for anything before it.
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
-    time.duration_since(SystemTime::UNIX_EPOCH)
-        .map_or(0, |d| d.as_secs())
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 /// A public time of an internal one; dates beyond what the type holds become its last second.

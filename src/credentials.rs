@@ -117,10 +117,7 @@ impl Credentials {
             return Ok(());
         }
         Err(self.blank(
-            &[
-                (self.0.app_id.is_empty(), Part::AppId),
-                (self.0.client_secret.is_blank(), Part::ClientSecret),
-            ],
+            &[(self.0.app_id.is_empty(), Part::AppId), (self.0.client_secret.is_blank(), Part::ClientSecret)],
             &format!("the app's page {APPS_PAGE} shows both"),
         ))
     }
@@ -144,24 +141,14 @@ impl Credentials {
     }
 
     fn blank(&self, parts: &[(bool, Part)], hint: &str) -> Error {
-        let names: Vec<&str> = parts
-            .iter()
-            .filter(|(blank, _)| *blank)
-            .map(|(_, part)| part.name(&self.0.origin))
-            .collect();
-        let (verb, them) = if names.len() == 1 {
-            ("is", "it")
-        } else {
-            ("are", "them")
-        };
+        let names: Vec<&str> =
+            parts.iter().filter(|(blank, _)| *blank).map(|(_, part)| part.name(&self.0.origin)).collect();
+        let (verb, them) = if names.len() == 1 { ("is", "it") } else { ("are", "them") };
         let names = names.join(" and ");
         let message = match &self.0.origin {
             Origin::Code => format!("{names} {verb} blank in the Credentials; {hint}, then pass {them}"),
             Origin::File(path) => {
-                format!(
-                    "{names} {verb} blank in {}; {hint}, then fill {them} in",
-                    path.display()
-                )
+                format!("{names} {verb} blank in {}; {hint}, then fill {them} in", path.display())
             }
             Origin::Environment => {
                 format!("{names} {verb} not set in the environment; {hint}, then set {them}")

@@ -28,10 +28,7 @@ pub(crate) fn read_open(file: &mut File) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(usize::try_from(size + 2).unwrap_or(0)));
     file.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_SIZE {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "it is larger than 1 MiB",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 1 MiB"));
     }
     Ok(bytes)
 }
@@ -40,10 +37,7 @@ pub(crate) fn regular(metadata: &fs::Metadata) -> io::Result<()> {
     if metadata.is_file() {
         Ok(())
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "it is not a regular file",
-        ))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"))
     }
 }
 
@@ -65,10 +59,7 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
             }
         }
     }
-    Err(io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "it is a loop of symbolic links",
-    ))
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a loop of symbolic links"))
 }
 
 /// `path` with `suffix` added to its last part.
@@ -144,12 +135,7 @@ impl TempFile {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(e),
                 Ok(file) => {
-                    return Ok(Self {
-                        file,
-                        path,
-                        target: target.to_owned(),
-                        keep: false,
-                    });
+                    return Ok(Self { file, path, target: target.to_owned(), keep: false });
                 }
             }
         }

@@ -49,14 +49,7 @@ impl Geolocation {
 
     /// A base URI named by the configuration; `hosts` are the further ones it trusts.
     pub(crate) fn configured(uri: &str, hosts: Arc<[String]>) -> Result<Self, Error> {
-        Self::check(
-            uri,
-            Trust {
-                hosts,
-                loopback: true,
-            },
-        )
-        .map(|mut checked| {
+        Self::check(uri, Trust { hosts, loopback: true }).map(|mut checked| {
             checked.trust.loopback = is_loopback(&checked.base);
             checked
         })
@@ -193,10 +186,7 @@ mod tests {
             assert_eq!(parsed.as_str(), "https://us.api.concursolutions.com/", "{form}");
         }
         assert_eq!(
-            "https://cn.api.concurcdc.cn"
-                .parse::<Geolocation>()
-                .unwrap()
-                .to_string(),
+            "https://cn.api.concurcdc.cn".parse::<Geolocation>().unwrap().to_string(),
             "https://cn.api.concurcdc.cn/"
         );
     }
@@ -245,20 +235,9 @@ mod tests {
     #[test]
     fn join_stays_on_the_host() {
         let base: Geolocation = "https://us.api.concursolutions.com".parse().unwrap();
-        assert_eq!(
-            base.join("/a/b?c=d").unwrap().as_str(),
-            "https://us.api.concursolutions.com/a/b?c=d"
-        );
-        for away in [
-            "https://example.net/",
-            "//example.net/x",
-            "http://us.api.concursolutions.com/",
-        ] {
-            assert_eq!(
-                base.join(away).unwrap_err().kind(),
-                ErrorKind::Untrusted,
-                "{away}"
-            );
+        assert_eq!(base.join("/a/b?c=d").unwrap().as_str(), "https://us.api.concursolutions.com/a/b?c=d");
+        for away in ["https://example.net/", "//example.net/x", "http://us.api.concursolutions.com/"] {
+            assert_eq!(base.join(away).unwrap_err().kind(), ErrorKind::Untrusted, "{away}");
         }
     }
 }

@@ -60,6 +60,7 @@
 //! file in a folder that only its user may read.
 
 #![forbid(unsafe_code)]
+#![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod access_token;
 mod clock;
@@ -98,3 +99,8 @@ pub use self::{
     status::{Status, TokenOrigin},
     store::{JsonFileStore, MemoryStore, StoreLock, TokenStore},
 };
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

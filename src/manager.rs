@@ -153,7 +153,7 @@ impl TokenManager {
         loop {
             match self.0.fly(Need::Grant, Join::Since(first)).await {
                 Some(Landing::Done(landed)) if landed.fresh => return Ok(landed.held.object.clone()),
-                Some(Landing::Failed(e)) => return Err(e),
+                Some(Landing::Failed(e) | Landing::Faulty(e)) => return Err(e),
                 _ => {}
             }
         }
@@ -170,11 +170,7 @@ impl TokenManager {
     /// What this manager knows about its tokens, without any secret. Reads memory only.
     #[must_use]
     pub fn status(&self) -> Status {
-        let mut status = self
-            .0
-            .memory
-            .held()
-            .map_or_else(Status::default, |held| Status::from(&*held));
+        let mut status = self.0.memory.held().map_or_else(Status::default, |held| Status::from(&*held));
         status.last_error = self.0.memory.last_error();
         status
     }
@@ -242,25 +238,19 @@ impl Core {
                 None => None,
             };
             let now = self.clock.now();
-            let decision = stored.as_ref().map_or(Decision::Wait, |held| {
-                self.decide_refresh(&held.object, self.memory.calm(now))
-            });
+            let decision = stored
+                .as_ref()
+                .map_or(Decision::Wait, |held| self.decide_refresh(&held.object, self.memory.calm(now)));
             let landing = self.act(decision, Need::RefreshToken).await;
-            let held = if identity.is_some() {
-                stored
-            } else {
-                self.memory.held()
-            };
+            let held = if identity.is_some() { stored } else { self.memory.held() };
             let served = held.filter(|held| self.refresh_window(&held.object).is_valid(now));
             match (landing, served) {
                 (Some(Landing::Done(landed)), _) if landed.fresh => return Ok(landed.held.object.clone()),
                 // What the flight found is in the store now: look again.
                 (Some(Landing::Done(_)), _) => {}
+                (Some(Landing::Faulty(e)), _) => return Err(e),
                 (Some(Landing::Failed(e)), served) => {
-                    return served
-                        .filter(|_| is_passing(&e))
-                        .map(|held| held.object.clone())
-                        .ok_or(e);
+                    return served.filter(|_| is_passing(&e)).map(|held| held.object.clone()).ok_or(e);
                 }
                 (None | Some(Landing::Busy), Some(held)) => return Ok(held.object.clone()),
                 (None | Some(Landing::Busy), None) => {}
@@ -273,14 +263,10 @@ impl Core {
             let now = self.clock.now();
             let held = self.memory.held();
             let access = held.as_ref().and_then(|held| held.access.as_ref());
-            let decision = access.map_or(Decision::Wait, |access| {
-                decide(&access.window, now, self.memory.calm(now))
-            });
+            let decision =
+                access.map_or(Decision::Wait, |access| decide(&access.window, now, self.memory.calm(now)));
             let landing = self.act(decision, Need::AccessToken).await;
-            let served = self
-                .memory
-                .held()
-                .and_then(|held| held.live_access(self.clock.now()));
+            let served = self.memory.held().and_then(|held| held.live_access(self.clock.now()));
             match (landing, served) {
                 (Some(Landing::Done(landed)), _) => {
                     let access = landed.held.access.as_ref();
@@ -289,6 +275,7 @@ impl Core {
                         return Ok(access.token.clone());
                     }
                 }
+                (Some(Landing::Faulty(e)), _) => return Err(e),
                 (Some(Landing::Failed(e)), served) => return served.filter(|_| is_passing(&e)).ok_or(e),
                 (None | Some(Landing::Busy), Some(token)) => return Ok(token),
                 (None | Some(Landing::Busy), None) => {}
@@ -310,11 +297,7 @@ impl Core {
         if let Some(identity) = self.identity.get() {
             return Ok(identity);
         }
-        let base = match (
-            &self.base,
-            credentials.own_base_uri(),
-            std::env::var("CONCUR_BASE_URI"),
-        ) {
+        let base = match (&self.base, credentials.own_base_uri(), std::env::var("CONCUR_BASE_URI")) {
             (Some(base), ..) => base.clone(),
             (None, Some(uri), _) => self.configured(uri)?,
             (None, None, Ok(uri)) if !uri.trim().is_empty() => self.configured(&uri)?,
@@ -353,18 +336,10 @@ impl Core {
                 ),
             ));
         }
-        if before
-            .as_ref()
-            .is_some_and(|held| held.object.is_same_reply(&object))
-        {
+        if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
             return Ok(before);
         }
-        let held = Held::new(
-            object,
-            crate::TokenOrigin::Stored,
-            &identity.base,
-            before.as_deref(),
-        );
+        let held = Held::new(object, crate::TokenOrigin::Stored, &identity.base, before.as_deref());
         Ok(Some(self.memory.publish_after(&before, held)))
     }
 
@@ -409,10 +384,7 @@ impl Core {
 /// Whether a valid token may be served in spite of the error: nothing is gained by telling a caller who can go
 /// on, unless a person has to act.
 fn is_passing(e: &Error) -> bool {
-    !matches!(
-        e.kind(),
-        ErrorKind::ReauthorizationRequired | ErrorKind::Refused | ErrorKind::Untrusted
-    )
+    !matches!(e.kind(), ErrorKind::ReauthorizationRequired | ErrorKind::Refused | ErrorKind::Untrusted)
 }
 
 impl fmt::Debug for TokenManager {

@@ -21,11 +21,7 @@ pub(crate) struct Members(BTreeMap<String, Zeroizing<String>>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
     #[error("{what} at line {line}, column {column}")]
-    Syntax {
-        what: &'static str,
-        line: usize,
-        column: usize,
-    },
+    Syntax { what: &'static str, line: usize, column: usize },
     #[error("not UTF-8 text")]
     NotText,
 }
@@ -106,11 +102,7 @@ impl Members {
         let first = order.iter().filter_map(|name| self.0.get_key_value(*name));
         let rest = self.0.iter().filter(|(name, _)| !order.contains(&name.as_str()));
         // Sized beforehand: a growing string would leave unwiped copies of secrets behind.
-        let size: usize = self
-            .0
-            .iter()
-            .map(|(name, raw)| 6 * name.len() + raw.len() + 8)
-            .sum();
+        let size: usize = self.0.iter().map(|(name, raw)| 6 * name.len() + raw.len() + 8).sum();
         let mut json = Zeroizing::new(String::with_capacity(size + 8));
         json.push('{');
         for (index, (name, raw)) in first.chain(rest).enumerate() {
@@ -141,11 +133,7 @@ fn fault(e: &serde_json::Error) -> Fault {
         Category::Data => "not a JSON object",
         Category::Syntax | Category::Io => "not valid JSON",
     };
-    Fault::Syntax {
-        what,
-        line: e.line(),
-        column: e.column(),
-    }
+    Fault::Syntax { what, line: e.line(), column: e.column() }
 }
 
 struct ObjectVisitor;
@@ -186,41 +174,24 @@ mod tests {
     #[test]
     fn faults_name_the_place_and_quote_nothing() {
         for (json, fault) in [
-            (
-                "{\"a\": 1,\n \"b\": SECRET}",
-                "not valid JSON at line 2, column 7",
-            ),
-            (
-                "{\"a\": \"SECRET",
-                "the JSON text ends too early at line 1, column 13",
-            ),
+            ("{\"a\": 1,\n \"b\": SECRET}", "not valid JSON at line 2, column 7"),
+            ("{\"a\": \"SECRET", "the JSON text ends too early at line 1, column 13"),
             ("\"SECRET\"", "not a JSON object at line 1, column 8"),
             ("", "the JSON text ends too early at line 1, column 0"),
             ("{} SECRET", "not valid JSON at line 1, column 4"),
         ] {
-            assert_eq!(
-                Members::parse(json.as_bytes()).unwrap_err().to_string(),
-                fault,
-                "{json}"
-            );
+            assert_eq!(Members::parse(json.as_bytes()).unwrap_err().to_string(), fault, "{json}");
         }
         assert_eq!(Members::parse(b"{\"a\": \"\xff\"}").unwrap_err(), Fault::NotText);
     }
 
     #[test]
     fn seconds_come_as_numbers_and_as_strings() {
-        for (raw, seconds) in [
-            ("3600", 3600),
-            ("\"3600\"", 3600),
-            ("3600.9", 3600),
-            ("1.5e3", 1500),
-        ] {
+        for (raw, seconds) in [("3600", 3600), ("\"3600\"", 3600), ("3600.9", 3600), ("1.5e3", 1500)] {
             let members = Members::parse(format!("{{\"n\":{raw}}}").as_bytes()).unwrap();
             assert_eq!(members.seconds("n"), Ok(Some(seconds)), "{raw}");
         }
-        for raw in [
-            "-1", "1e300", "\"soon\"", "\"\"", "true", "[]", "\"inf\"", "\"NaN\"",
-        ] {
+        for raw in ["-1", "1e300", "\"soon\"", "\"\"", "true", "[]", "\"inf\"", "\"NaN\""] {
             let members = Members::parse(format!("{{\"n\":{raw}}}").as_bytes()).unwrap();
             assert!(members.seconds("n").is_err(), "{raw}");
         }

@@ -91,11 +91,8 @@ impl OAuthClient {
         let request = async move { client.send(&base, &credentials, &grant, &SystemClock).await };
         // Connections belong to the runtime that opened them, and the caller's may end.
         runtime::handle()?.spawn(request).await.map_err(|e| {
-            Error::new(
-                ErrorKind::Config,
-                "the request did not come to an end; please report this",
-            )
-            .caused_by(e)
+            Error::new(ErrorKind::Config, "the request did not come to an end; please report this")
+                .caused_by(e)
         })?
     }
 
@@ -118,11 +115,11 @@ impl OAuthClient {
             .body(form(credentials, grant))
             .send()
             .await
-            .map_err(|e| unreachable(e, host))?;
+            .map_err(|e| unreachable(e, host, grant))?;
 
         let status = response.status();
         let headers = reply::Headers::of(&response, clock.now(), |id| grant.leaks_into(id, credentials));
-        let result = match read(response, host).await {
+        let result = match read(response, host, grant).await {
             Ok(body) if status == StatusCode::OK => match Members::parse(&body) {
                 Ok(members) => Ok(TokenReply::new(members, headers.clone(), base.clone())),
                 Err(fault) => Err(Error::new(
@@ -141,11 +138,7 @@ impl OAuthClient {
             grant = grant.name(),
             host,
             status = status.as_u16(),
-            code = result
-                .as_ref()
-                .err()
-                .and_then(Error::code)
-                .map(crate::ConcurCode::number),
+            code = result.as_ref().err().and_then(Error::code).map(crate::ConcurCode::number),
             correlation_id = headers.correlation_id,
             "token endpoint answered"
         );
@@ -155,17 +148,9 @@ impl OAuthClient {
     /// Plain http is for loopback only, where no proxy and no certificate has a place.
     fn http(&self, base: &Geolocation) -> Result<&reqwest::Client, Error> {
         let client = if base.is_plain() {
-            self.0
-                .loopback
-                .get_or_init(|| build(reqwest::Client::builder().no_proxy().tls_certs_only([])))
+            self.0.loopback.get_or_init(|| build(reqwest::Client::builder().no_proxy().tls_certs_only([])))
         } else {
-            let take = || {
-                self.0
-                    .settings
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .take()
-            };
+            let take = || self.0.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
             self.0.secure.get_or_init(|| build(take().unwrap_or_default()))
         };
         client.as_ref().map_err(Clone::clone)
@@ -195,24 +180,17 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
 
 /// The form, in memory that is wiped once it has been sent.
 fn form(credentials: &Credentials, grant: &Grant) -> Bytes {
-    let app = [
-        ("client_id", credentials.app_id()),
-        ("client_secret", credentials.client_secret()),
-    ];
+    let app = [("client_id", credentials.app_id()), ("client_secret", credentials.client_secret())];
     let fields = || app.into_iter().chain(grant.fields());
     // Sized beforehand, all escaped: a growing string would leave unwiped copies behind.
-    let size: usize = fields()
-        .map(|(name, value)| 3 * (name.len() + value.len()) + 2)
-        .sum();
-    let form = form_urlencoded::Serializer::new(String::with_capacity(size))
-        .extend_pairs(fields())
-        .finish();
+    let size: usize = fields().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+    let form = form_urlencoded::Serializer::new(String::with_capacity(size)).extend_pairs(fields()).finish();
     Bytes::from_owner(Zeroizing::new(form.into_bytes()))
 }
 
-async fn read(mut response: Response, host: &str) -> Result<Zeroizing<Vec<u8>>, Error> {
+async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroizing<Vec<u8>>, Error> {
     let mut body = Zeroizing::new(Vec::with_capacity(MAX_REPLY));
-    while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(e, host))? {
+    while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(e, host, grant))? {
         if body.len() + chunk.len() > MAX_REPLY {
             return Err(Error::new(
                 ErrorKind::Protocol,
@@ -224,13 +202,18 @@ async fn read(mut response: Response, host: &str) -> Result<Zeroizing<Vec<u8>>, 
     Ok(body)
 }
 
-fn unreachable(e: reqwest::Error, host: &str) -> Error {
-    let message = if e.is_timeout() {
-        format!("{host} did not answer in time; try again later")
-    } else if e.is_connect() {
-        format!("could not connect to {host}; check the network, any proxy, and the base URI")
+fn unreachable(e: reqwest::Error, host: &str, grant: &Grant) -> Error {
+    let advice = if grant.is_repeatable() {
+        "try again"
     } else {
-        format!("the connection to {host} broke off; try again")
+        "the grant may have been spent all the same, so find out why before you try again"
+    };
+    let message = if e.is_connect() {
+        format!("could not connect to {host}; check the network, any proxy, and the base URI")
+    } else if e.is_timeout() {
+        format!("{host} did not answer in time; {advice}")
+    } else {
+        format!("the connection to {host} broke off; {advice}")
     };
     Error::new(ErrorKind::Unavailable, message).caused_by(e.without_url())
 }

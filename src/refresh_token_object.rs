@@ -107,10 +107,7 @@ impl RefreshTokenObject {
     /// `refresh_token`; the message names the place and quotes nothing. Other members may be missing or odd.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         Self::parse(json.as_bytes()).map_err(|e| {
-            Error::store(
-                "the text is not a refresh token object; was it cut short or mixed up?",
-                e,
-            )
+            Error::store("the text is not a refresh token object; was it cut short or mixed up?", e)
         })
     }
 
@@ -130,25 +127,9 @@ impl RefreshTokenObject {
 
     fn read(members: Members) -> Result<Self, NotOne> {
         let refresh_token = members.string("refresh_token")?.ok_or(NotOne::NoToken)?;
-        let text = |name| {
-            members
-                .string(name)
-                .ok()
-                .flatten()
-                .map(|text| text.expose().trim().to_owned())
-        };
-        let time = |name| {
-            members
-                .seconds(name)
-                .ok()
-                .flatten()
-                .and_then(clock::from_unix_seconds)
-        };
-        let scopes = text("scope")
-            .unwrap_or_default()
-            .split_whitespace()
-            .map(str::to_owned)
-            .collect();
+        let text = |name| members.string(name).ok().flatten().map(|text| text.expose().trim().to_owned());
+        let time = |name| members.seconds(name).ok().flatten().and_then(clock::from_unix_seconds);
+        let scopes = text("scope").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
         Ok(Self(Arc::new(Inner {
             refresh_token,
             // Ours is corrected for this machine's clock; a file from another program has only the server's.
@@ -176,14 +157,12 @@ impl RefreshTokenObject {
         members.remove(ACCESS_EXPIRES_AT);
         members.remove(REFRESH_EXPIRES_AT);
         let faults = [
-            members
-                .seconds("refresh_expires_in")
-                .and_then(|seconds| match seconds {
-                    Some(seconds) if clock::from_unix_seconds(seconds).is_none() => {
-                        Err(BadMember("refresh_expires_in", "a date in Unix seconds"))
-                    }
-                    _ => Ok(()),
-                }),
+            members.seconds("refresh_expires_in").and_then(|seconds| match seconds {
+                Some(seconds) if clock::from_unix_seconds(seconds).is_none() => {
+                    Err(BadMember("refresh_expires_in", "a date in Unix seconds"))
+                }
+                _ => Ok(()),
+            }),
             receive_access(&mut members, now),
             members.string("scope").map(drop),
             members.string("geolocation").map(drop),
@@ -265,30 +244,22 @@ impl RefreshTokenObject {
 
 /// The access token among `members`; one without its absolute expiry is none (when was it issued?).
 fn access(members: &Members) -> Result<Option<IssuedAccess>, BadMember> {
-    let (Some(secret), Some(expires_at)) = (
-        members.string("access_token")?,
-        members.seconds(ACCESS_EXPIRES_AT)?,
-    ) else {
+    let (Some(secret), Some(expires_at)) =
+        (members.string("access_token")?, members.seconds(ACCESS_EXPIRES_AT)?)
+    else {
         return Ok(None);
     };
     // RFC 6750 section 2.1: anything else could not be sent in a header.
     if !secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(BadMember("access_token", "a bearer token"));
     }
-    if members
-        .string("token_type")?
-        .is_some_and(|kind| !kind.expose().eq_ignore_ascii_case("bearer"))
-    {
+    if members.string("token_type")?.is_some_and(|kind| !kind.expose().eq_ignore_ascii_case("bearer")) {
         return Err(BadMember("token_type", "\"Bearer\""));
     }
     let expires_at =
         clock::from_unix_seconds(expires_at).ok_or(BadMember(ACCESS_EXPIRES_AT, "a date in Unix seconds"))?;
     let lifetime = Duration::from_secs(members.seconds("expires_in")?.unwrap_or(3600));
-    Ok(Some(IssuedAccess {
-        secret,
-        expires_at,
-        lifetime,
-    }))
+    Ok(Some(IssuedAccess { secret, expires_at, lifetime }))
 }
 
 /// Gives the reply's access token its absolute expiry.
@@ -370,28 +341,13 @@ mod tests {
     #[test]
     fn a_bad_member_is_named_and_the_rest_is_kept() {
         for (json, bad) in [
-            (
-                r#"{"refresh_token":"r","refresh_expires_in":-1}"#,
-                "refresh_expires_in",
-            ),
-            (
-                r#"{"refresh_token":"r","refresh_expires_in":1e14}"#,
-                "refresh_expires_in",
-            ),
+            (r#"{"refresh_token":"r","refresh_expires_in":-1}"#, "refresh_expires_in"),
+            (r#"{"refresh_token":"r","refresh_expires_in":1e14}"#, "refresh_expires_in"),
             (r#"{"refresh_token":"r","access_token":7}"#, "access_token"),
-            (
-                r#"{"refresh_token":"r","access_token":"a\u0000b","expires_in":1}"#,
-                "access_token",
-            ),
+            (r#"{"refresh_token":"r","access_token":"a\u0000b","expires_in":1}"#, "access_token"),
             (r#"{"refresh_token":"r","access_token":"a"}"#, "expires_in"),
-            (
-                r#"{"refresh_token":"r","access_token":"a","expires_in":4611686018427387904}"#,
-                "expires_in",
-            ),
-            (
-                r#"{"refresh_token":"r","access_token":"a","expires_in":1,"token_type":"mac"}"#,
-                "token_type",
-            ),
+            (r#"{"refresh_token":"r","access_token":"a","expires_in":4611686018427387904}"#, "expires_in"),
+            (r#"{"refresh_token":"r","access_token":"a","expires_in":1,"token_type":"mac"}"#, "token_type"),
             (r#"{"refresh_token":"r","geolocation":[]}"#, "geolocation"),
             (r#"{"refresh_token":"r","scope":{}}"#, "scope"),
         ] {
@@ -403,14 +359,9 @@ mod tests {
 
     #[test]
     fn only_a_usable_refresh_token_makes_an_object() {
-        for json in [
-            "{}",
-            r#"{"refresh_token":""}"#,
-            r#"{"refresh_token":5}"#,
-            "[]",
-            "",
-            "{\"refresh_token\":\"r",
-        ] {
+        for json in
+            ["{}", r#"{"refresh_token":""}"#, r#"{"refresh_token":5}"#, "[]", "", "{\"refresh_token\":\"r"]
+        {
             assert!(RefreshTokenObject::from_json(json).is_err(), "{json}");
         }
         let odd = r#"{"refresh_token":"r","scope":[],"companyUUID":1,"refresh_expires_in":"x"}"#;
@@ -425,10 +376,7 @@ mod tests {
         let old = RefreshTokenObject::from_json(old).unwrap();
 
         let (renewed, _) = received(r#"{"refresh_token":"new"}"#, Some((&old, true)));
-        assert_eq!(
-            (renewed.secret(), renewed.geolocation()),
-            ("new", Some("https://g"))
-        );
+        assert_eq!((renewed.secret(), renewed.geolocation()), ("new", Some("https://g")));
         assert_eq!(renewed.scopes().collect::<Vec<_>>(), ["x", "y"]);
         assert!(renewed.to_json().contains(r#""note": "mine""#));
         assert!(renewed.access().is_none());

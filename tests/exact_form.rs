@@ -17,10 +17,7 @@ async fn the_company_request_token_grant() {
     let base: Geolocation = server.uri().parse().unwrap();
     let app = Credentials::new("app & co", "s=cret/ü");
     let grant = Grant::company_request_token("uuid", "at-token");
-    OAuthClient::new()
-        .request_token(&base, &app, &grant)
-        .await
-        .unwrap();
+    OAuthClient::new().request_token(&base, &app, &grant).await.unwrap();
 
     let request = &server.received_requests().await.unwrap()[0];
     assert_eq!(
@@ -32,14 +29,8 @@ async fn the_company_request_token_grant() {
         "client_id=app+%26+co&client_secret=s%3Dcret%2F%C3%BC&grant_type=password&username=uuid&password=at-token\
          &credtype=authtoken"
     );
-    assert_eq!(
-        request.headers["content-type"],
-        "application/x-www-form-urlencoded"
-    );
-    assert_eq!(
-        request.headers["content-length"],
-        request.body.len().to_string().as_str()
-    );
+    assert_eq!(request.headers["content-type"], "application/x-www-form-urlencoded");
+    assert_eq!(request.headers["content-length"], request.body.len().to_string().as_str());
 }
 
 #[tokio::test]
@@ -48,15 +39,9 @@ async fn the_refresh_token_grant() {
     scene.manager().refresh().await.unwrap();
     scene.manager().refresh().await.unwrap();
     let request = &scene.concur.requests()[1];
-    let fields: Vec<_> = request
-        .body()
-        .split('&')
-        .map(|field| field.split('=').next().unwrap().to_owned())
-        .collect();
-    assert_eq!(
-        fields,
-        ["client_id", "client_secret", "grant_type", "refresh_token"]
-    );
+    let fields: Vec<_> =
+        request.body().split('&').map(|field| field.split('=').next().unwrap().to_owned()).collect();
+    assert_eq!(fields, ["client_id", "client_secret", "grant_type", "refresh_token"]);
     assert_eq!(request.query(), None);
 }
 
@@ -143,10 +128,7 @@ async fn errors_have_code_and_correlation_id_and_none_of_the_servers_words() {
 
 #[tokio::test]
 async fn a_host_that_is_not_concurs_gets_nothing() {
-    let error = TokenManager::builder()
-        .base_uri("https://concursolutions.example.net")
-        .build()
-        .unwrap_err();
+    let error = TokenManager::builder().base_uri("https://concursolutions.example.net").build().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Untrusted);
     assert_eq!(
         error.to_string(),
@@ -156,30 +138,17 @@ async fn a_host_that_is_not_concurs_gets_nothing() {
     );
 
     let scene = Scene::new().await;
-    let credentials = scene
-        .concur
-        .credentials_json()
-        .replace(&scene.concur.base_uri(), "https://example.net");
+    let credentials =
+        scene.concur.credentials_json().replace(&scene.concur.base_uri(), "https://example.net");
     scene.write_credentials(&credentials);
-    assert_eq!(
-        scene
-            .manager()
-            .get_valid_refresh_token()
-            .await
-            .unwrap_err()
-            .kind(),
-        ErrorKind::Untrusted
-    );
+    assert_eq!(scene.manager().get_valid_refresh_token().await.unwrap_err().kind(), ErrorKind::Untrusted);
 
     // A token file that names another host is refused before the refresh token goes there.
     let scene = Scene::new().await;
     scene.write_token(
         r#"{"refresh_token": "r", "geolocation": "https://us.api.concursolutions.com.example.net"}"#,
     );
-    assert_eq!(
-        scene.manager().access_token().await.unwrap_err().kind(),
-        ErrorKind::Untrusted
-    );
+    assert_eq!(scene.manager().access_token().await.unwrap_err().kind(), ErrorKind::Untrusted);
     assert_eq!(scene.concur.token_requests(), 0);
 }
 
@@ -187,9 +156,7 @@ async fn a_host_that_is_not_concurs_gets_nothing() {
 #[tokio::test]
 async fn a_reply_that_names_another_host_is_saved_and_then_refused() {
     let scene = Scene::new().await;
-    scene
-        .concur
-        .set_reply_member("geolocation", Some(r#""https://example.net""#));
+    scene.concur.set_reply_member("geolocation", Some(r#""https://example.net""#));
     let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Untrusted);
     assert!(scene.concur.is_live(&scene.stored_refresh_token()));
@@ -202,14 +169,8 @@ async fn a_server_that_cannot_be_reached_is_said_so() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
-    let error = scene
-        .builder()
-        .base_uri(nobody)
-        .build()
-        .unwrap()
-        .get_valid_refresh_token()
-        .await
-        .unwrap_err();
+    let error =
+        scene.builder().base_uri(nobody).build().unwrap().get_valid_refresh_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(
         error.to_string(),
@@ -221,6 +182,7 @@ async fn a_server_that_cannot_be_reached_is_said_so() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(
         error.to_string(),
-        "the connection to 127.0.0.1 broke off; try again"
+        "the connection to 127.0.0.1 broke off; the grant may have been spent all the same, so find out why before you \
+         try again"
     );
 }

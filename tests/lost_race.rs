@@ -48,39 +48,21 @@ async fn another_token_in_the_store_is_used() {
     let scene = Scene::new().await;
     let stale = token(r#"{"refresh_token": "rotated away"}"#);
     let theirs = token(&scene.concur.token_json());
-    let store = Contended {
-        held: Mutex::new(Some(stale)),
-        theirs: Arc::new(Mutex::new(Some(theirs))),
-    };
+    let store = Contended { held: Mutex::new(Some(stale)), theirs: Arc::new(Mutex::new(Some(theirs))) };
     let tokens = scene.builder().store(store).build().unwrap();
     tokens.access_token().await.unwrap();
-    assert_eq!(
-        (
-            scene.concur.count("refresh_token"),
-            scene.concur.count("password")
-        ),
-        (2, 0)
-    );
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (2, 0));
 }
 
 #[tokio::test]
 async fn on_108_or_without_a_code_the_request_token_is_used() {
-    for fault in [
-        Fault::code(108),
-        Fault::status(400).body(r#"{"error": "invalid_grant"}"#),
-    ] {
+    for fault in [Fault::code(108), Fault::status(400).body(r#"{"error": "invalid_grant"}"#)] {
         let scene = Scene::new().await;
         let old = scene.concur.token_json();
         scene.write_token(&old);
         scene.concur.fault_next(1, fault);
         scene.manager().access_token().await.unwrap();
-        assert_eq!(
-            (
-                scene.concur.count("refresh_token"),
-                scene.concur.count("password")
-            ),
-            (1, 1)
-        );
+        assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 1));
         assert!(!old.contains(&scene.stored_refresh_token()));
     }
 }
@@ -94,21 +76,9 @@ async fn on_any_other_code_no_request_token_is_spent() {
         scene.write_token(&old);
         scene.concur.set_fault(Fault::code(code));
         let error = scene.manager().access_token().await.unwrap_err();
-        assert_eq!(
-            (error.kind(), error.code().map(|code| code.number())),
-            (ErrorKind::Refused, Some(code))
-        );
-        assert_eq!(
-            (
-                scene.concur.count("refresh_token"),
-                scene.concur.count("password")
-            ),
-            (1, 0)
-        );
-        assert!(
-            old.contains(&scene.stored_refresh_token()),
-            "the stored token is kept"
-        );
+        assert_eq!((error.kind(), error.code().map(|code| code.number())), (ErrorKind::Refused, Some(code)));
+        assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 0));
+        assert!(old.contains(&scene.stored_refresh_token()), "the stored token is kept");
     }
 }
 
@@ -134,13 +104,7 @@ async fn without_a_request_token_a_person_must_act() {
             error.correlation_id().unwrap()
         )
     );
-    assert_eq!(
-        (
-            scene.concur.count("refresh_token"),
-            scene.concur.count("password")
-        ),
-        (1, 0)
-    );
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 0));
 }
 
 #[tokio::test]
@@ -151,60 +115,33 @@ async fn when_the_request_token_is_refused_too_a_person_must_act() {
     scene.clock.advance(2 * support::DAY);
     let error = scene.manager().access_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
-    assert!(
-        error
-            .to_string()
-            .contains("and signing in again was refused too; create a new"),
-        "{error}"
-    );
-    assert_eq!(
-        (
-            scene.concur.count("refresh_token"),
-            scene.concur.count("password")
-        ),
-        (1, 1)
-    );
+    assert!(error.to_string().contains("and signing in again was refused too; create a new"), "{error}");
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 1));
 }
 
 /// With a server that revokes the whole family when an old token comes back, one mistake would end it all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_processes_with_sixty_renewals_each_end_with_a_live_token() {
     let _alone = alone().await;
-    let concur = ConcurSimulator::builder()
-        .rotation(Rotation::AlwaysAndRevokeFamily)
-        .start()
-        .await;
+    let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
     let path = dir.path().join("refreshTokenObjectFile.json");
     std::fs::write(&path, concur.token_json()).unwrap();
-    all_succeed(
-        (0..8)
-            .map(|_| child("one_of_eight").env("DIR", dir.path()).spawn().unwrap())
-            .collect(),
-    );
-    assert_eq!(
-        (concur.count("refresh_token"), concur.count("password")),
-        (480, 0)
-    );
+    all_succeed((0..8).map(|_| child("one_of_eight").env("DIR", dir.path()).spawn().unwrap()).collect());
+    assert_eq!((concur.count("refresh_token"), concur.count("password")), (480, 0));
     let stored: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert!(concur.is_live(stored["refresh_token"].as_str().unwrap()));
     assert_eq!(
         support::names_in(dir.path()),
-        [
-            "credentials.json",
-            "refreshTokenObjectFile.json",
-            "refreshTokenObjectFile.json.lock"
-        ]
+        ["credentials.json", "refreshTokenObjectFile.json", "refreshTokenObjectFile.json.lock"]
     );
 }
 
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn one_of_eight() {
-    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap())
-        .await
-        .unwrap();
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
     for _ in 0..60 {
         tokens.refresh().await.unwrap();
     }

@@ -12,11 +12,8 @@ use concur_auth::{
 };
 use support::{Scene, alone, child, names_in, until};
 
-const CLEAN: [&str; 3] = [
-    "credentials.json",
-    "refreshTokenObjectFile.json",
-    "refreshTokenObjectFile.json.lock",
-];
+const CLEAN: [&str; 3] =
+    ["credentials.json", "refreshTokenObjectFile.json", "refreshTokenObjectFile.json.lock"];
 
 #[tokio::test]
 async fn a_renewal_leaves_no_litter() {
@@ -40,10 +37,7 @@ async fn a_symbolic_link_is_followed_and_side_files_stand_beside_its_target() {
         assert!(fs::symlink_metadata(scene.token_path()).unwrap().is_symlink());
         assert_eq!(names_in(elsewhere.path()), ["real.json", "real.json.lock"]);
     }
-    assert_eq!(
-        scene.folder(),
-        ["credentials.json", "refreshTokenObjectFile.json"]
-    );
+    assert_eq!(scene.folder(), ["credentials.json", "refreshTokenObjectFile.json"]);
 }
 
 /// Stands for a process that was killed between its reply and its rename.
@@ -54,16 +48,8 @@ async fn the_only_copy_of_a_rotated_token_is_adopted() {
     scene.write_token(&old);
     let rotated = scene.concur.token_json();
     // As a save leaves it that was cut off before the rest of its reservation was.
-    fs::write(
-        beside(&scene, ".tmp-0000000000000001"),
-        format!("{rotated}{}", " ".repeat(1000)),
-    )
-    .unwrap();
-    fs::write(
-        beside(&scene, ".tmp-0000000000000002"),
-        "{\"refresh_token\": \"cut sh",
-    )
-    .unwrap();
+    fs::write(beside(&scene, ".tmp-0000000000000001"), format!("{rotated}{}", " ".repeat(1000))).unwrap();
+    fs::write(beside(&scene, ".tmp-0000000000000002"), "{\"refresh_token\": \"cut sh").unwrap();
     fs::write(beside(&scene, ".tmp-0000000000000003"), " ".repeat(1000)).unwrap();
 
     scene.manager().access_token().await.unwrap();
@@ -71,11 +57,7 @@ async fn the_only_copy_of_a_rotated_token_is_adopted() {
     let requests = scene.concur.requests();
     assert_eq!(requests.len(), 1);
     let rotated: serde_json::Value = serde_json::from_str(&rotated).unwrap();
-    assert!(
-        requests[0]
-            .body()
-            .contains(rotated["refresh_token"].as_str().unwrap())
-    );
+    assert!(requests[0].body().contains(rotated["refresh_token"].as_str().unwrap()));
 }
 
 #[tokio::test]
@@ -84,39 +66,24 @@ async fn a_leftover_older_than_the_token_file_is_deleted() {
     let leftover = beside(&scene, ".tmp-0000000000000001");
     fs::write(&leftover, scene.concur.token_json()).unwrap();
     let hour_ago = fs::metadata(&leftover).unwrap().modified().unwrap() - Duration::from_secs(3600);
-    fs::File::options()
-        .write(true)
-        .open(&leftover)
-        .unwrap()
-        .set_modified(hour_ago)
-        .unwrap();
+    fs::File::options().write(true).open(&leftover).unwrap().set_modified(hour_ago).unwrap();
     let current = scene.concur.token_json();
     scene.write_token(&current);
 
-    JsonFileStore::new(scene.token_path())
-        .try_lock()
-        .await
-        .unwrap()
-        .unwrap();
+    JsonFileStore::new(scene.token_path()).try_lock().await.unwrap().unwrap();
     assert_eq!(scene.token_file(), current);
     assert_eq!(scene.folder(), CLEAN);
 }
 
 fn beside(scene: &Scene, suffix: &str) -> std::path::PathBuf {
-    scene
-        .dir
-        .path()
-        .join(format!("refreshTokenObjectFile.json{suffix}"))
+    scene.dir.path().join(format!("refreshTokenObjectFile.json{suffix}"))
 }
 
 /// A process that renews as fast as it can is killed at random moments, and its folder looked at each time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_at_any_moment_leaves_a_readable_file_and_no_litter() {
     let _alone = alone().await;
-    let concur = ConcurSimulator::builder()
-        .rotation(Rotation::AlwaysAndRevokeFamily)
-        .start()
-        .await;
+    let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("refreshTokenObjectFile.json");
     for round in 0..40 {
@@ -132,7 +99,7 @@ async fn kill_9_at_any_moment_leaves_a_readable_file_and_no_litter() {
             let requests = concur.count("refresh_token");
             until(|| concur.count("refresh_token") > requests).await;
             let pause = Duration::from_micros(fastrand::u64(0..4000));
-            tokio::time::sleep(pause).await;
+            support::really_wait(pause).await;
         }
         process.kill().unwrap();
         process.wait().unwrap();
@@ -151,9 +118,7 @@ async fn kill_9_at_any_moment_leaves_a_readable_file_and_no_litter() {
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn renews_for_ever() {
-    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap())
-        .await
-        .unwrap();
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
     loop {
         tokens.refresh().await.unwrap();
     }

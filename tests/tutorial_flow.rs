@@ -37,10 +37,7 @@ async fn the_whole_story() {
     // 2nd run: obtained and stored.
     scene.write_credentials(&scene.concur.credentials_json());
     let obtained = scene.manager().get_valid_refresh_token().await.unwrap();
-    assert_eq!(
-        obtained.company_uuid(),
-        Some(scene.concur.company_uuid().as_str())
-    );
+    assert_eq!(obtained.company_uuid(), Some(scene.concur.company_uuid().as_str()));
     assert_eq!(scene.stored_refresh_token(), obtained.secret());
     assert_eq!(scene.concur.token_requests(), 1);
 
@@ -56,10 +53,7 @@ async fn the_whole_story() {
     let again = scene.manager().get_valid_refresh_token().await.unwrap();
     assert_ne!(again.secret(), obtained.secret());
     assert_eq!(scene.stored_refresh_token(), again.secret());
-    assert_eq!(
-        (scene.concur.count("password"), scene.concur.token_requests()),
-        (2, 2)
-    );
+    assert_eq!((scene.concur.count("password"), scene.concur.token_requests()), (2, 2));
 }
 
 #[tokio::test]
@@ -68,14 +62,7 @@ async fn load_from_reads_the_two_files_of_a_folder() {
     scene.write_token(&scene.concur.token_json());
     let tokens = TokenManager::load_from(scene.dir.path()).await.unwrap();
     // The simulated clock stands in the past or the future; an expiry is all that counts here.
-    assert!(
-        tokens
-            .get_valid_refresh_token()
-            .await
-            .unwrap()
-            .expires_at()
-            .is_some()
-    );
+    assert!(tokens.get_valid_refresh_token().await.unwrap().expires_at().is_some());
 }
 
 #[tokio::test]

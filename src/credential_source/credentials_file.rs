@@ -52,9 +52,7 @@ impl CredentialsFile {
     pub fn new(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         // Absolute, so that errors name a place that can be found.
-        Self {
-            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-        }
+        Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()) }
     }
 
     fn read(&self) -> Result<Credentials, Error> {
@@ -68,10 +66,7 @@ impl CredentialsFile {
             }
         };
         let members = Members::parse(&json).map_err(|fault| {
-            self.invalid(
-                &fault.to_string(),
-                "mend it, or move it away and run again to get a blank template",
-            )
+            self.invalid(&fault.to_string(), "mend it, or move it away and run again to get a blank template")
         })?;
         let text = |name| members.string(name).map_err(|bad| self.bad_member(bad));
         let required = |name| Ok::<_, Error>(text(name)?.unwrap_or_else(|| Secret::new("")));
@@ -79,10 +74,7 @@ impl CredentialsFile {
         self.one_value(text("grantType")?, "grantType", "password")?;
         self.one_value(text("credentialType")?, "credentialType", "authtoken")?;
         let credentials = Credentials::new(required("appID")?.expose(), required("clientSecret")?.expose())
-            .company(
-                required("companyUUID")?.expose(),
-                required("companyRequestToken")?.expose(),
-            )
+            .company(required("companyUUID")?.expose(), required("companyRequestToken")?.expose())
             .base_uri(required("baseURI")?.expose());
         Ok(credentials.with_origin(Origin::File(self.path.clone())))
     }
@@ -99,10 +91,7 @@ impl CredentialsFile {
     }
 
     fn bad_member(&self, BadMember(name, what): BadMember) -> Error {
-        self.invalid(
-            &format!("the member {name} is not {what}"),
-            "put its value in double quotes",
-        )
+        self.invalid(&format!("the member {name} is not {what}"), "put its value in double quotes")
     }
 
     fn invalid(&self, what: &str, advice: &str) -> Error {

@@ -16,19 +16,13 @@ use crate::{CredentialSource, Credentials, Error, ErrorKind, credentials::Origin
 /// # Ok::<(), concur_auth::Error>(())
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
-#[allow(
-    clippy::exhaustive_structs,
-    reason = "a name for the environment has no parts to add"
-)]
+#[allow(clippy::exhaustive_structs, reason = "a name for the environment has no parts to add")]
 pub struct EnvCredentials;
 
 impl CredentialSource for EnvCredentials {
     async fn credentials(&self) -> Result<Credentials, Error> {
         let credentials = Credentials::new(variable("CONCUR_APP_ID")?, variable("CONCUR_CLIENT_SECRET")?)
-            .company(
-                variable("CONCUR_COMPANY_UUID")?,
-                variable("CONCUR_COMPANY_REQUEST_TOKEN")?,
-            );
+            .company(variable("CONCUR_COMPANY_UUID")?, variable("CONCUR_COMPANY_REQUEST_TOKEN")?);
         Ok(credentials.with_origin(Origin::Environment))
     }
 }

@@ -143,9 +143,7 @@ impl TokenManagerBuilder {
             None => None,
         };
         Ok(TokenManager(Arc::new(Core {
-            store: self
-                .store
-                .unwrap_or_else(|| Box::new(JsonFileStore::new(super::TOKEN_FILE))),
+            store: self.store.unwrap_or_else(|| Box::new(JsonFileStore::new(super::TOKEN_FILE))),
             source: self
                 .credentials
                 .unwrap_or_else(|| Box::new(CredentialsFile::new(super::CREDENTIALS_FILE))),

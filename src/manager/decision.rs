@@ -55,18 +55,10 @@ impl Window {
     /// expiry nobody knows should always be renewed and never must be.
     pub(super) fn of_refresh(expires: Option<SystemTime>, margin: Duration) -> Self {
         match expires {
-            Some(expires) => Self {
-                advisory: before(expires, margin),
-                mandatory: expires,
-                expires,
-            },
+            Some(expires) => Self { advisory: before(expires, margin), mandatory: expires, expires },
             None => {
                 let never = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 50);
-                Self {
-                    advisory: SystemTime::UNIX_EPOCH,
-                    mandatory: never,
-                    expires: never,
-                }
+                Self { advisory: SystemTime::UNIX_EPOCH, mandatory: never, expires: never }
             }
         }
     }
@@ -125,11 +117,7 @@ mod tests {
 
     #[test]
     fn the_decision_as_a_table() {
-        let window = Window {
-            advisory: at(10),
-            mandatory: at(20),
-            expires: at(30),
-        };
+        let window = Window { advisory: at(10), mandatory: at(20), expires: at(30) };
         for (now, calm, decision) in [
             (0, Calm, Serve),
             (9, BackingOff, Serve),

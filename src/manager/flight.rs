@@ -42,6 +42,8 @@ pub(super) enum Landing {
     /// Somebody else holds the store's lock, and the held token is still valid.
     Busy,
     Failed(Error),
+    /// A token was received and saved, and something else in its reply cannot be used.
+    Faulty(Error),
 }
 
 #[derive(Clone, Debug)]
@@ -109,10 +111,7 @@ impl Flights {
 impl Ticket {
     async fn landing(mut self) -> Result<Landing, Lost> {
         // An error says that the sender is gone; the last thing it said tells why.
-        let _ = self
-            .progress
-            .wait_for(|progress| matches!(progress, Progress::Landed(_)))
-            .await;
+        let _ = self.progress.wait_for(|progress| matches!(progress, Progress::Landed(_))).await;
         match &*self.progress.borrow() {
             Progress::Landed(landing) => Ok(landing.clone()),
             Progress::Queued => Err(Lost::NeverStarted),
@@ -133,17 +132,10 @@ impl Core {
                     (Some(ticket), _) => (ticket.clone(), None),
                     (None, _) => {
                         let (sender, progress) = watch::channel(Progress::Queued);
-                        let ticket = Ticket {
-                            number: slot.next_number,
-                            progress,
-                        };
+                        let ticket = Ticket { number: slot.next_number, progress };
                         slot.next_number += 1;
                         slot.in_the_air = Some(ticket.clone());
-                        let crew = Crew {
-                            core: Arc::clone(self),
-                            number: ticket.number,
-                            progress: sender,
-                        };
+                        let crew = Crew { core: Arc::clone(self), number: ticket.number, progress: sender };
                         (ticket, Some(crew))
                     }
                 }
@@ -213,11 +205,7 @@ impl Crew {
     }
 
     fn free_slot(&self, slot: &mut Slot) {
-        if slot
-            .in_the_air
-            .as_ref()
-            .is_some_and(|ticket| ticket.number == self.number)
-        {
+        if slot.in_the_air.as_ref().is_some_and(|ticket| ticket.number == self.number) {
             slot.in_the_air = None;
             self.core.flights.freed.notify_waiters();
         }

@@ -56,27 +56,15 @@ impl Held {
     ) -> Self {
         let rejected = before.and_then(|held| held.rejected.clone());
         let access =
-            object
-                .access()
-                .zip(geolocation_of(&object, base).ok())
-                .and_then(|(issued, geolocation)| {
-                    if rejected
-                        .as_ref()
-                        .is_some_and(|token| token.secret() == issued.secret.expose())
-                    {
-                        return None;
-                    }
-                    let window = Window::of_access(issued, fastrand::f64());
-                    let token = AccessToken::new(issued.clone(), geolocation, object.shared_scopes());
-                    Some(HeldAccess { token, window })
-                });
-        Self {
-            object,
-            access,
-            rejected,
-            origin,
-            unsaved: false,
-        }
+            object.access().zip(geolocation_of(&object, base).ok()).and_then(|(issued, geolocation)| {
+                if rejected.as_ref().is_some_and(|token| token.secret() == issued.secret.expose()) {
+                    return None;
+                }
+                let window = Window::of_access(issued, fastrand::f64());
+                let token = AccessToken::new(issued.clone(), geolocation, object.shared_scopes());
+                Some(HeldAccess { token, window })
+            });
+        Self { object, access, rejected, origin, unsaved: false }
     }
 
     /// The access token, if an API call could still be made with it.
@@ -88,9 +76,7 @@ impl Held {
 
 /// The checked geolocation of a stored object, or `base` where it names none.
 pub(super) fn geolocation_of(object: &RefreshTokenObject, base: &Geolocation) -> Result<Geolocation, Error> {
-    object
-        .geolocation()
-        .map_or_else(|| Ok(base.clone()), |received| base.received(received))
+    object.geolocation().map_or_else(|| Ok(base.clone()), |received| base.received(received))
 }
 
 impl Memory {
@@ -124,10 +110,8 @@ impl Memory {
 
     pub(super) fn reject(&self, token: &AccessToken) {
         self.change(|held| {
-            let is_current = held
-                .access
-                .as_ref()
-                .is_some_and(|access| access.token.secret() == token.secret());
+            let is_current =
+                held.access.as_ref().is_some_and(|access| access.token.secret() == token.secret());
             if is_current {
                 held.access = None;
                 held.rejected = Some(token.clone());
@@ -164,9 +148,7 @@ impl Memory {
 
     pub(super) fn note_failure(&self, error: &Error, now: SystemTime) {
         let mut past = self.past();
-        let pause = FIRST_BACK_OFF
-            .saturating_mul(1 << past.failures.min(10))
-            .min(LONGEST_BACK_OFF);
+        let pause = FIRST_BACK_OFF.saturating_mul(1 << past.failures.min(10)).min(LONGEST_BACK_OFF);
         past.failures += 1;
         past.back_off_until = now.checked_add(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
         past.last_error = Some(error.clone());

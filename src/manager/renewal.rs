@@ -33,40 +33,30 @@ type Exchanged = Option<(TokenReply, TokenOrigin)>;
 
 impl Core {
     pub(super) async fn run(self: &Arc<Self>, need: Need, crew: &Crew) -> Landing {
-        let landing = self.renew(need, crew).await;
-        let now = self.clock.now();
-        match landing {
-            Ok(Some(landed)) => {
-                self.memory.note_success();
-                Landing::Done(landed)
-            }
-            Ok(None) => {
-                self.memory.note_busy(now);
-                Landing::Busy
-            }
-            Err(e) => {
-                tracing::warn!(error = %e, "no token could be had");
-                self.memory.note_failure(&e, now);
-                Landing::Failed(e)
+        let landing = self.renew(need, crew).await.unwrap_or_else(Landing::Failed);
+        match &landing {
+            Landing::Done(_) => self.memory.note_success(),
+            Landing::Busy => self.memory.note_busy(self.clock.now()),
+            Landing::Failed(e) | Landing::Faulty(e) => {
+                tracing::warn!(error = %e, "the renewal failed");
+                self.memory.note_failure(e, self.clock.now());
             }
         }
+        landing
     }
 
-    async fn renew(self: &Arc<Self>, need: Need, crew: &Crew) -> Result<Option<Landed>, Error> {
+    async fn renew(self: &Arc<Self>, need: Need, crew: &Crew) -> Result<Landing, Error> {
         let credentials = self.source.credentials().await?;
         let identity = self.identify(&credentials)?;
         let lock = match self.start(need, &credentials, identity, crew).await? {
             Start::Locked(lock) => lock,
-            Start::Satisfied(held) => return Ok(Some(Landed { held, fresh: false })),
-            Start::Busy => return Ok(None),
+            Start::Satisfied(held) => return Ok(Landing::Done(Landed { held, fresh: false })),
+            Start::Busy => return Ok(Landing::Busy),
         };
         for _ in 0..RACES {
             let stored = self.look(credentials.company_uuid(), identity).await?;
             if let Some(held) = stored.as_ref().filter(|held| self.satisfies(need, held)) {
-                return Ok(Some(Landed {
-                    held: Arc::clone(held),
-                    fresh: false,
-                }));
+                return Ok(Landing::Done(Landed { held: Arc::clone(held), fresh: false }));
             }
             let stored = stored.as_deref().map(|held| &held.object);
             if stored.is_none() {
@@ -74,10 +64,11 @@ impl Core {
             }
             self.store.rehearse(stored, &lock).await?;
             if let Some((reply, origin)) = self.exchange(stored, &credentials, identity).await? {
-                let landed = self
-                    .keep(&reply, origin, stored, &credentials, identity, lock)
-                    .await?;
-                return self.fit_for(need, landed).map(Some);
+                let held = self.keep(&reply, origin, stored, &credentials, identity, lock).await?;
+                return Ok(match held {
+                    Ok(held) => fit_for(need, held),
+                    Err(fault) => Landing::Faulty(fault),
+                });
             }
         }
         Err(Error::new(
@@ -88,6 +79,7 @@ impl Core {
             ),
         ))
     }
+
     /// Gets the store's lock, unless it turns out on the way that nothing has to be renewed.
     async fn start(
         &self,
@@ -155,12 +147,7 @@ impl Core {
             Err(e) if e.is_invalid_grant() => e,
             answer => return answer,
         };
-        if self
-            .store
-            .load()
-            .await?
-            .is_some_and(|now| !now.is_same_token(stored))
-        {
+        if self.store.load().await?.is_some_and(|now| !now.is_same_token(stored)) {
             return Ok(None);
         }
         // Another code means that the account is locked or denied: a request token would make that worse.
@@ -189,10 +176,7 @@ impl Core {
     ) -> Result<Exchanged, Error> {
         let geolocation = geolocation_of(stored, &identity.base)?;
         let grant = Grant::refresh_token(stored.secret());
-        let reply = self
-            .client
-            .send(&geolocation, credentials, &grant, &self.clock)
-            .await?;
+        let reply = self.client.send(&geolocation, credentials, &grant, &self.clock).await?;
         Ok(Some((reply, TokenOrigin::Renewed)))
     }
 
@@ -200,11 +184,7 @@ impl Core {
     async fn obtain(&self, credentials: &Credentials, identity: &Identity) -> Result<Exchanged, Error> {
         let (uuid, request_token) = credentials.require_company()?;
         let grant = Grant::company_request_token(uuid, request_token);
-        match self
-            .client
-            .send(&identity.base, credentials, &grant, &self.clock)
-            .await
-        {
+        match self.client.send(&identity.base, credentials, &grant, &self.clock).await {
             Ok(reply) => Ok(Some((reply, TokenOrigin::Obtained))),
             Err(e) if is_bad_request_token(&e) => Err(Error::new(
                 ErrorKind::ReauthorizationRequired,
@@ -244,7 +224,7 @@ impl Core {
         .answered_as(last)
     }
 
-    /// Saves and publishes what Concur sent, and only then says what is wrong with it.
+    /// Saves and publishes what Concur sent, and only then says what is wrong with it: the inner result.
     async fn keep(
         self: &Arc<Self>,
         reply: &TokenReply,
@@ -253,41 +233,40 @@ impl Core {
         credentials: &Credentials,
         identity: &Identity,
         lock: StoreLock,
-    ) -> Result<Landed, Error> {
+    ) -> Result<Result<Arc<Held>, Error>, Error> {
         let same_grant = origin == TokenOrigin::Renewed;
         let company = stored
             .filter(|_| same_grant)
             .and_then(RefreshTokenObject::company_uuid)
             .or_else(|| credentials.company_uuid());
         let (object, fault) = reply.succeed(stored, same_grant, company)?;
-        let saved = self.save(&object, lock).await;
+        let unsaved = self.save(&object, lock).await.err();
         let before = self.memory.held();
         let mut held = Held::new(object, origin, &identity.base, before.as_deref());
-        held.unsaved = !saved;
+        held.unsaved = unsaved.is_some();
         let held = self.memory.publish(held);
-        fault?;
-        geolocation_of(&held.object, &identity.base)?;
-        Ok(Landed { held, fresh: true })
-    }
-
-    /// A reply may be good for one need and not for the other.
-    fn fit_for(&self, need: Need, landed: Landed) -> Result<Landed, Error> {
-        if need == Need::AccessToken && landed.held.access.is_none() {
-            return Err(Error::new(
-                ErrorKind::Protocol,
-                "Concur's reply holds no access token; the refresh token that came with it is saved",
-            ));
+        if let Some(lock) = unsaved {
+            self.keep_unsaved(held.object.clone(), lock).await;
         }
-        Ok(landed)
+        let fault = fault.and_then(|()| geolocation_of(&held.object, &identity.base).map(drop));
+        Ok(fault.map(|()| held))
     }
+}
+
+/// A reply may be good for one need and not for the other.
+fn fit_for(need: Need, held: Arc<Held>) -> Landing {
+    if need == Need::AccessToken && held.access.is_none() {
+        return Landing::Faulty(Error::new(
+            ErrorKind::Protocol,
+            "Concur's reply holds no access token; the refresh token that came with it is saved",
+        ));
+    }
+    Landing::Done(Landed { held, fresh: true })
 }
 
 /// The company request token (or the UUID it belongs to) is missing or was turned down.
 fn needs_new_request_token(e: &Error) -> bool {
-    matches!(
-        e.kind(),
-        ErrorKind::CredentialsNeeded | ErrorKind::ReauthorizationRequired
-    )
+    matches!(e.kind(), ErrorKind::CredentialsNeeded | ErrorKind::ReauthorizationRequired)
 }
 
 /// Concur turned down the request token itself, not the app or the account.

@@ -31,13 +31,12 @@ struct Kept {
 }
 
 impl Core {
-    /// Saves a token that has replaced the stored one; `false` if that has to go on in the background.
-    pub(super) async fn save(self: &Arc<Self>, object: &RefreshTokenObject, lock: StoreLock) -> bool {
+    /// Saves a token that has replaced the stored one. The lock comes back if it could not be saved.
+    pub(super) async fn save(&self, object: &RefreshTokenObject, lock: StoreLock) -> Result<(), StoreLock> {
         let mut pauses = PAUSES.iter();
         loop {
-            let error = match self.store.save(object, &lock).await {
-                Ok(()) => return true,
-                Err(e) => e,
+            let Err(error) = self.store.save(object, &lock).await else {
+                return Ok(());
             };
             let Some(pause) = pauses.next() else {
                 tracing::error!(
@@ -45,19 +44,19 @@ impl Core {
                     %error,
                     "the newest refresh token is in memory only, and saving it is being retried"
                 );
-                break;
+                return Err(lock);
             };
             self.clock.sleep(*pause).await;
         }
-        *self.unsaved.0.lock().await = Some(Kept {
-            object: object.clone(),
-            lock,
-        });
+    }
+
+    /// Goes on saving in the background. What is held must say already that it is unsaved.
+    pub(super) async fn keep_unsaved(self: &Arc<Self>, object: RefreshTokenObject, lock: StoreLock) {
+        *self.unsaved.0.lock().await = Some(Kept { object, lock });
         let core = Arc::clone(self);
         if let Ok(ours) = runtime::handle() {
             ours.spawn(async move { core.keep_saving().await });
         }
-        false
     }
 
     async fn keep_saving(&self) {
@@ -79,10 +78,7 @@ impl Core {
         };
         self.store.save(&kept.object, &kept.lock).await?;
         self.memory.mark_saved();
-        tracing::info!(
-            store = self.store.describe(),
-            "the newest refresh token is saved now"
-        );
+        tracing::info!(store = self.store.describe(), "the newest refresh token is saved now");
         Ok(unsaved.take().map(|kept| kept.lock))
     }
 }

@@ -37,15 +37,18 @@ impl Grant {
 
     /// A refresh token is renewed: `grant_type=refresh_token`. Sent to the token's last geolocation.
     pub fn refresh_token(token: impl Into<String>) -> Self {
-        Self {
-            grant_type: "refresh_token",
-            fields: vec![("refresh_token", Secret::new(token))],
-        }
+        Self { grant_type: "refresh_token", fields: vec![("refresh_token", Secret::new(token))] }
     }
 
     /// The `grant_type`, which is no secret.
     pub(crate) fn name(&self) -> &'static str {
         self.grant_type
+    }
+
+    /// Whether it may be sent again when nobody knows what became of it: a refresh token that reached nobody was
+    /// spent for nobody, but a company request token has few uses.
+    pub(crate) fn is_repeatable(&self) -> bool {
+        self.grant_type == "refresh_token"
     }
 
     pub(crate) fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
@@ -55,13 +58,9 @@ impl Grant {
 
     /// Whether `text`, which a server chose, holds a secret of this request.
     pub(crate) fn leaks_into(&self, text: &str, credentials: &Credentials) -> bool {
-        let ours = self
-            .fields
-            .iter()
-            .filter(|(name, _)| *name != "credtype")
-            .map(|(_, value)| value.expose());
-        ours.chain([credentials.client_secret()])
-            .any(|secret| !secret.is_empty() && text.contains(secret))
+        let ours =
+            self.fields.iter().filter(|(name, _)| *name != "credtype").map(|(_, value)| value.expose());
+        ours.chain([credentials.client_secret()]).any(|secret| !secret.is_empty() && text.contains(secret))
     }
 }
 

@@ -21,25 +21,16 @@ pub(super) fn error(
     retry_after: Option<Duration>,
 ) -> Error {
     let members = Members::parse(body).unwrap_or_default();
-    let number = members
-        .seconds("code")
-        .ok()
-        .flatten()
-        .and_then(|number| u32::try_from(number).ok());
+    let number = members.seconds("code").ok().flatten().and_then(|number| u32::try_from(number).ok());
     let code = number.map(ConcurCode::new);
     let named = members.string("error").ok().flatten();
-    let is_invalid_grant = named
-        .as_ref()
-        .is_some_and(|error| error.expose() == "invalid_grant");
+    let is_invalid_grant = named.as_ref().is_some_and(|error| error.expose() == "invalid_grant");
 
     let (kind, message) = if code == Some(ConcurCode::MAINTENANCE) {
         let message = format!("{host}: company undergoing scheduled maintenance; try again later");
         (ErrorKind::Unavailable, message)
     } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        (
-            ErrorKind::Unavailable,
-            format!("{host} answered {status}; try again later"),
-        )
+        (ErrorKind::Unavailable, format!("{host} answered {status}; try again later"))
     } else if status.is_redirection() {
         let message = format!("{host} answered with a redirect, which is not followed; check the base URI");
         (ErrorKind::Protocol, message)
@@ -57,15 +48,10 @@ pub(super) fn error(
         let advice = advice(code, grant);
         (
             ErrorKind::Refused,
-            format!(
-                "Concur refused the {} grant at {host}: {meaning}; {advice}",
-                grant.name()
-            ),
+            format!("Concur refused the {} grant at {host}: {meaning}; {advice}", grant.name()),
         )
     };
-    Error::new(kind, message)
-        .with_code(code, is_invalid_grant)
-        .with_retry_after(retry_after)
+    Error::new(kind, message).with_code(code, is_invalid_grant).with_retry_after(retry_after)
 }
 
 fn advice(code: Option<ConcurCode>, grant: &Grant) -> String {
@@ -75,6 +61,9 @@ fn advice(code: Option<ConcurCode>, grant: &Grant) -> String {
         }
         Some(5 | 19 | 136) if grant.name() == "password" => {
             format!("check the company UUID and create a new company request token at {COMPANY_TOKENS_PAGE}")
+        }
+        Some(108) => {
+            format!("sign in again with a new company request token from {COMPANY_TOKENS_PAGE}")
         }
         Some(10..=14 | 20 | 53 | 123) => "ask the company's Concur administrator to enable it".to_owned(),
         _ => "ask SAP Concur's support, with the correlation id".to_owned(),

@@ -44,9 +44,7 @@ impl Headers {
         });
         let is_id = |id: &&str| {
             (1..=64).contains(&id.len())
-                && id
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
+                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
                 && !is_secret(id)
         };
         Self {
@@ -60,11 +58,7 @@ impl Headers {
 
 impl TokenReply {
     pub(super) fn new(members: Members, headers: Headers, base: Geolocation) -> Self {
-        Self {
-            members,
-            headers,
-            base,
-        }
+        Self { members, headers, base }
     }
 
     /// The refresh token and all that came with it.
@@ -89,14 +83,8 @@ impl TokenReply {
             Some(received) => self.base.received(received)?,
             None => self.base.clone(),
         };
-        let issued = object
-            .access()
-            .ok_or_else(|| self.at_fault(BadMember("access_token", "there")))?;
-        Ok(AccessToken::new(
-            issued.clone(),
-            geolocation,
-            object.shared_scopes(),
-        ))
+        let issued = object.access().ok_or_else(|| self.at_fault(BadMember("access_token", "there")))?;
+        Ok(AccessToken::new(issued.clone(), geolocation, object.shared_scopes()))
     }
 
     /// The object that follows `predecessor`, and apart from it what else is wrong with the reply.
@@ -106,11 +94,7 @@ impl TokenReply {
         same_grant: bool,
         company_uuid: Option<&str>,
     ) -> Result<(RefreshTokenObject, Result<(), Error>), Error> {
-        let Headers {
-            received_at,
-            server_time,
-            ..
-        } = self.headers;
+        let Headers { received_at, server_time, .. } = self.headers;
         let (object, fault) = RefreshTokenObject::received(
             self.members.clone(),
             predecessor,

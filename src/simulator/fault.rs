@@ -2,12 +2,14 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use reqwest::header::{CONTENT_TYPE, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
-use serde_json::json;
+use reqwest::{
+    StatusCode,
+    header::{HeaderMap, HeaderName, HeaderValue},
+};
 
-use crate::ConcurCode;
+use super::reply::refusal;
 
-/// Something that goes wrong at the token endpoint instead of, or on top of, the right answer.
+/// Something that goes wrong at the token endpoint.
 ///
 /// ```
 /// use std::time::Duration;
@@ -15,7 +17,7 @@ use crate::ConcurCode;
 ///
 /// Fault::code(14); // the account is locked
 /// Fault::status(429).retry_after("7");
-/// Fault::status(200).body("what is this?");
+/// Fault::status(200).body("not what was expected");
 /// Fault::html(503); // a proxy's error page
 /// Fault::Delay(Duration::from_millis(50));
 /// Fault::DropReply;
@@ -23,70 +25,73 @@ use crate::ConcurCode;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Another reply in place of the right one; the grant is not processed. Made by [`Fault::status`],
-    /// [`Fault::code`] and [`Fault::html`].
+    /// Another reply in place of the right one; the grant is not processed.
+    ///
+    /// Made by [`Fault::status`], [`Fault::code`] and [`Fault::html`].
     #[non_exhaustive]
     Status {
         /// The HTTP status.
-        status: u16,
-        /// Headers beside those that every reply has.
-        headers: Vec<(HeaderName, HeaderValue)>,
+        status: StatusCode,
+        /// The headers beside those that every reply has.
+        headers: HeaderMap,
         /// The body, as sent.
         body: String,
     },
-    /// The right reply, but late, in real time. The grant is processed on arrival.
+    /// The right reply, late by this much real time; the grant is processed on arrival.
     Delay(Duration),
-    /// The connection is closed without a reply, and the grant is not processed.
+    /// The connection is closed without a reply; the grant is not processed.
     DropConnection,
-    /// The grant is processed (a use is burnt, the token is rotated), and then the connection is closed without
-    /// a reply.
+    /// The grant is processed (a use is burnt, a token rotated), then the connection is closed without a reply.
     DropReply,
 }
 
 impl Fault {
-    /// A reply with this HTTP status and no body.
+    /// A reply with this HTTP status and an empty body.
+    ///
+    /// # Panics
+    ///
+    /// When `status` is not one that ends a request: 200 to 999.
     #[must_use]
+    #[track_caller]
     pub fn status(status: u16) -> Self {
-        Self::Status {
-            status,
-            headers: Vec::new(),
-            body: String::new(),
+        match StatusCode::from_u16(status) {
+            Ok(status) if !status.is_informational() => {
+                Self::Status { status, headers: HeaderMap::new(), body: String::new() }
+            }
+            _ => panic!("{status} is not the HTTP status of a reply; use 200 to 999"),
         }
     }
 
-    /// One of Concur's error replies, as its documentation lists it.
+    /// The refusal that SAP's table lists under this code, without a `geolocation`.
+    ///
+    /// Where that member matters, as for code 16, write it yourself:
+    ///
+    /// ```
+    /// use concur_auth::simulator::Fault;
+    ///
+    /// Fault::code(16).body(r#"{"code": 16, "error": "invalid_request", "geolocation": "http://127.0.0.1:9"}"#);
+    /// ```
     #[must_use]
-    pub fn code(number: u32) -> Self {
-        let code = ConcurCode::new(number);
-        let (status, error) = code.reply();
-        let description = code.meaning().unwrap_or("not documented");
-        let body = json!({ "code": number, "error": error, "error_description": description });
-        Self::status(status)
-            .body(body.to_string())
-            .header(CONTENT_TYPE, "application/json")
+    pub fn code(code: u32) -> Self {
+        let (status, body) = refusal(code);
+        Self::Status { status, headers: HeaderMap::new(), body: body.to_string() }
+            .header("content-type", "application/json")
     }
 
-    /// The error page of a proxy or load balancer.
+    /// An error page for people, as a proxy or a gateway shows it.
+    ///
+    /// # Panics
+    ///
+    /// As [`Fault::status`].
     #[must_use]
+    #[track_caller]
     pub fn html(status: u16) -> Self {
         Self::status(status)
-            .body("<html><h1>Something went wrong</h1></html>")
-            .header(CONTENT_TYPE, "text/html")
+            .header("content-type", "text/html")
+            .body("<!DOCTYPE html>\n<html><head><title>Error</title></head><body>Try later.</body></html>\n")
     }
 
-    /// The same reply with a `Retry-After`: seconds, or a date as in the `Date` header.
-    #[must_use]
-    pub fn retry_after(self, value: &str) -> Self {
-        self.header(RETRY_AFTER, value)
-    }
-
-    /// The same reply with a `Location`, for statuses that redirect.
-    #[must_use]
-    pub fn location(self, uri: &str) -> Self {
-        self.header(LOCATION, uri)
-    }
-
-    /// The same reply with this body.
+    /// The same fault with this body; only a reply has one.
     #[must_use]
     pub fn body(mut self, text: impl Into<String>) -> Self {
         if let Self::Status { body, .. } = &mut self {
@@ -95,39 +100,61 @@ impl Fault {
         self
     }
 
-    fn header(mut self, name: HeaderName, value: &str) -> Self {
-        if let (Self::Status { headers, .. }, Ok(value)) = (&mut self, HeaderValue::from_str(value)) {
-            headers.push((name, value));
+    /// The same fault with this header, in place of one with the same name; only a reply has any.
+    ///
+    /// # Panics
+    ///
+    /// When `name` or `value` cannot be part of a header.
+    #[must_use]
+    #[track_caller]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) else {
+            panic!("{name:?}: {value:?} is not an HTTP header");
+        };
+        if let Self::Status { headers, .. } = &mut self {
+            headers.insert(name, value);
         }
         self
     }
+
+    /// The same fault with a `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
+    ///
+    /// # Panics
+    ///
+    /// As [`Fault::header`].
+    #[must_use]
+    #[track_caller]
+    pub fn retry_after(self, value: &str) -> Self {
+        self.header("retry-after", value)
+    }
 }
 
-/// Which fault comes next: those queued one by one, then the standing one.
-#[derive(Debug, Default)]
+/// What goes wrong with which request: first the faults in line, then the standing one.
+#[derive(Default)]
 pub(super) struct Faults {
-    queued: VecDeque<Fault>,
-    standing: Option<Fault>,
+    /// Each with the number of requests that it is for.
+    in_line: VecDeque<(usize, Fault)>,
+    pub(super) standing: Option<Fault>,
 }
 
 impl Faults {
-    pub(super) fn stand(&mut self, fault: Fault) {
-        self.standing = Some(fault);
-    }
-
-    pub(super) fn queue(&mut self, times: usize, fault: Fault) {
-        self.queued.extend(std::iter::repeat_n(fault, times));
+    pub(super) fn line_up(&mut self, n: usize, fault: Fault) {
+        self.in_line.push_back((n, fault));
     }
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    pub(super) fn peek(&self) -> Option<&Fault> {
-        self.queued.front().or(self.standing.as_ref())
-    }
-
-    pub(super) fn take(&mut self) -> Option<Fault> {
-        self.queued.pop_front().or_else(|| self.standing.clone())
+    /// The fault of the next request.
+    pub(super) fn next(&mut self) -> Option<Fault> {
+        while let Some((left, fault)) = self.in_line.front_mut() {
+            if *left > 0 {
+                *left -= 1;
+                return Some(fault.clone());
+            }
+            self.in_line.pop_front();
+        }
+        self.standing.clone()
     }
 }

@@ -80,16 +80,8 @@ impl ManualClock {
     }
 
     fn starting(now: SystemTime, skips: bool) -> Self {
-        let hands = Hands {
-            now,
-            passed: Duration::ZERO,
-            sleepers: HashMap::new(),
-            next_sleeper: 0,
-        };
-        Self {
-            hands: Arc::new(Mutex::new(hands)),
-            skips,
-        }
+        let hands = Hands { now, passed: Duration::ZERO, sleepers: HashMap::new(), next_sleeper: 0 };
+        Self { hands: Arc::new(Mutex::new(hands)), skips }
     }
 
     /// Lets time pass: the time of day moves on, and the sleeps that are over by then end.
@@ -98,16 +90,11 @@ impl ManualClock {
         hands.now = hands.now.checked_add(by).unwrap_or(hands.now);
         hands.passed = hands.passed.saturating_add(by);
         let passed = hands.passed;
-        let over: Vec<Sleeper> = hands
-            .sleepers
-            .extract_if(|_, sleeper| sleeper.wakes_at <= passed)
-            .map(|(_, s)| s)
-            .collect();
+        let over: Vec<Sleeper> =
+            hands.sleepers.extract_if(|_, sleeper| sleeper.wakes_at <= passed).map(|(_, s)| s).collect();
         // A waker may run code that asks for the time.
         drop(hands);
-        over.into_iter()
-            .filter_map(|sleeper| sleeper.waker)
-            .for_each(Waker::wake);
+        over.into_iter().filter_map(|sleeper| sleeper.waker).for_each(Waker::wake);
     }
 
     /// The time of day jumps back, as when the machine's clock is corrected. No sleep takes longer for it.
@@ -171,13 +158,7 @@ impl Clock for ManualClock {
         hands.next_sleeper += 1;
         if !duration.is_zero() {
             let wakes_at = hands.passed.saturating_add(duration);
-            hands.sleepers.insert(
-                id,
-                Sleeper {
-                    wakes_at,
-                    waker: None,
-                },
-            );
+            hands.sleepers.insert(id, Sleeper { wakes_at, waker: None });
         }
         drop(hands);
         Box::pin(Sleep { clock, id })
@@ -206,7 +187,8 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        self.clock.hands().sleepers.remove(&self.id);
+        // The waker goes after the lock: it may be the last to hold a task that sleeps, too.
+        let _sleeper = self.clock.hands().sleepers.remove(&self.id);
     }
 }
 

@@ -1,83 +1,100 @@
-//! What the simulator was asked.
+//! What a test can ask about a request after the event.
 
 use std::fmt;
 
+use reqwest::header::HeaderMap;
 use url::form_urlencoded;
+use wiremock::Request;
 
-/// One request that a [`ConcurSimulator`](super::ConcurSimulator) received.
+use super::endpoints::TOKEN_PATH;
+
+/// A request that the simulator received. `Debug` shows none of its secrets.
+///
+/// ```
+/// use concur_auth::{Grant, OAuthClient, simulator::ConcurSimulator};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), concur_auth::Error> {
+/// let concur = ConcurSimulator::start().await;
+/// let grant = Grant::refresh_token("unknown");
+/// let refused = OAuthClient::new().request_token(&concur.base_uri().parse()?, &concur.credentials(), &grant).await;
+/// assert!(refused.is_err());
+///
+/// let request = &concur.requests()[0];
+/// assert_eq!((request.method(), request.path()), ("POST", "/oauth2/v0/token"));
+/// assert_eq!(request.grant_type(), Some("refresh_token"));
+/// assert_eq!(request.header("content-type"), Some("application/x-www-form-urlencoded"));
+/// assert_eq!(request.status(), Some(400));
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 pub struct RecordedRequest {
     method: String,
     path: String,
     query: Option<String>,
-    headers: Vec<(String, String)>,
+    headers: HeaderMap,
     body: String,
     grant_type: Option<String>,
+    pub(super) status: Option<u16>,
 }
 
 impl RecordedRequest {
-    pub(super) fn of(request: &wiremock::Request) -> Self {
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    pub(super) fn new(request: &Request) -> Self {
+        let grant_type = form_urlencoded::parse(&request.body).find(|(name, _)| name == "grant_type");
         Self {
             method: request.method.to_string(),
             path: request.url.path().to_owned(),
             query: request.url.query().map(str::to_owned),
-            headers: request
-                .headers
-                .iter()
-                .map(|(n, v)| (n.to_string(), text(v.as_bytes())))
-                .collect(),
-            grant_type: form_urlencoded::parse(&request.body)
-                .find(|(name, _)| name == "grant_type")
-                .map(|(_, value)| value.into_owned()),
-            body: text(&request.body),
+            headers: request.headers.clone(),
+            body: String::from_utf8_lossy(&request.body).into_owned(),
+            grant_type: grant_type.map(|(_, value)| value.into_owned()),
+            status: None,
         }
     }
 
-    /// The HTTP method, in upper case.
+    /// The HTTP method, in capitals.
     #[must_use]
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// The path of the URL.
+    /// The path of the URL, without the query.
     #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The query of the URL, if it has one.
+    /// The query of the URL, as sent; `None` where there was no question mark.
     #[must_use]
     pub fn query(&self) -> Option<&str> {
         self.query.as_deref()
     }
 
-    /// The first header of this name, in any case.
+    /// The first header with this name, in any case; `None` where it is not there or not text.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .iter()
-            .find(|(header, _)| header.eq_ignore_ascii_case(name))
-            .map(|(_, value)| value.as_str())
+        self.headers.get(name)?.to_str().ok()
     }
 
-    /// The body as sent. A token request's holds secrets.
+    /// The body, as sent. That of a grant holds secrets.
     #[must_use]
     pub fn body(&self) -> &str {
         &self.body
     }
 
-    /// The `grant_type` of a token request.
+    /// The field `grant_type` of the form in the body.
     #[must_use]
     pub fn grant_type(&self) -> Option<&str> {
         self.grant_type.as_deref()
     }
 
-    pub(super) fn field(&self, name: &str) -> Option<String> {
-        let mut fields = form_urlencoded::parse(self.body.as_bytes());
-        fields
-            .find(|(field, value)| field == name && !value.is_empty())
-            .map(|(_, value)| value.into_owned())
+    /// The HTTP status of the reply; `None` where the connection was closed without one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        self.status
+    }
+
+    pub(super) fn is_for_a_token(&self) -> bool {
+        self.method == "POST" && self.path == TOKEN_PATH
     }
 }
 
@@ -86,7 +103,7 @@ impl fmt::Debug for RecordedRequest {
         f.debug_struct("RecordedRequest")
             .field("method", &self.method)
             .field("path", &self.path)
-            .field("grant_type", &self.grant_type)
+            .field("status", &self.status)
             .finish_non_exhaustive()
     }
 }

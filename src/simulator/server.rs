@@ -1,130 +1,70 @@
-//! From HTTP to the state and back.
+//! Concur behind a lock, served by wiremock on a loopback port.
 //!
-//! wiremock handles one request at a time, so that what a matcher saw still holds when its responder runs.
+//! Always: a request is answered as a whole, fault included, before the next one is looked at.
 
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
-use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate, matchers::any};
+use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate, matchers};
 
-use super::{
-    Fault,
-    recorded_request::RecordedRequest,
-    state::{State, uuid},
-};
-use crate::ConcurCode;
+use super::endpoints::Concur;
 
-const TOKEN_ENDPOINT: &str = "/oauth2/v0/token";
+/// Ends when dropped.
+pub(super) struct Server {
+    desk: Arc<Desk>,
+    _wiremock: MockServer,
+}
 
-#[derive(Clone, Debug)]
-pub(super) struct Shared(pub(super) Arc<Mutex<State>>);
+struct Desk {
+    concur: Mutex<Concur>,
+    /// The reply to the request that wiremock is working on.
+    reply: Mutex<Option<ResponseTemplate>>,
+}
 
-impl Shared {
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+impl Server {
+    /// Serves the Concur that `create` makes for a base URI.
+    pub(super) async fn start(create: impl FnOnce(String) -> Concur) -> Self {
+        let wiremock = MockServer::builder().disable_request_recording().start().await;
+        let desk = Arc::new(Desk { concur: Mutex::new(create(wiremock.uri())), reply: Mutex::new(None) });
+        Mock::given(ConnectionIsClosed(Arc::clone(&desk)))
+            .respond_with_err(|_: &Request| io::Error::from(io::ErrorKind::ConnectionAborted))
+            .mount(&wiremock)
+            .await;
+        Mock::given(matchers::any()).respond_with(PreparedReply(Arc::clone(&desk))).mount(&wiremock).await;
+        Self { desk, _wiremock: wiremock }
     }
 
-    pub(super) async fn mount(&self, server: &MockServer) {
-        let shared = self.clone();
-        let dropped = Mock::given(Drops(self.clone())).respond_with_err(move |request: &Request| {
-            shared.drop_connection(request);
-            io::Error::from(io::ErrorKind::ConnectionReset)
-        });
-        dropped.with_priority(1).mount(server).await;
-        Mock::given(any()).respond_with(self.clone()).mount(server).await;
-    }
-
-    fn drop_connection(&self, request: &Request) {
-        let mut state = self.state();
-        let request = RecordedRequest::of(request);
-        if let Some(Fault::DropReply) = state.faults.take() {
-            let _ = state.grant(&request);
-        }
-        state.requests.push(request);
-    }
-
-    fn token(state: &mut State, request: &RecordedRequest) -> ResponseTemplate {
-        let fault = state.faults.take();
-        if let Some(Fault::Status {
-            status,
-            headers,
-            body,
-        }) = fault
-        {
-            let reply = ResponseTemplate::new(status).set_body_string(body);
-            return headers
-                .into_iter()
-                .fold(reply, |reply, (name, value)| reply.append_header(name, value));
-        }
-        let reply = match state.grant(request) {
-            Ok(body) => json(200, body),
-            Err(code) => refusal(code, &state.base_uri),
-        };
-        match fault {
-            Some(Fault::Delay(delay)) => reply.set_delay(delay),
-            _ => reply.set_delay(Duration::ZERO),
-        }
+    pub(super) fn concur(&self) -> MutexGuard<'_, Concur> {
+        lock(&self.desk.concur)
     }
 }
 
-/// Whether the next token request's connection is to be dropped.
-struct Drops(Shared);
+/// Matches where no reply is to be sent.
+///
+/// A mock either replies or closes the connection, and which of the two is known only once the request has been
+/// answered. So it is answered here, and the reply waits for the mock that sends it. They do not mix up:
+/// wiremock takes one request at a time, and asks its mocks in the order they were mounted.
+struct ConnectionIsClosed(Arc<Desk>);
 
-impl Match for Drops {
+impl Match for ConnectionIsClosed {
     fn matches(&self, request: &Request) -> bool {
-        let state = self.0.state();
-        request.url.path() == TOKEN_ENDPOINT
-            && matches!(
-                state.faults.peek(),
-                Some(Fault::DropConnection | Fault::DropReply)
-            )
+        let reply = lock(&self.0.concur).answer(request);
+        let is_closed = reply.is_none();
+        *lock(&self.0.reply) = reply;
+        is_closed
     }
 }
 
-impl Respond for Shared {
-    fn respond(&self, request: &Request) -> ResponseTemplate {
-        let mut state = self.state();
-        let request = RecordedRequest::of(request);
-        let reply = match (request.method(), request.path().trim_end_matches('/')) {
-            ("POST", TOKEN_ENDPOINT) => Self::token(&mut state, &request),
-            ("GET", "/profile/identity/v4/Users") => match state.users(request.header("authorization")) {
-                Some(users) => json(200, users.to_string()),
-                None => ResponseTemplate::new(401),
-            },
-            _ => ResponseTemplate::new(404),
-        };
-        state.requests.push(request);
-        reply
-            .insert_header("concur-correlationid", uuid())
-            .insert_header("date", httpdate::fmt_http_date(state.clock.now()))
+struct PreparedReply(Arc<Desk>);
+
+impl Respond for PreparedReply {
+    fn respond(&self, _: &Request) -> ResponseTemplate {
+        lock(&self.0.reply).take().unwrap_or_else(|| ResponseTemplate::new(500))
     }
 }
 
-fn json(status: u16, body: String) -> ResponseTemplate {
-    ResponseTemplate::new(status).set_body_raw(body, "application/json")
-}
-
-fn refusal(code: ConcurCode, geolocation: &str) -> ResponseTemplate {
-    let (status, error) = code.reply();
-    let description = code.meaning().unwrap_or_default();
-    let body = serde_json::json!({
-        "code": code.number(), "error": error, "error_description": description, "geolocation": geolocation,
-    });
-    json(status, body.to_string())
-}
-
-impl ConcurCode {
-    /// The HTTP status and the `error` that come with the code.
-    pub(super) fn reply(self) -> (u16, &'static str) {
-        match self.number() {
-            5 | 10..=14 | 19 | 20 | 60 | 104 | 105 | 108 => (400, "invalid_grant"),
-            53 | 61 | 64 => (401, "invalid_client"),
-            54 => (400, "invalid_scope"),
-            59 => (403, "access_denied"),
-            _ => (400, "invalid_request"),
-        }
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

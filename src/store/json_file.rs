@@ -65,12 +65,7 @@ impl Stamp {
             length: metadata.len(),
             modified: metadata.modified().ok(),
             #[cfg(unix)]
-            identity: (
-                metadata.dev(),
-                metadata.ino(),
-                metadata.ctime(),
-                metadata.ctime_nsec(),
-            ),
+            identity: (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
         }
     }
 }
@@ -81,10 +76,7 @@ impl JsonFileStore {
         let path = path.as_ref();
         // Absolute, so that errors name a place that can be found.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self {
-            path,
-            last_read: Mutex::new(None),
-        }
+        Self { path, last_read: Mutex::new(None) }
     }
 
     fn read(&self) -> io::Result<Option<RefreshTokenObject>> {
@@ -95,10 +87,7 @@ impl JsonFileStore {
         };
         // Asked before opening: to open a named pipe would wait for its writer.
         files::regular(&metadata)?;
-        if let Some(last) = last_read
-            .as_ref()
-            .filter(|last| last.stamp == Stamp::of(&metadata))
-        {
+        if let Some(last) = last_read.as_ref().filter(|last| last.stamp == Stamp::of(&metadata)) {
             return Ok(last.token.clone());
         }
         let mut file = match File::open(&self.path) {
@@ -110,10 +99,7 @@ impl JsonFileStore {
         if token.is_none() {
             tracing::warn!(file = %self.path.display(), "the token file holds no usable refresh token");
         }
-        *last_read = Some(LastRead {
-            stamp,
-            token: token.clone(),
-        });
+        *last_read = Some(LastRead { stamp, token: token.clone() });
         Ok(token)
     }
 
@@ -156,11 +142,7 @@ impl JsonFileStore {
     /// A file without a usable token may still mean something to its owner.
     fn set_aside_if_unusable(&self, lock: &FileLock) -> io::Result<()> {
         let exists = fs::exists(lock.target())?;
-        if exists && self.read()?.is_none() {
-            leftovers::set_aside(lock.target())
-        } else {
-            Ok(())
-        }
+        if exists && self.read()?.is_none() { leftovers::set_aside(lock.target()) } else { Ok(()) }
     }
 
     fn delete(&self, lock: &FileLock) -> io::Result<()> {
@@ -182,10 +164,7 @@ impl JsonFileStore {
 
     fn lock<'a>(&self, lock: &'a StoreLock) -> Result<&'a FileLock, Error> {
         lock.get().ok_or_else(|| {
-            Error::store(
-                format!("{} was used with another store's lock", self.path.display()),
-                "wrong lock",
-            )
+            Error::store(format!("{} was used with another store's lock", self.path.display()), "wrong lock")
         })
     }
 }
@@ -199,16 +178,12 @@ impl TokenStore for JsonFileStore {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
         self.read().map_err(|e| {
             let path = self.path.display();
-            Error::store(
-                format!("could not read {path}; check that it is a file this user may read"),
-                e,
-            )
+            Error::store(format!("could not read {path}; check that it is a file this user may read"), e)
         })
     }
 
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        self.write(token, self.lock(lock)?)
-            .map_err(self.failed("save the token to"))
+        self.write(token, self.lock(lock)?).map_err(self.failed("save the token to"))
     }
 
     async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
@@ -225,8 +200,7 @@ impl TokenStore for JsonFileStore {
     }
 
     async fn rehearse(&self, held: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
-        self.try_out(held, self.lock(lock)?)
-            .map_err(self.failed("save a token to"))
+        self.try_out(held, self.lock(lock)?).map_err(self.failed("save a token to"))
     }
 
     fn describe(&self) -> String {

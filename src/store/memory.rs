@@ -60,12 +60,7 @@ impl Drop for Held {
 
 impl TokenStore for MemoryStore {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        Ok(self
-            .shared
-            .token
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone())
+        Ok(self.shared.token.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {

@@ -51,27 +51,15 @@ impl Scene {
 
     pub async fn with(rotation: Rotation) -> Self {
         let no_forks = FORKS.read().await;
-        Self {
-            _no_forks: Some(no_forks),
-            ..Self::among_forks(rotation).await
-        }
+        Self { _no_forks: Some(no_forks), ..Self::among_forks(rotation).await }
     }
 
     /// For a test that starts processes and runs [`alone`].
     pub async fn among_forks(rotation: Rotation) -> Self {
         let clock = ManualClock::new(noon());
-        let concur = ConcurSimulator::builder()
-            .clock(clock.clone())
-            .rotation(rotation)
-            .start()
-            .await;
+        let concur = ConcurSimulator::builder().clock(clock.clone()).rotation(rotation).start().await;
         let dir = tempfile::tempdir().unwrap();
-        let scene = Self {
-            _no_forks: None,
-            concur,
-            clock,
-            dir,
-        };
+        let scene = Self { _no_forks: None, concur, clock, dir };
         scene.write_credentials(&scene.concur.credentials_json());
         scene
     }
@@ -122,9 +110,7 @@ impl Scene {
 
 pub fn names_in(folder: &Path) -> Vec<String> {
     let names = std::fs::read_dir(folder).unwrap();
-    let mut names: Vec<_> = names
-        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -133,10 +119,7 @@ pub fn names_in(folder: &Path) -> Vec<String> {
 pub fn child(test: &str) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", test, "--ignored", "--nocapture", "--test-threads=1"]);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -177,4 +160,10 @@ pub async fn poll_and_drop<F: Future>(future: F, times: usize) -> bool {
         }
     })
     .await
+}
+
+/// For what happens in another process or thread at moments that no injected clock can name.
+#[allow(clippy::disallowed_methods, reason = "real processes take real time")]
+pub async fn really_wait(duration: Duration) {
+    tokio::time::sleep(duration).await;
 }

@@ -31,11 +31,7 @@ impl FileLock {
             )
         })?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self {
-                reserved: Mutex::new(None),
-                target,
-                _file: file,
-            })),
+            Ok(()) => Ok(Some(Self { reserved: Mutex::new(None), target, _file: file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => Ok(None),
             Err(TryLockError::Error(e)) => Err(Error::store(

@@ -1,0 +1,104 @@
+//! The clock is injected, and building or loading starts nothing: rules 11 and 12 of the design.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::time::{Duration, SystemTime};
+
+use concur_auth::{ErrorKind, TokenManager, simulator::ManualClock, time::OffsetDateTime};
+use support::{DAY, Scene};
+
+#[cfg(target_os = "linux")]
+#[test]
+fn building_loading_and_serving_a_valid_token_start_no_thread_and_open_no_socket() {
+    let child = support::child("serves_a_stored_token").spawn().unwrap();
+    support::all_succeed(vec![child]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "runs as a child process, since other tests start threads"]
+fn serves_a_stored_token() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("credentials.json"), r#"{"appID": "a", "clientSecret": "s"}"#).unwrap();
+    let far = r#"{"refresh_token": "r", "refresh_expires_in": 9999999999, "access_token": "a", "expires_in": 3600,
+        "accessTokenExpiresAt": 9999999999}"#;
+    std::fs::write(dir.path().join("refreshTokenObjectFile.json"), far).unwrap();
+    let count = |folder: &str| std::fs::read_dir(folder).unwrap().count();
+    let before = (count("/proc/self/task"), count("/proc/self/fd"));
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        let tokens = TokenManager::load_from(dir.path()).await.unwrap();
+        tokens.get_valid_refresh_token().await.unwrap();
+        let _ = tokens.status();
+        assert_eq!((count("/proc/self/task"), count("/proc/self/fd")), before);
+    });
+}
+
+/// Five years back and forth: nothing panics, and a token that should be valid is had each time.
+#[tokio::test]
+async fn the_clock_may_jump_either_way() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    for (days, forward) in
+        [(0, true), (1800, true), (3600, false), (1800, true), (20_000, false), (18_200, true)]
+    {
+        if forward {
+            scene.clock.advance(days * DAY);
+        } else {
+            scene.clock.rewind(days * DAY);
+        }
+        scene.concur.issue_request_token();
+        scene.write_credentials(&scene.concur.credentials_json());
+        tokens.refresh().await.unwrap();
+        tokens.access_token().await.unwrap();
+        tokens.get_valid_refresh_token().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn at_the_ends_of_time_nothing_overflows() {
+    let last = OffsetDateTime::from_unix_timestamp(253_402_300_799).unwrap();
+    for start in [SystemTime::UNIX_EPOCH, SystemTime::UNIX_EPOCH - DAY, last.into()] {
+        let scene = Scene::new().await;
+        scene.write_token(&scene.concur.token_json());
+        let clock = ManualClock::new(start);
+        let tokens = scene.builder().clock(clock.clone()).build().unwrap();
+        let _ = tokens.access_token().await;
+        let _ = tokens.get_valid_refresh_token().await;
+        clock.advance(Duration::MAX);
+        let _ = tokens.refresh().await;
+        let _ = format!("{tokens:?} {:?}", tokens.status());
+    }
+}
+
+/// `refresh_expires_in` is the server's clock: stored as received, and beside it ours.
+#[tokio::test]
+async fn a_machine_whose_clock_is_wrong_still_renews_in_time() {
+    let scene = Scene::new().await;
+    // This machine lags 400 days behind Concur.
+    let ours = ManualClock::new(support::noon() - 400 * DAY);
+    let tokens = scene.builder().clock(ours.clone()).build().unwrap();
+    let obtained = tokens.get_valid_refresh_token().await.unwrap();
+    let left = (obtained.expires_at().unwrap() - ours.now_utc()).whole_days();
+    assert!((181..=182).contains(&left), "{left} days left by our clock");
+    ours.advance(160 * DAY);
+    scene.clock.advance(160 * DAY);
+    tokens.get_valid_refresh_token().await.unwrap();
+    assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (1, 1));
+}
+
+#[tokio::test]
+async fn contradictory_settings_are_said_so() {
+    let error = TokenManager::builder()
+        .http_client(concur_auth::reqwest::Client::builder())
+        .oauth_client(concur_auth::OAuthClient::new())
+        .build()
+        .unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "both http_client and oauth_client were given; give the HTTP settings to OAuthClient::with_http_client instead"
+    );
+}

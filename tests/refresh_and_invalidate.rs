@@ -1,0 +1,106 @@
+//! A renewal on demand is one that began after the call, and a refused access token does not come back.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::time::Duration;
+
+use concur_auth::simulator::{Fault, Rotation};
+use support::{HOUR, Scene, until};
+
+#[tokio::test]
+async fn refresh_always_sends_a_grant() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    for sent in 1..=3 {
+        tokens.refresh().await.unwrap();
+        assert_eq!(scene.concur.token_requests(), sent);
+    }
+    assert_eq!(scene.concur.count("password"), 1);
+}
+
+#[tokio::test]
+async fn refresh_shares_a_flight_that_began_after_the_call_and_no_earlier_one() {
+    let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
+    let tokens = scene.manager();
+    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(200)));
+    let early = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.refresh().await.unwrap() }
+    });
+    until(|| scene.concur.token_requests() == 1).await;
+    // Ten more, while the first is in the air.
+    let late: Vec<_> = (0..10)
+        .map(|_| {
+            let tokens = tokens.clone();
+            tokio::spawn(async move { tokens.refresh().await.unwrap() })
+        })
+        .collect();
+    let early = early.await.unwrap();
+    for late in late {
+        assert_ne!(late.await.unwrap().secret(), early.secret());
+    }
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn an_invalidated_access_token_is_replaced_by_one_request() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let refused = tokens.access_token().await.unwrap();
+    for _ in 0..10 {
+        tokens.invalidate(&refused);
+    }
+    let renewed = tokens.access_token().await.unwrap();
+    assert_ne!(renewed.secret(), refused.secret());
+    // It is no longer the current one.
+    tokens.invalidate(&refused);
+    assert_eq!(tokens.access_token().await.unwrap().secret(), renewed.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn after_invalidation_a_different_stored_token_is_adopted() {
+    let scene = Scene::new().await;
+    let (one, other) = (scene.manager(), scene.manager());
+    let refused = one.access_token().await.unwrap();
+    assert_eq!(other.access_token().await.unwrap().secret(), refused.secret());
+    other.refresh().await.unwrap();
+    one.invalidate(&refused);
+    assert_eq!(one.access_token().await.unwrap().secret(), other.access_token().await.unwrap().secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn while_renewing_fails_an_invalidated_token_is_not_served() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let refused = tokens.access_token().await.unwrap();
+    tokens.invalidate(&refused);
+    scene.concur.set_fault(Fault::status(503));
+    assert!(tokens.access_token().await.unwrap_err().is_transient());
+}
+
+#[tokio::test]
+async fn get_valid_refresh_token_never_hands_out_what_a_sibling_has_rotated_away() {
+    let scene = Scene::with(Rotation::Always).await;
+    let (one, other) = (scene.manager(), scene.manager());
+    for _ in 0..5 {
+        let rotated = one.refresh().await.unwrap();
+        assert_eq!(other.get_valid_refresh_token().await.unwrap().secret(), rotated.secret());
+    }
+    assert_eq!(scene.concur.token_requests(), 5);
+}
+
+/// The access token is stored with its absolute expiry; one without is not used, for when was it issued?
+#[tokio::test]
+async fn a_stored_access_token_is_used_only_with_its_absolute_expiry() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    scene.manager().access_token().await.unwrap();
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+    scene.clock.advance(HOUR / 2);
+    scene.manager().access_token().await.unwrap();
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+}

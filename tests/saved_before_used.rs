@@ -1,0 +1,143 @@
+//! Saved before used: rule 2 of the design.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use concur_auth::{
+    Error, ErrorKind, MemoryStore, RefreshTokenObject, StoreLock, TokenStore, simulator::Rotation,
+};
+use support::{HOUR, Scene};
+
+/// Notes what it was asked to do, and hands over to a memory store.
+#[derive(Clone, Debug, Default)]
+struct Noting {
+    inner: MemoryStore,
+    notes: Arc<Mutex<Vec<&'static str>>>,
+    saves_to_refuse: Arc<AtomicUsize>,
+}
+
+impl Noting {
+    fn note(&self, what: &'static str) {
+        self.notes.lock().unwrap().push(what);
+    }
+}
+
+impl TokenStore for Noting {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        self.note("load");
+        self.inner.load().await
+    }
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.note("save");
+        if self.saves_to_refuse.load(Ordering::Relaxed) > 0 {
+            self.saves_to_refuse.fetch_sub(1, Ordering::Relaxed);
+            return Err(Error::store("refused by the test", "no room"));
+        }
+        self.inner.save(token, lock).await
+    }
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.inner.remove(lock).await
+    }
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.note("lock");
+        self.inner.try_lock().await
+    }
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+        self.note("rehearse");
+        Ok(())
+    }
+}
+
+/// The flight of the design: (look), lock, read again, rehearse, request, save, publish.
+#[tokio::test]
+async fn the_steps_of_a_flight_come_in_their_order() {
+    let scene = Scene::new().await;
+    let store = Noting::default();
+    scene.builder().store(store.clone()).build().unwrap().get_valid_refresh_token().await.unwrap();
+    assert_eq!(*store.notes.lock().unwrap(), ["load", "lock", "load", "rehearse", "save"]);
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn rotation_saves_token_expiry_and_geolocation_before_anybody_sees_them() {
+    let scene = Scene::with(Rotation::Always).await;
+    let tokens = scene.manager();
+    let first = tokens.get_valid_refresh_token().await.unwrap();
+    scene.clock.advance(HOUR);
+    let moved = scene.concur.base_uri().replace("127.0.0.1", "localhost");
+    scene.concur.set_reply_member("geolocation", Some(&format!("\"{moved}\"")));
+    let access = tokens.access_token().await.unwrap();
+
+    let stored = RefreshTokenObject::from_json(&scene.token_file()).unwrap();
+    assert_ne!(stored.secret(), first.secret());
+    assert!(stored.expires_at() > first.expires_at());
+    assert_eq!(stored.geolocation(), Some(moved.as_str()));
+    assert_eq!(access.geolocation().as_str().trim_end_matches('/'), moved);
+    // The next one is asked for there.
+    tokens.refresh().await.unwrap();
+    let host = scene.concur.requests()[2].header("host").unwrap().to_owned();
+    assert!(host.starts_with("localhost:"), "{host}");
+}
+
+#[tokio::test]
+async fn a_reply_with_a_bad_member_is_saved_and_then_reported() {
+    for (member, json) in [
+        ("expires_in", "\"soon\""),
+        ("refresh_expires_in", "-1"),
+        ("access_token", "[]"),
+        ("geolocation", "7"),
+        ("token_type", "\"mac\""),
+    ] {
+        let scene = Scene::with(Rotation::Always).await;
+        scene.concur.set_reply_member(member, Some(json));
+        let error = scene.manager().get_valid_refresh_token().await.expect_err(member);
+        assert_eq!(error.kind(), ErrorKind::Protocol, "{member}");
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.starts_with(&format!("the member {member} is not ")), "{cause}");
+        assert!(scene.concur.is_live(&scene.stored_refresh_token()), "{member}");
+        // From the store it is served, and nothing more is sent.
+        scene.manager().get_valid_refresh_token().await.unwrap();
+        assert_eq!(scene.concur.token_requests(), 1, "{member}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_just_received_is_never_judged_expired_within_its_flight() {
+    let scene = Scene::new().await;
+    scene.concur.set_reply_member("expires_in", Some("0"));
+    scene.concur.set_reply_member("refresh_expires_in", Some("1517039403"));
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+    scene.manager().refresh().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// A save that fails at first and works later is still before use.
+#[tokio::test]
+async fn a_save_is_tried_five_times_before_the_token_is_handed_out_unsaved() {
+    for (refusals, unsaved) in [(4, false), (5, true)] {
+        let scene = Scene::new().await;
+        let store = Noting::default();
+        store.saves_to_refuse.store(refusals, Ordering::Relaxed);
+        let clock = concur_auth::simulator::ManualClock::skipping(support::noon());
+        let tokens = scene.builder().store(store.clone()).clock(clock.clone()).build().unwrap();
+        tokens.get_valid_refresh_token().await.unwrap();
+        let waited = clock.now_utc() - support::noon();
+        if unsaved {
+            // The next attempt comes in the background.
+            support::until(|| !tokens.status().unsaved).await;
+        } else {
+            assert!(!tokens.status().unsaved);
+        }
+        assert_eq!(store.notes.lock().unwrap().iter().filter(|note| **note == "save").count(), refusals + 1);
+        assert!(waited.whole_milliseconds() >= 1000, "waited {waited}");
+        assert!(store.inner.load().await.unwrap().is_some());
+    }
+}

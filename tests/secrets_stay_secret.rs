@@ -1,0 +1,188 @@
+//! No secret is seen: not in Debug, Display, source chains, logs at trace level, status or file names.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::{
+    error::Error as _,
+    fmt::{Debug, Display},
+    io,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use concur_auth::{
+    Error, Grant, OAuthClient, RefreshTokenObject,
+    simulator::{Fault, Rotation},
+};
+use support::{HOUR, Scene};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Everything that anybody could see.
+#[derive(Clone, Default)]
+struct Seen(Arc<Mutex<Vec<u8>>>);
+
+impl Seen {
+    fn debug(&self, value: &dyn Debug) {
+        self.text(&format!("{value:?} {value:#?}"));
+    }
+
+    fn error(&self, error: &Error) {
+        self.debug(error);
+        self.text(&error.to_string());
+        let mut cause = error.source();
+        while let Some(e) = cause {
+            self.debug(&e);
+            self.text(&(e as &dyn Display).to_string());
+            cause = e.source();
+        }
+    }
+
+    fn outcome<T: Debug>(&self, outcome: Result<T, Error>) -> Option<T> {
+        match outcome {
+            Ok(value) => {
+                self.debug(&value);
+                Some(value)
+            }
+            Err(e) => {
+                self.error(&e);
+                None
+            }
+        }
+    }
+
+    fn text(&self, text: &str) {
+        self.0.lock().unwrap().extend_from_slice(text.as_bytes());
+    }
+}
+
+impl io::Write for Seen {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Seen {
+    type Writer = Self;
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+/// The values of all members that must never be seen.
+fn secrets_in(json: &str) -> Vec<String> {
+    let json: serde_json::Value = serde_json::from_str(json).unwrap();
+    ["clientSecret", "companyRequestToken", "refresh_token", "access_token", "id_token"]
+        .iter()
+        .filter_map(|name| json[name].as_str().map(str::to_owned))
+        .collect()
+}
+
+#[tokio::test]
+async fn every_operation_in_success_and_failure() {
+    let seen = Seen::default();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(seen.clone());
+    tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    let mut secrets = Vec::new();
+
+    for fault in [
+        None,
+        Some(Fault::code(5)),
+        Some(Fault::code(108)),
+        Some(Fault::code(14)),
+        Some(Fault::html(503)),
+        Some(Fault::DropReply),
+        Some(Fault::Delay(Duration::from_millis(1))),
+        // A server that echoes what it was sent, wherever it can.
+        Some(Fault::status(400).body("ECHO")),
+        Some(Fault::status(200).body("{\"refresh_token\": ECHO")),
+        Some(Fault::status(401).body(r#"{"code": 61, "error": "ECHO", "error_description": "ECHO"}"#)),
+    ] {
+        let scene = Scene::with(Rotation::Always).await;
+        let credentials = scene.concur.credentials_json();
+        let secret = secrets_in(&credentials).remove(0);
+        secrets.extend(secrets_in(&credentials));
+        let fault = fault.map(|fault| match fault {
+            Fault::Status { ref body, .. } if body.contains("ECHO") => {
+                let body = body.replace("ECHO", &secret);
+                fault.header("concur-correlationid", &secret).header("location", &secret).body(body)
+            }
+            fault => fault,
+        });
+        let stored = scene.concur.token_json();
+        secrets.extend(secrets_in(&stored));
+        seen.debug(&scene.concur);
+        seen.debug(&scene.concur.credentials());
+
+        for start in [
+            Some(stored.as_str()),
+            None,
+            Some("{\"refresh_token\": SENTINEL"),
+            Some("{\"refresh_token\": [\"SENTINEL\"]}"),
+        ] {
+            match start {
+                Some(json) => scene.write_token(json),
+                None => std::fs::remove_file(scene.token_path()).unwrap_or_default(),
+            }
+            if let Some(fault) = &fault {
+                scene.concur.set_fault(fault.clone());
+            }
+            let builder = scene.builder();
+            seen.debug(&builder);
+            let tokens = builder.build().unwrap();
+            seen.outcome(tokens.get_valid_refresh_token().await);
+            if let Some(access) = seen.outcome(tokens.access_token().await) {
+                seen.text(access.geolocation().as_str());
+                tokens.invalidate(&access);
+            }
+            seen.outcome(tokens.access_token().await);
+            seen.outcome(tokens.refresh().await);
+            seen.outcome(tokens.shutdown(HOUR).await);
+            seen.debug(&tokens);
+            seen.debug(&tokens.status());
+            if let Ok(json) = std::fs::read_to_string(scene.token_path())
+                && RefreshTokenObject::from_json(&json).is_ok()
+            {
+                secrets.extend(secrets_in(&json));
+            }
+            scene.concur.clear_faults();
+            for name in scene.folder() {
+                seen.text(&name);
+            }
+        }
+        for request in scene.concur.requests() {
+            seen.debug(&request);
+            seen.text(&format!("{} {:?}", request.path(), request.query()));
+        }
+
+        // The client by itself.
+        let base = scene.concur.base_uri().parse().unwrap();
+        let grant = Grant::refresh_token(secrets_in(&stored).remove(0));
+        seen.debug(&grant);
+        if let Some(fault) = fault {
+            scene.concur.set_fault(fault);
+        }
+        let reply = OAuthClient::new().request_token(&base, &scene.concur.credentials(), &grant).await;
+        if let Some(reply) = seen.outcome(reply) {
+            secrets.extend(secrets_in(&reply.refresh_token_object().unwrap().to_json()));
+            seen.outcome(reply.access_token());
+        }
+        seen.outcome(RefreshTokenObject::from_json("{\"refresh_token\": \"SENTINEL"));
+    }
+
+    secrets.push("SENTINEL".to_owned());
+    let text = String::from_utf8_lossy(&seen.0.lock().unwrap()).into_owned();
+    assert!(text.contains("token endpoint answered"), "nothing was logged");
+    assert!(secrets.len() > 50, "{}", secrets.len());
+    for secret in secrets {
+        if let Some(at) = text.find(&secret) {
+            panic!("a secret is seen: {}", &text[at.saturating_sub(300)..at + secret.len()]);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Both built-in stores keep the contract, and a store that breaks any part of it is told so.
+
+#![cfg(feature = "simulator")]
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicBool, Ordering},
+};
+
+use concur_auth::{
+    Error, JsonFileStore, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
+    simulator::{StoreCondition, store_contract},
+};
+
+#[tokio::test]
+async fn the_json_file_keeps_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("token.json");
+    store_contract(|condition| {
+        // A folder cannot be read as a file.
+        Some(JsonFileStore::new(if condition == StoreCondition::Broken { dir.path() } else { &path }))
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn the_memory_keeps_it() {
+    let store = MemoryStore::new();
+    store_contract(|condition| (condition == StoreCondition::Working).then(|| store.clone())).await.unwrap();
+}
+
+/// What a store may do wrong.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Wrong {
+    NotEmpty,
+    LosesMembers,
+    KeepsTheFirst,
+    NeverRemoves,
+    RehearsalRemoves,
+    ExcludesNobody,
+    NeverLocks,
+    NeverReleases,
+    EmptyWhenBroken,
+}
+
+#[derive(Clone, Debug)]
+struct Faulty {
+    wrong: Wrong,
+    held: Arc<Mutex<Option<String>>>,
+    locked: Arc<AtomicBool>,
+}
+
+struct Release(Wrong, Arc<AtomicBool>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.1.store(self.0 == Wrong::NeverReleases, Ordering::Relaxed);
+    }
+}
+
+impl TokenStore for Faulty {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        let held = self.held.lock().unwrap().clone();
+        match held {
+            None if self.wrong == Wrong::NotEmpty => {
+                RefreshTokenObject::from_json(r#"{"refresh_token": "x"}"#).map(Some)
+            }
+            held => held.map(|json| RefreshTokenObject::from_json(&json)).transpose(),
+        }
+    }
+    async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+        let mut held = self.held.lock().unwrap();
+        match self.wrong {
+            Wrong::KeepsTheFirst if held.is_some() => {}
+            Wrong::LosesMembers => *held = Some(format!("{{\"refresh_token\": \"{}\"}}", token.secret())),
+            _ => *held = Some(token.to_json()),
+        }
+        Ok(())
+    }
+    async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+        if self.wrong != Wrong::NeverRemoves {
+            *self.held.lock().unwrap() = None;
+        }
+        Ok(())
+    }
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
+        if self.wrong == Wrong::RehearsalRemoves {
+            self.remove(lock).await?;
+        }
+        Ok(())
+    }
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        let was_locked = self.locked.swap(true, Ordering::Relaxed);
+        let refused = (was_locked && self.wrong != Wrong::ExcludesNobody) || self.wrong == Wrong::NeverLocks;
+        Ok((!refused).then(|| StoreLock::new(Release(self.wrong, Arc::clone(&self.locked)))))
+    }
+}
+
+#[tokio::test]
+async fn whoever_breaks_it_is_told_what() {
+    for (wrong, promise) in [
+        (Wrong::NotEmpty, "an empty store loads None"),
+        (Wrong::LosesMembers, "what was saved is loaded, with members that nobody knows"),
+        (Wrong::KeepsTheFirst, "the token saved last replaces the one before, all of it"),
+        (Wrong::NeverRemoves, "what was removed is gone"),
+        (Wrong::RehearsalRemoves, "a rehearsal changes nothing"),
+        (Wrong::ExcludesNobody, "while the lock is held, try_lock gives None"),
+        (Wrong::NeverLocks, "nobody holds the lock, and try_lock gives None"),
+        (Wrong::NeverReleases, "a dropped lock is free for the next"),
+        (Wrong::EmptyWhenBroken, "a store that cannot be read is an error, and never an empty one"),
+    ] {
+        let store = Faulty { wrong, held: Arc::default(), locked: Arc::default() };
+        let factory = |condition| {
+            (condition == StoreCondition::Working || wrong == Wrong::EmptyWhenBroken).then(|| store.clone())
+        };
+        let error = store_contract(factory).await.unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("the store breaks its contract: {promise}; see TokenStore's documentation")
+        );
+    }
+}
