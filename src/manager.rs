@@ -4,6 +4,7 @@
 //! anybody sees it; building and loading start, send and build nothing.
 
 mod builder;
+mod core;
 mod decision;
 mod flight;
 mod memory;
@@ -15,23 +16,17 @@ use std::{
     future::{Future, poll_fn},
     path::Path,
     pin::pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::Poll,
     time::Duration,
 };
 
 pub use self::builder::TokenManagerBuilder;
 use self::{
-    builder::Policy,
-    decision::{Calm, Decision, Window, decide},
-    flight::{Flights, Join, Landing, Need},
-    memory::{Held, Memory},
-    unsaved::Unsaved,
+    core::Core,
+    flight::{Join, Landing, Need},
 };
-use crate::{
-    AccessToken, Clock, Credentials, CredentialsFile, Error, ErrorKind, Geolocation, JsonFileStore,
-    OAuthClient, RefreshTokenObject, Status, credential_source::DynCredentialSource, store::DynTokenStore,
-};
+use crate::{AccessToken, CredentialsFile, Error, ErrorKind, JsonFileStore, RefreshTokenObject, Status};
 
 /// The names that SAP's tutorial uses.
 const CREDENTIALS_FILE: &str = "credentials.json";
@@ -52,26 +47,6 @@ const TOKEN_FILE: &str = "refreshTokenObjectFile.json";
 /// ```
 #[derive(Clone)]
 pub struct TokenManager(Arc<Core>);
-
-struct Core {
-    store: Box<dyn DynTokenStore>,
-    source: Box<dyn DynCredentialSource>,
-    client: OAuthClient,
-    clock: Arc<dyn Clock>,
-    policy: Policy,
-    base: Option<Geolocation>,
-    trusted_hosts: Arc<[String]>,
-    identity: OnceLock<Identity>,
-    memory: Memory,
-    flights: Flights,
-    unsaved: Unsaved,
-}
-
-/// What the credentials said at first use.
-struct Identity {
-    base: Geolocation,
-    company_uuid: Option<String>,
-}
 
 impl TokenManager {
     /// A manager on the tutorial's two files in the current folder: `credentials.json` and
@@ -228,176 +203,11 @@ async fn before(deadline: impl Future<Output = ()>, work: impl Future<Output = (
     .await
 }
 
-impl Core {
-    async fn refresh_token(self: &Arc<Self>) -> Result<RefreshTokenObject, Error> {
-        loop {
-            // Before the first flight nobody knows whose token is wanted, and the flight looks at the store itself.
-            let identity = self.identity.get();
-            let stored = match identity {
-                Some(identity) => self.look(identity.company_uuid.as_deref(), identity).await?,
-                None => None,
-            };
-            let now = self.clock.now();
-            let decision = stored
-                .as_ref()
-                .map_or(Decision::Wait, |held| self.decide_refresh(&held.object, self.memory.calm(now)));
-            let landing = self.act(decision, Need::RefreshToken).await;
-            let held = if identity.is_some() { stored } else { self.memory.held() };
-            let served = held.filter(|held| self.refresh_window(&held.object).is_valid(now));
-            match (landing, served) {
-                (Some(Landing::Done(landed)), _) if landed.fresh => return Ok(landed.held.object.clone()),
-                // What the flight found is in the store now: look again.
-                (Some(Landing::Done(_)), _) => {}
-                (Some(Landing::Faulty(e)), _) => return Err(e),
-                (Some(Landing::Failed(e)), served) => {
-                    return served.filter(|_| is_passing(&e)).map(|held| held.object.clone()).ok_or(e);
-                }
-                (None | Some(Landing::Busy), Some(held)) => return Ok(held.object.clone()),
-                (None | Some(Landing::Busy), None) => {}
-            }
-        }
-    }
-
-    async fn access_token(self: &Arc<Self>) -> Result<AccessToken, Error> {
-        loop {
-            let now = self.clock.now();
-            let held = self.memory.held();
-            let access = held.as_ref().and_then(|held| held.access.as_ref());
-            let decision =
-                access.map_or(Decision::Wait, |access| decide(&access.window, now, self.memory.calm(now)));
-            let landing = self.act(decision, Need::AccessToken).await;
-            let served = self.memory.held().and_then(|held| held.live_access(self.clock.now()));
-            match (landing, served) {
-                (Some(Landing::Done(landed)), _) => {
-                    let access = landed.held.access.as_ref();
-                    let access = access.filter(|access| landed.fresh || access.window.is_valid(now));
-                    if let Some(access) = access {
-                        return Ok(access.token.clone());
-                    }
-                }
-                (Some(Landing::Faulty(e)), _) => return Err(e),
-                (Some(Landing::Failed(e)), served) => return served.filter(|_| is_passing(&e)).ok_or(e),
-                (None | Some(Landing::Busy), Some(token)) => return Ok(token),
-                (None | Some(Landing::Busy), None) => {}
-            }
-        }
-    }
-
-    /// `None` if no flight was needed, or somebody else is on one that the caller need not wait for.
-    async fn act(self: &Arc<Self>, decision: Decision, need: Need) -> Option<Landing> {
-        match decision {
-            Decision::Serve => None,
-            Decision::Carry => self.fly(need, Join::Never).await,
-            Decision::Wait => self.fly(need, Join::Any).await,
-        }
-    }
-
-    /// Fixes, at first use, what the credentials say about base URI and company.
-    fn identify(&self, credentials: &Credentials) -> Result<&Identity, Error> {
-        if let Some(identity) = self.identity.get() {
-            return Ok(identity);
-        }
-        let base = match (&self.base, credentials.own_base_uri(), std::env::var("CONCUR_BASE_URI")) {
-            (Some(base), ..) => base.clone(),
-            (None, Some(uri), _) => self.configured(uri)?,
-            (None, None, Ok(uri)) if !uri.trim().is_empty() => self.configured(&uri)?,
-            (None, None, _) => self.configured(Geolocation::GLZ)?,
-        };
-        let company_uuid = credentials.company_uuid().map(str::to_owned);
-        Ok(self.identity.get_or_init(|| Identity { base, company_uuid }))
-    }
-
-    fn configured(&self, uri: &str) -> Result<Geolocation, Error> {
-        Geolocation::configured(uri, Arc::clone(&self.trusted_hosts))
-    }
-
-    /// What is stored, which also becomes what is held; a token that could not be saved yet comes before both.
-    async fn look(
-        &self,
-        company_uuid: Option<&str>,
-        identity: &Identity,
-    ) -> Result<Option<Arc<Held>>, Error> {
-        let before = self.memory.held();
-        if before.as_ref().is_some_and(|held| held.unsaved) {
-            return Ok(before);
-        }
-        let Some(object) = self.store.load().await? else {
-            return Ok(None);
-        };
-        if let (Some(ours), Some(theirs)) = (company_uuid, object.company_uuid())
-            && !ours.eq_ignore_ascii_case(theirs)
-        {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "the token in {} belongs to company {theirs}, but the credentials name company {ours}; use \
-                     another place for this company's token, or move that one away",
-                    self.store.describe()
-                ),
-            ));
-        }
-        if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
-            return Ok(before);
-        }
-        let held = Held::new(object, crate::TokenOrigin::Stored, &identity.base, before.as_deref());
-        Ok(Some(self.memory.publish_after(&before, held)))
-    }
-
-    /// Whether what is held makes a flight needless.
-    fn satisfies(&self, need: Need, held: &Held) -> bool {
-        match need {
-            Need::RefreshToken => self.decide_refresh(&held.object, Calm::Calm) == Decision::Serve,
-            Need::AccessToken => held.access.as_ref().is_some_and(|access| {
-                decide(&access.window, self.clock.now(), Calm::Calm) == Decision::Serve
-            }),
-            Need::Grant => false,
-        }
-    }
-
-    /// Whether whoever needs this can be served from memory while somebody else renews.
-    fn can_do_without(&self, need: Need) -> bool {
-        let now = self.clock.now();
-        self.memory.held().is_some_and(|held| match need {
-            Need::RefreshToken => self.refresh_window(&held.object).is_valid(now),
-            Need::AccessToken => held.live_access(now).is_some(),
-            Need::Grant => false,
-        })
-    }
-
-    fn decide_refresh(&self, object: &RefreshTokenObject, calm: Calm) -> Decision {
-        let now = self.clock.now();
-        match decide(&self.refresh_window(object), now, calm) {
-            // The last grant was less than an access token's life ago: a server that does not extend the refresh
-            // token must not be asked on every call.
-            Decision::Carry if object.access().is_some_and(|access| now < access.expires_at) => {
-                Decision::Serve
-            }
-            decision => decision,
-        }
-    }
-
-    fn refresh_window(&self, object: &RefreshTokenObject) -> Window {
-        Window::of_refresh(object.expiry(), self.policy.refresh_token_margin)
-    }
-}
-
-/// Whether a valid token may be served in spite of the error: nothing is gained by telling a caller who can go
-/// on, unless a person has to act.
-fn is_passing(e: &Error) -> bool {
-    !matches!(e.kind(), ErrorKind::ReauthorizationRequired | ErrorKind::Refused | ErrorKind::Untrusted)
-}
-
 impl fmt::Debug for TokenManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenManager")
             .field("store", &self.0.store.describe())
             .field("status", &self.status())
             .finish_non_exhaustive()
-    }
-}
-
-impl fmt::Debug for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Core, TokenManager};
+use super::{TokenManager, core::Core};
 use crate::{
     Clock, CredentialSource, CredentialsFile, Error, ErrorKind, Geolocation, JsonFileStore, OAuthClient,
     SystemClock, TokenStore, credential_source::DynCredentialSource, store::DynTokenStore,

@@ -11,7 +11,7 @@ use tokio::{
     sync::{Notify, watch},
 };
 
-use super::{Core, memory::Held};
+use super::{core::Core, memory::Held};
 use crate::{Error, ErrorKind, runtime};
 
 /// What a flight is started for.

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Core, Identity,
+    core::{Core, Identity},
     flight::{Crew, Landed, Landing, Need},
     memory::{Held, geolocation_of},
 };

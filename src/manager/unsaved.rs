@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
-use super::Core;
+use super::core::Core;
 use crate::{Error, RefreshTokenObject, StoreLock, runtime};
 
 /// The pauses between the attempts that a flight makes before it gives up for the time being: about a second.

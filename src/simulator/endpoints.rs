@@ -21,7 +21,6 @@ use super::{
 };
 use crate::{Clock, clock};
 
-pub(super) const TOKEN_PATH: &str = "/oauth2/v0/token";
 const USERS_PATH: &str = "/profile/identity/v4/Users";
 const SCOPES: &str = "openid company.read user.read";
 

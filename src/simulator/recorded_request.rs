@@ -6,8 +6,6 @@ use reqwest::header::HeaderMap;
 use url::form_urlencoded;
 use wiremock::Request;
 
-use super::endpoints::TOKEN_PATH;
-
 /// A request that the simulator received. `Debug` shows none of its secrets.
 ///
 /// ```
@@ -94,7 +92,7 @@ impl RecordedRequest {
     }
 
     pub(super) fn is_for_a_token(&self) -> bool {
-        self.method == "POST" && self.path == TOKEN_PATH
+        self.method == "POST" && self.path == "/oauth2/v0/token"
     }
 }
 
