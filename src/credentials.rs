@@ -98,6 +98,17 @@ impl Credentials {
         self.0.company_uuid.as_deref()
     }
 
+    /// All that Concur judges: a refusal stands as long as none of them changes.
+    pub(crate) fn identifying_parts(&self) -> [Option<&str>; 4] {
+        let Parts { app_id, client_secret, company_uuid, company_request_token, .. } = &*self.0;
+        [
+            Some(app_id),
+            Some(client_secret.expose()),
+            company_uuid.as_deref(),
+            company_request_token.as_ref().map(Secret::expose),
+        ]
+    }
+
     pub(crate) fn own_base_uri(&self) -> Option<&str> {
         self.0.base_uri.as_deref()
     }

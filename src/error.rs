@@ -147,6 +147,11 @@ impl Error {
         self.0.code
     }
 
+    /// Without the code and the correlation id that `Display` adds.
+    pub(crate) fn message(&self) -> &str {
+        &self.0.message
+    }
+
     pub(crate) fn is_invalid_grant(&self) -> bool {
         self.0.invalid_grant
     }

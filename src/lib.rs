@@ -74,6 +74,7 @@ mod manager;
 mod members;
 mod oauth_client;
 mod refresh_token_object;
+mod refusal;
 mod runtime;
 mod secret;
 #[cfg(feature = "simulator")]
@@ -93,9 +94,10 @@ pub use self::{
     credentials::Credentials,
     error::{Error, ErrorKind},
     geolocation::Geolocation,
-    manager::{TokenManager, TokenManagerBuilder},
+    manager::{KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
     oauth_client::{Grant, OAuthClient, TokenReply},
     refresh_token_object::RefreshTokenObject,
+    refusal::Refusal,
     status::{Status, TokenOrigin},
     store::{JsonFileStore, MemoryStore, StoreLock, TokenStore},
 };

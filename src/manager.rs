@@ -7,8 +7,11 @@ mod builder;
 mod core;
 mod decision;
 mod flight;
+mod hammering;
+mod keep_alive;
 mod memory;
 mod renewal;
+mod subscription;
 mod unsaved;
 
 use std::{
@@ -21,12 +24,14 @@ use std::{
     time::Duration,
 };
 
-pub use self::builder::TokenManagerBuilder;
+pub use self::{builder::TokenManagerBuilder, keep_alive::KeepAlive, subscription::StatusSubscription};
 use self::{
     core::Core,
     flight::{Join, Landing, Need},
 };
-use crate::{AccessToken, CredentialsFile, Error, ErrorKind, JsonFileStore, RefreshTokenObject, Status};
+use crate::{
+    AccessToken, CredentialsFile, Error, ErrorKind, Grant, JsonFileStore, RefreshTokenObject, Status,
+};
 
 /// The names that SAP's tutorial uses.
 const CREDENTIALS_FILE: &str = "credentials.json";
@@ -140,14 +145,63 @@ impl TokenManager {
     /// takes another from the store, or renews.
     pub fn invalidate(&self, token: &AccessToken) {
         self.0.memory.reject(token);
+        self.0.announce();
     }
 
     /// What this manager knows about its tokens, without any secret. Reads memory only.
     #[must_use]
     pub fn status(&self) -> Status {
-        let mut status = self.0.memory.held().map_or_else(Status::default, |held| Status::from(&*held));
-        status.last_error = self.0.memory.last_error();
-        status
+        self.0.memory.status(self.0.clock.now())
+    }
+
+    /// Signs in with this grant, in place of whatever is held, and returns the refresh token object once it is saved.
+    ///
+    /// For what a person does expressly: it is sent also if Concur has refused before.
+    ///
+    /// # Errors
+    ///
+    /// What [`OAuthClient::request_token`](crate::OAuthClient::request_token) returns; [`ErrorKind::Store`] when the
+    /// token could not be saved (nothing was sent then); [`ErrorKind::Config`] when grant, credentials and stored
+    /// token are not all of one company.
+    pub async fn sign_in(&self, grant: Grant) -> Result<RefreshTokenObject, Error> {
+        self.0.replace(Need::SignIn(grant)).await
+    }
+
+    /// Makes a token from elsewhere, such as another system's database, the one that is held and saved.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`] when it could not be saved; [`ErrorKind::Config`] when it, the credentials and the stored
+    /// token are not all of one company; [`ErrorKind::Untrusted`] when its geolocation is not Concur's.
+    pub async fn adopt(&self, token: RefreshTokenObject) -> Result<(), Error> {
+        self.0.replace(Need::Adopt(token)).await.map(drop)
+    }
+
+    /// A view of this manager's status that can be waited on.
+    pub async fn subscribe(&self) -> StatusSubscription {
+        StatusSubscription::new(&self.0)
+    }
+
+    /// Renews both tokens ahead of their expiry, in the background, for as long as the guard lives.
+    ///
+    /// Never needed for correctness: without it, callers renew. With it, none of them waits, and a program that is
+    /// seldom asked does not let the refresh token's six months run out. It asks Concur about 26 times a day, and at
+    /// most 60 times a day while renewing fails.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), concur_auth::Error> {
+    /// let tokens = concur_auth::TokenManager::load().await?;
+    /// let _kept = tokens.keep_alive().await?;
+    /// // … serve …
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when no background thread can be started. What goes wrong later is in
+    /// [`status`](Self::status), the log, and in what callers get.
+    pub async fn keep_alive(&self) -> Result<KeepAlive, Error> {
+        KeepAlive::start(&self.0)
     }
 
     /// Waits for a renewal under way and for a token that could not be saved yet, for `deadline` at most.

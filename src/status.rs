@@ -1,39 +1,55 @@
 //! What a manager knows about its tokens, without any secret.
 
-use time::OffsetDateTime;
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 /// A snapshot of a [`TokenManager`](crate::TokenManager), fit for logs and health checks: it holds no secret.
 ///
+/// Serialises with times in RFC 3339; `Display` is one line for a person.
+///
 /// ```
-/// # async fn example(tokens: concur_auth::TokenManager) -> Result<(), concur_auth::Error> {
-/// tokens.get_valid_refresh_token().await?;
-/// if tokens.status().unsaved {
-///     eprintln!("the newest token is in memory only: look at the disk");
-/// }
-/// # Ok(()) }
+/// # use concur_auth::{MemoryStore, RefreshTokenObject, TokenManager};
+/// # let token = RefreshTokenObject::from_json(r#"{"refresh_token": "r"}"#)?;
+/// let tokens = TokenManager::builder().store(MemoryStore::with(token)).build()?;
+/// let status = tokens.status();
+/// assert_eq!(status.to_string(), "no token held yet");
+/// assert!(!status.unsaved);
+/// # Ok::<(), concur_auth::Error>(())
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
     /// The company that the held token belongs to.
     pub company_uuid: Option<String>,
     /// The base URI of the company's data centre, as received.
     pub geolocation: Option<String>,
+    /// Whether the held refresh token is valid by this machine's clock; `true` also where nobody knows its expiry.
+    pub refresh_token_valid: bool,
     /// When the held refresh token expires.
+    #[serde(serialize_with = "rfc3339")]
     pub refresh_token_expires_at: Option<OffsetDateTime>,
+    /// Whether an access token is held that is valid by this machine's clock.
+    pub access_token_valid: bool,
     /// When the held access token expires; `None` while none is held.
+    #[serde(serialize_with = "rfc3339")]
     pub access_token_expires_at: Option<OffsetDateTime>,
     /// How the held refresh token came to this manager; `None` before the first was held.
     pub source: Option<TokenOrigin>,
     /// The newest token could not be saved yet: it is in memory only, and saving is being retried.
     pub unsaved: bool,
+    /// When a renewal last worked, or found a sibling's token.
+    #[serde(serialize_with = "rfc3339")]
+    pub last_success: Option<OffsetDateTime>,
     /// What the last failed renewal said; `None` after one that worked.
     pub last_error: Option<String>,
 }
 
 /// How a refresh token came to a manager.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum TokenOrigin {
     /// It was in the store.
     Stored,
@@ -41,4 +57,57 @@ pub enum TokenOrigin {
     Renewed,
     /// A sign-in obtained it.
     Obtained,
+    /// It was handed over by [`TokenManager::adopt`](crate::TokenManager::adopt).
+    Adopted,
+}
+
+impl fmt::Display for TokenOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Stored => "stored",
+            Self::Renewed => "renewed",
+            Self::Obtained => "obtained",
+            Self::Adopted => "adopted",
+        })
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.source {
+            None => f.write_str("no token held yet")?,
+            Some(origin) => {
+                let company = self.company_uuid.as_deref().unwrap_or("not known");
+                write!(f, "company {company}: refresh token {origin}, ")?;
+                validity(f, self.refresh_token_valid, self.refresh_token_expires_at)?;
+                f.write_str("; access token ")?;
+                validity(f, self.access_token_valid, self.access_token_expires_at)?;
+            }
+        }
+        if self.unsaved {
+            f.write_str("; NOT SAVED YET")?;
+        }
+        match &self.last_error {
+            Some(error) => write!(f, "; last error: {error}"),
+            None => Ok(()),
+        }
+    }
+}
+
+fn validity(f: &mut fmt::Formatter<'_>, valid: bool, expires_at: Option<OffsetDateTime>) -> fmt::Result {
+    match (valid, expires_at.and_then(text)) {
+        (true, Some(at)) => write!(f, "valid until {at}"),
+        (true, None) => f.write_str("without a known expiry"),
+        (false, Some(at)) => write!(f, "expired at {at}"),
+        (false, None) => f.write_str("not held"),
+    }
+}
+
+fn text(at: OffsetDateTime) -> Option<String> {
+    at.format(&Rfc3339).ok()
+}
+
+#[allow(clippy::ref_option, reason = "serde's signature")]
+fn rfc3339<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.and_then(text).serialize(serializer)
 }

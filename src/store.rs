@@ -6,7 +6,7 @@ mod memory;
 use std::{any::Any, fmt, future::Future, pin::Pin};
 
 pub use self::{json_file::JsonFileStore, memory::MemoryStore};
-use crate::{Error, RefreshTokenObject};
+use crate::{Error, RefreshTokenObject, Refusal};
 
 /// Where a [`TokenManager`](crate::TokenManager) keeps its [`RefreshTokenObject`].
 ///
@@ -99,6 +99,31 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         }
     }
 
+    /// The refusal that [`remember_refusal`](Self::remember_refusal) was last given, if any. Called without the lock.
+    ///
+    /// The default remembers nothing: each manager then remembers for itself only.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when the store cannot be read.
+    fn recall_refusal(&self) -> impl Future<Output = Result<Option<Refusal>, Error>> + Send {
+        async { Ok(None) }
+    }
+
+    /// Remembers that Concur refused, so that no process asks again too soon; `None` forgets it.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when it is not certain to be remembered.
+    fn remember_refusal(
+        &self,
+        refusal: Option<&Refusal>,
+        lock: &StoreLock,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = (refusal, lock);
+        async { Ok(()) }
+    }
+
     /// What errors and logs call this store, such as a file's path; never a secret.
     fn describe(&self) -> String {
         std::any::type_name::<Self>().to_owned()
@@ -146,6 +171,9 @@ pub(crate) trait DynTokenStore: fmt::Debug + Send + Sync {
     fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>>;
     fn rehearse<'a>(&'a self, held: Option<&'a RefreshTokenObject>, lock: &'a StoreLock)
     -> BoxFuture<'a, ()>;
+    fn recall_refusal(&self) -> BoxFuture<'_, Option<Refusal>>;
+    fn remember_refusal<'a>(&'a self, refusal: Option<&'a Refusal>, lock: &'a StoreLock)
+    -> BoxFuture<'a, ()>;
     fn describe(&self) -> String;
 }
 
@@ -168,6 +196,18 @@ impl<T: TokenStore> DynTokenStore for T {
         lock: &'a StoreLock,
     ) -> BoxFuture<'a, ()> {
         Box::pin(TokenStore::rehearse(self, held, lock))
+    }
+
+    fn recall_refusal(&self) -> BoxFuture<'_, Option<Refusal>> {
+        Box::pin(TokenStore::recall_refusal(self))
+    }
+
+    fn remember_refusal<'a>(
+        &'a self,
+        refusal: Option<&'a Refusal>,
+        lock: &'a StoreLock,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(TokenStore::remember_refusal(self, refusal, lock))
     }
 
     fn describe(&self) -> String {

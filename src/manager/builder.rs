@@ -156,6 +156,7 @@ impl TokenManagerBuilder {
             memory: Default::default(),
             flights: Default::default(),
             unsaved: Default::default(),
+            subscribers: OnceLock::new(),
         })))
     }
 }

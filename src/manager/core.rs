@@ -7,6 +7,8 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use tokio::sync::watch;
+
 use super::{
     builder::Policy,
     decision::{Calm, Decision, Window, decide},
@@ -15,7 +17,7 @@ use super::{
     unsaved::Unsaved,
 };
 use crate::{
-    AccessToken, Clock, Credentials, Error, ErrorKind, Geolocation, OAuthClient, RefreshTokenObject,
+    AccessToken, Clock, Credentials, Error, ErrorKind, Geolocation, OAuthClient, RefreshTokenObject, Status,
     TokenOrigin, credential_source::DynCredentialSource, store::DynTokenStore,
 };
 
@@ -32,6 +34,8 @@ pub(super) struct Core {
     pub(super) memory: Memory,
     pub(super) flights: Flights,
     pub(super) unsaved: Unsaved,
+    /// Made for the first subscriber.
+    pub(super) subscribers: OnceLock<watch::Sender<Status>>,
 }
 
 /// What the credentials said at first use.
@@ -95,6 +99,18 @@ impl Core {
         }
     }
 
+    /// Puts another token in place of whatever is held, in a flight of its own.
+    pub(super) async fn replace(self: &Arc<Self>, need: Need) -> Result<RefreshTokenObject, Error> {
+        loop {
+            match self.fly(need.clone(), Join::Own).await {
+                Some(Landing::Done(landed)) => return Ok(landed.held.object.clone()),
+                Some(Landing::Failed(e) | Landing::Faulty(e)) => return Err(e),
+                // Only callers that are gone make a flight give up, and this one is here.
+                Some(Landing::Busy) | None => {}
+            }
+        }
+    }
+
     /// `None` if no flight was needed, or somebody else is on one that the caller need not wait for.
     async fn act(self: &Arc<Self>, decision: Decision, need: Need) -> Option<Landing> {
         match decision {
@@ -136,43 +152,54 @@ impl Core {
         let Some(object) = self.store.load().await? else {
             return Ok(None);
         };
-        if let (Some(ours), Some(theirs)) = (company_uuid, object.company_uuid())
-            && !ours.eq_ignore_ascii_case(theirs)
-        {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "the token in {} belongs to company {theirs}, but the credentials name company {ours}; use \
-                     another place for this company's token, or move that one away",
-                    self.store.describe()
-                ),
-            ));
-        }
+        same_company(
+            object.company_uuid(),
+            company_uuid,
+            &format!("the token in {}", self.store.describe()),
+        )?;
         if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
             return Ok(before);
         }
         let held = Held::new(object, TokenOrigin::Stored, &identity.base, before.as_deref());
-        Ok(Some(self.memory.publish_after(&before, held)))
+        let held = self.memory.publish_after(&before, held);
+        self.announce();
+        Ok(Some(held))
+    }
+
+    /// Tells the subscribers, if there are any. Whoever comes last reads memory last, so the final state is told.
+    pub(super) fn announce(&self) {
+        if let Some(subscribers) = self.subscribers.get() {
+            subscribers.send_if_modified(|told| {
+                let status = self.memory.status(self.clock.now());
+                let is_news = *told != status;
+                *told = status;
+                is_news
+            });
+        }
     }
 
     /// Whether what is held makes a flight needless.
-    pub(super) fn satisfies(&self, need: Need, held: &Held) -> bool {
+    pub(super) fn satisfies(&self, need: &Need, held: &Held) -> bool {
         match need {
             Need::RefreshToken => self.decide_refresh(&held.object, Calm::Calm) == Decision::Serve,
             Need::AccessToken => held.access.as_ref().is_some_and(|access| {
                 decide(&access.window, self.clock.now(), Calm::Calm) == Decision::Serve
             }),
-            Need::Grant => false,
+            Need::Ahead => {
+                self.decide_refresh(&held.object, Calm::Calm) == Decision::Serve
+                    && held.access.as_ref().is_some_and(|access| access.window.is_early(self.clock.now()))
+            }
+            Need::Grant | Need::SignIn(_) | Need::Adopt(_) => false,
         }
     }
 
     /// Whether whoever needs this can be served from memory while somebody else renews.
-    pub(super) fn can_do_without(&self, need: Need) -> bool {
+    pub(super) fn can_do_without(&self, need: &Need) -> bool {
         let now = self.clock.now();
         self.memory.held().is_some_and(|held| match need {
             Need::RefreshToken => self.refresh_window(&held.object).is_valid(now),
-            Need::AccessToken => held.live_access(now).is_some(),
-            Need::Grant => false,
+            Need::AccessToken | Need::Ahead => held.live_access(now).is_some(),
+            Need::Grant | Need::SignIn(_) | Need::Adopt(_) => false,
         })
     }
 
@@ -190,6 +217,19 @@ impl Core {
 
     fn refresh_window(&self, object: &RefreshTokenObject) -> Window {
         Window::of_refresh(object.expiry(), self.policy.refresh_token_margin)
+    }
+}
+
+pub(super) fn same_company(theirs: Option<&str>, ours: Option<&str>, token: &str) -> Result<(), Error> {
+    match (theirs, ours) {
+        (Some(theirs), Some(ours)) if !theirs.eq_ignore_ascii_case(ours) => Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "{token} belongs to company {theirs}, but the credentials name company {ours}; use another place for \
+                 this company's token, or move that one away"
+            ),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -10,10 +10,18 @@ use crate::access_token::IssuedAccess;
 /// The figures that the AWS SDKs agreed on; a short-lived token gives a part of its life instead.
 const ADVISORY: Duration = Duration::from_secs(5 * 60);
 const MANDATORY: Duration = Duration::from_secs(60);
+/// And by `keep_alive`, so that no caller comes first.
+const AHEAD: Duration = Duration::from_secs(10 * 60);
+
+/// How far the clocks of machines that share a token may differ.
+const SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// When a token should be renewed, when it must be, and when it is of no more use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
+    /// Before its issue, give or take what clocks differ: the clock has jumped back, and nobody knows its age.
+    pub(super) not_before: SystemTime,
+    pub(super) ahead: SystemTime,
     pub(super) advisory: SystemTime,
     pub(super) mandatory: SystemTime,
     pub(super) expires: SystemTime,
@@ -39,12 +47,15 @@ pub(super) enum Decision {
 }
 
 impl Window {
-    /// `jitter` between 0 and 1 shortens the advisory window by up to a fifth, so that processes that share a
-    /// token do not all come at once.
+    /// `jitter` between 0 and 1 shortens the windows by up to a fifth, so that processes that share a token do not
+    /// all come at once.
     pub(super) fn of_access(access: &IssuedAccess, jitter: f64) -> Self {
         let advisory = ADVISORY.min(access.lifetime / 4).mul_f64(1.0 - jitter / 5.0);
         let mandatory = MANDATORY.min(access.lifetime / 20);
+        let ahead = AHEAD.min(access.lifetime / 3).mul_f64(1.0 - jitter / 5.0);
         Self {
+            not_before: before(access.expires_at, access.lifetime.saturating_add(SKEW)),
+            ahead: before(access.expires_at, ahead),
             advisory: before(access.expires_at, advisory),
             mandatory: before(access.expires_at, mandatory),
             expires: access.expires_at,
@@ -54,13 +65,27 @@ impl Window {
     /// A refresh token lives for months, so nobody has to wait for its renewal until it has expired. One whose
     /// expiry nobody knows should always be renewed and never must be.
     pub(super) fn of_refresh(expires: Option<SystemTime>, margin: Duration) -> Self {
+        let always = SystemTime::UNIX_EPOCH;
         match expires {
-            Some(expires) => Self { advisory: before(expires, margin), mandatory: expires, expires },
+            Some(expires) => {
+                let advisory = before(expires, margin);
+                Self { not_before: always, ahead: advisory, advisory, mandatory: expires, expires }
+            }
             None => {
                 let never = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 50);
-                Self { advisory: SystemTime::UNIX_EPOCH, mandatory: never, expires: never }
+                Self { not_before: always, ahead: always, advisory: always, mandatory: never, expires: never }
             }
         }
+    }
+
+    /// Too early even for `keep_alive`.
+    pub(super) fn is_early(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.ahead
+    }
+
+    /// The warm path: nothing to decide.
+    pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
+        self.not_before <= now && now < self.advisory
     }
 
     pub(super) fn is_valid(&self, now: SystemTime) -> bool {
@@ -70,7 +95,7 @@ impl Window {
 
 pub(super) fn decide(window: &Window, now: SystemTime, calm: Calm) -> Decision {
     match calm {
-        _ if now < window.advisory => Decision::Serve,
+        _ if window.is_fresh(now) => Decision::Serve,
         _ if now >= window.expires => Decision::Wait,
         Calm::BackingOff => Decision::Serve,
         Calm::Calm if now < window.mandatory => Decision::Carry,
@@ -101,14 +126,15 @@ mod tests {
 
     #[test]
     fn the_windows_of_an_access_token() {
-        for (lifetime, jitter, advisory, mandatory) in [
-            (3600, 0.0, 300, 60),
-            (3600, 1.0, 240, 60),
-            (400, 0.0, 100, 20),
-            (0, 0.0, 0, 0),
-            (u64::MAX, 0.5, 270, 60),
+        for (lifetime, jitter, ahead, advisory, mandatory) in [
+            (3600, 0.0, 600, 300, 60),
+            (3600, 1.0, 480, 240, 60),
+            (300, 0.0, 100, 75, 15),
+            (0, 0.0, 0, 0, 0),
+            (u64::MAX, 0.5, 540, 270, 60),
         ] {
             let window = Window::of_access(&access(lifetime), jitter);
+            assert_eq!(window.ahead, at(100_000 - ahead), "{lifetime} {jitter}");
             assert_eq!(window.advisory, at(100_000 - advisory), "{lifetime} {jitter}");
             assert_eq!(window.mandatory, at(100_000 - mandatory), "{lifetime} {jitter}");
             assert_eq!(window.expires, at(100_000), "{lifetime} {jitter}");
@@ -117,9 +143,12 @@ mod tests {
 
     #[test]
     fn the_decision_as_a_table() {
-        let window = Window { advisory: at(10), mandatory: at(20), expires: at(30) };
+        let window =
+            Window { not_before: at(2), ahead: at(5), advisory: at(10), mandatory: at(20), expires: at(30) };
         for (now, calm, decision) in [
-            (0, Calm, Serve),
+            (1, Calm, Carry),
+            (1, BackingOff, Serve),
+            (2, Calm, Serve),
             (9, BackingOff, Serve),
             (10, Calm, Carry),
             (10, BackingOff, Serve),

@@ -12,17 +12,23 @@ use tokio::{
 };
 
 use super::{core::Core, memory::Held};
-use crate::{Error, ErrorKind, runtime};
+use crate::{Error, ErrorKind, Grant, RefreshTokenObject, runtime};
 
 /// What a flight is started for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Need {
     /// A refresh token that is valid and not due for renewal.
     RefreshToken,
     /// An access token that is.
     AccessToken,
+    /// Both, for longer than callers ask for: nobody has to wait then.
+    Ahead,
     /// A grant to be sent, whatever is held.
     Grant,
+    /// This grant to be sent, in place of whatever is held.
+    SignIn(Grant),
+    /// This token to be held, in place of whatever is.
+    Adopt(RefreshTokenObject),
 }
 
 /// Which flight in the air will do.
@@ -33,6 +39,8 @@ pub(super) enum Join {
     Never,
     /// One with this number or a later one; an earlier one is waited for and then left alone.
     Since(u64),
+    /// None but one of its own, after the one in the air.
+    Own,
 }
 
 /// How a flight ended.
@@ -143,10 +151,11 @@ impl Core {
             let number = ticket.number;
             let is_ours = crew.is_some();
             if let Some(crew) = crew {
-                crew.take_off(need, callers_runtime_ended);
+                crew.take_off(need.clone(), callers_runtime_ended);
             }
             match (ticket.landing().await, join) {
                 (_, Join::Since(first)) if number < first => {}
+                (_, Join::Own) if !is_ours => {}
                 (Ok(landing), _) => return Some(landing),
                 (Err(Lost::NeverStarted), _) => callers_runtime_ended |= is_ours,
                 (Err(Lost::Panicked), _) => {
@@ -178,7 +187,7 @@ impl Crew {
         };
         let flight = move || {
             self.progress.send_replace(Progress::Started);
-            let landing = span.in_scope(|| ours.block_on(self.core.run(need, &self)));
+            let landing = span.in_scope(|| ours.block_on(self.core.run(&need, &self)));
             self.land(landing);
         };
         match Handle::try_current() {

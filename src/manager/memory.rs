@@ -10,7 +10,7 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use super::decision::{Calm, Window};
-use crate::{AccessToken, Error, Geolocation, RefreshTokenObject, TokenOrigin, clock};
+use crate::{AccessToken, Error, Geolocation, RefreshTokenObject, Refusal, Status, TokenOrigin, clock};
 
 /// The first pause after a failed renewal; it doubles with each further one.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
@@ -43,7 +43,10 @@ pub(super) struct HeldAccess {
 struct Past {
     failures: u32,
     back_off_until: Option<SystemTime>,
+    last_success: Option<SystemTime>,
     last_error: Option<Error>,
+    /// For stores that do not remember it.
+    refusal: Option<Refusal>,
 }
 
 impl Held {
@@ -84,7 +87,7 @@ impl Memory {
     pub(super) fn fresh_access(&self, now: SystemTime) -> Option<AccessToken> {
         let held = self.held.load();
         let access = held.as_ref()?.access.as_ref()?;
-        (now < access.window.advisory).then(|| access.token.clone())
+        access.window.is_fresh(now).then(|| access.token.clone())
     }
 
     pub(super) fn held(&self) -> Option<Arc<Held>> {
@@ -137,8 +140,8 @@ impl Memory {
         }
     }
 
-    pub(super) fn note_success(&self) {
-        *self.past() = Past::default();
+    pub(super) fn note_success(&self, now: SystemTime) {
+        *self.past() = Past { last_success: Some(now), ..Past::default() };
     }
 
     /// Somebody else holds the store's lock: they will be done in a moment.
@@ -154,25 +157,34 @@ impl Memory {
         past.last_error = Some(error.clone());
     }
 
-    pub(super) fn last_error(&self) -> Option<String> {
-        self.past().last_error.as_ref().map(Error::to_string)
+    pub(super) fn refusal(&self) -> Option<Refusal> {
+        self.past().refusal.clone()
+    }
+
+    pub(super) fn note_refusal(&self, refusal: Option<Refusal>) {
+        self.past().refusal = refusal;
+    }
+
+    pub(super) fn status(&self, now: SystemTime) -> Status {
+        let mut status = Status::default();
+        if let Some(held) = self.held() {
+            let Held { object, access, .. } = &*held;
+            status.company_uuid = object.company_uuid().map(str::to_owned);
+            status.geolocation = object.geolocation().map(str::to_owned);
+            status.refresh_token_valid = object.expiry().is_none_or(|at| now < at);
+            status.refresh_token_expires_at = object.expiry().map(clock::public_time);
+            status.access_token_valid = access.as_ref().is_some_and(|access| access.window.is_valid(now));
+            status.access_token_expires_at = access.as_ref().map(|access| access.token.expires_at());
+            status.source = Some(held.origin);
+            status.unsaved = held.unsaved;
+        }
+        let past = self.past();
+        status.last_success = past.last_success.map(clock::public_time);
+        status.last_error = past.last_error.as_ref().map(Error::to_string);
+        status
     }
 
     fn past(&self) -> MutexGuard<'_, Past> {
         self.past.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl From<&Held> for crate::Status {
-    fn from(held: &Held) -> Self {
-        Self {
-            company_uuid: held.object.company_uuid().map(str::to_owned),
-            geolocation: held.object.geolocation().map(str::to_owned),
-            refresh_token_expires_at: held.object.expiry().map(clock::public_time),
-            access_token_expires_at: held.access.as_ref().map(|access| access.token.expires_at()),
-            source: Some(held.origin),
-            unsaved: held.unsaved,
-            last_error: None,
-        }
     }
 }

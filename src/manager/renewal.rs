@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    core::{Core, Identity},
+    core::{Core, Identity, same_company},
     flight::{Crew, Landed, Landing, Need},
     memory::{Held, geolocation_of},
 };
@@ -22,6 +22,14 @@ const LONGEST_POLL: Duration = Duration::from_millis(50);
 /// How many times a token that somebody else stored meanwhile is tried in one flight.
 const RACES: usize = 3;
 
+/// What a flight goes by.
+#[derive(Clone, Copy)]
+pub(super) struct Flight<'a> {
+    pub(super) need: &'a Need,
+    pub(super) identity: &'a Identity,
+    pub(super) credentials: &'a Credentials,
+}
+
 enum Start {
     Locked(StoreLock),
     Satisfied(Arc<Held>),
@@ -32,43 +40,51 @@ enum Start {
 type Exchanged = Option<(TokenReply, TokenOrigin)>;
 
 impl Core {
-    pub(super) async fn run(self: &Arc<Self>, need: Need, crew: &Crew) -> Landing {
+    pub(super) async fn run(self: &Arc<Self>, need: &Need, crew: &Crew) -> Landing {
         let landing = self.renew(need, crew).await.unwrap_or_else(Landing::Failed);
         match &landing {
-            Landing::Done(_) => self.memory.note_success(),
+            Landing::Done(_) => self.memory.note_success(self.clock.now()),
             Landing::Busy => self.memory.note_busy(self.clock.now()),
             Landing::Failed(e) | Landing::Faulty(e) => {
                 tracing::warn!(error = %e, "the renewal failed");
                 self.memory.note_failure(e, self.clock.now());
             }
         }
+        self.announce();
         landing
     }
 
-    async fn renew(self: &Arc<Self>, need: Need, crew: &Crew) -> Result<Landing, Error> {
+    async fn renew(self: &Arc<Self>, need: &Need, crew: &Crew) -> Result<Landing, Error> {
         let credentials = self.source.credentials().await?;
-        let identity = self.identify(&credentials)?;
-        let lock = match self.start(need, &credentials, identity, crew).await? {
+        let flight = Flight { need, identity: self.identify(&credentials)?, credentials: &credentials };
+        self.check_replacement(flight)?;
+        let lock = match self.start(flight, crew).await? {
             Start::Locked(lock) => lock,
             Start::Satisfied(held) => return Ok(Landing::Done(Landed { held, fresh: false })),
             Start::Busy => return Ok(Landing::Busy),
         };
         for _ in 0..RACES {
-            let stored = self.look(credentials.company_uuid(), identity).await?;
+            let stored = self.look(credentials.company_uuid(), flight.identity).await?;
             if let Some(held) = stored.as_ref().filter(|held| self.satisfies(need, held)) {
                 return Ok(Landing::Done(Landed { held: Arc::clone(held), fresh: false }));
             }
             let stored = stored.as_deref().map(|held| &held.object);
-            if stored.is_none() {
+            self.check_refusal(flight, stored).await?;
+            if stored.is_none() && !matches!(need, Need::SignIn(_) | Need::Adopt(_)) {
                 credentials.require_company()?;
             }
             self.store.rehearse(stored, &lock).await?;
-            if let Some((reply, origin)) = self.exchange(stored, &credentials, identity).await? {
-                let held = self.keep(&reply, origin, stored, &credentials, identity, lock).await?;
-                return Ok(match held {
-                    Ok(held) => fit_for(need, held),
-                    Err(fault) => Landing::Faulty(fault),
-                });
+            if let Need::Adopt(object) = need {
+                let held = self.hold(object.clone(), TokenOrigin::Adopted, flight, lock).await;
+                return Ok(Landing::Done(Landed { held, fresh: true }));
+            }
+            match self.exchange(stored, flight).await {
+                Ok(Some((reply, origin))) => return self.keep(&reply, origin, stored, flight, lock).await,
+                Ok(None) => {}
+                Err(e) => {
+                    self.remember(&e, flight, stored, &lock).await;
+                    return Err(e);
+                }
             }
         }
         Err(Error::new(
@@ -80,22 +96,30 @@ impl Core {
         ))
     }
 
+    /// A token in place of the held one must be the same company's, and lead to Concur.
+    fn check_replacement(&self, flight: Flight<'_>) -> Result<(), Error> {
+        let theirs = match flight.need {
+            Need::SignIn(grant) => grant.company_uuid(),
+            Need::Adopt(token) => {
+                geolocation_of(token, &flight.identity.base)?;
+                token.company_uuid()
+            }
+            Need::RefreshToken | Need::AccessToken | Need::Ahead | Need::Grant => None,
+        };
+        same_company(theirs, flight.credentials.company_uuid(), "the token to be held")
+    }
+
     /// Gets the store's lock, unless it turns out on the way that nothing has to be renewed.
-    async fn start(
-        &self,
-        need: Need,
-        credentials: &Credentials,
-        identity: &Identity,
-        crew: &Crew,
-    ) -> Result<Start, Error> {
+    async fn start(&self, flight: Flight<'_>, crew: &Crew) -> Result<Start, Error> {
         let mut waited = Duration::ZERO;
         let mut poll = FIRST_POLL;
         loop {
             // A sibling may have renewed meanwhile. To see that, and to serve a read-only folder, takes no lock.
-            match self.look(credentials.company_uuid(), identity).await? {
-                Some(held) if self.satisfies(need, &held) => return Ok(Start::Satisfied(held)),
-                _ => {}
+            let stored = self.look(flight.credentials.company_uuid(), flight.identity).await?;
+            if let Some(held) = stored.as_ref().filter(|held| self.satisfies(flight.need, held)) {
+                return Ok(Start::Satisfied(Arc::clone(held)));
             }
+            self.check_refusal(flight, stored.as_deref().map(|held| &held.object)).await?;
             // The lock of a token that could not be saved is still ours.
             if let Some(lock) = self.save_what_is_unsaved().await? {
                 return Ok(Start::Locked(lock));
@@ -103,7 +127,7 @@ impl Core {
             if let Some(lock) = self.store.try_lock().await? {
                 return Ok(Start::Locked(lock));
             }
-            if crew.is_alone() || self.can_do_without(need) {
+            if crew.is_alone() || self.can_do_without(flight.need) {
                 return Ok(Start::Busy);
             }
             if waited >= self.policy.lock_timeout {
@@ -128,9 +152,13 @@ impl Core {
     async fn exchange(
         &self,
         stored: Option<&RefreshTokenObject>,
-        credentials: &Credentials,
-        identity: &Identity,
+        flight: Flight<'_>,
     ) -> Result<Exchanged, Error> {
+        let Flight { need, credentials, identity } = flight;
+        if let Need::SignIn(grant) = need {
+            let reply = self.client.send(&identity.base, credentials, grant, &self.clock).await?;
+            return Ok(Some((reply, TokenOrigin::Obtained)));
+        }
         let Some(stored) = stored else {
             return self.obtain(credentials, identity).await;
         };
@@ -224,44 +252,56 @@ impl Core {
         .answered_as(last)
     }
 
-    /// Saves and publishes what Concur sent, and only then says what is wrong with it: the inner result.
+    /// Saves and publishes what Concur sent, and only then says what is wrong with it.
     async fn keep(
         self: &Arc<Self>,
         reply: &TokenReply,
         origin: TokenOrigin,
         stored: Option<&RefreshTokenObject>,
-        credentials: &Credentials,
-        identity: &Identity,
+        flight: Flight<'_>,
         lock: StoreLock,
-    ) -> Result<Result<Arc<Held>, Error>, Error> {
+    ) -> Result<Landing, Error> {
         let same_grant = origin == TokenOrigin::Renewed;
-        let company = stored
-            .filter(|_| same_grant)
-            .and_then(RefreshTokenObject::company_uuid)
-            .or_else(|| credentials.company_uuid());
+        let of_grant = match flight.need {
+            Need::SignIn(grant) => grant.company_uuid(),
+            _ => stored.filter(|_| same_grant).and_then(RefreshTokenObject::company_uuid),
+        };
+        let company = of_grant.or_else(|| flight.credentials.company_uuid());
         let (object, fault) = reply.succeed(stored, same_grant, company)?;
-        let unsaved = self.save(&object, lock).await.err();
+        let held = self.hold(object, origin, flight, lock).await;
+        if let Err(fault) = fault.and_then(|()| geolocation_of(&held.object, &flight.identity.base).map(drop))
+        {
+            return Ok(Landing::Faulty(fault));
+        }
+        if matches!(flight.need, Need::AccessToken) && held.access.is_none() {
+            return Ok(Landing::Faulty(Error::new(
+                ErrorKind::Protocol,
+                "Concur's reply holds no access token; the refresh token that came with it is saved",
+            )));
+        }
+        Ok(Landing::Done(Landed { held, fresh: true }))
+    }
+
+    /// Saves and publishes a token that is newer than the stored one.
+    async fn hold(
+        self: &Arc<Self>,
+        object: RefreshTokenObject,
+        origin: TokenOrigin,
+        flight: Flight<'_>,
+        lock: StoreLock,
+    ) -> Arc<Held> {
+        let saved = self.save(&object, &lock).await;
         let before = self.memory.held();
-        let mut held = Held::new(object, origin, &identity.base, before.as_deref());
-        held.unsaved = unsaved.is_some();
+        let mut held = Held::new(object, origin, &flight.identity.base, before.as_deref());
+        held.unsaved = !saved;
         let held = self.memory.publish(held);
-        if let Some(lock) = unsaved {
+        if saved {
+            self.forget_refusal(&lock).await;
+        } else {
             self.keep_unsaved(held.object.clone(), lock).await;
         }
-        let fault = fault.and_then(|()| geolocation_of(&held.object, &identity.base).map(drop));
-        Ok(fault.map(|()| held))
+        held
     }
-}
-
-/// A reply may be good for one need and not for the other.
-fn fit_for(need: Need, held: Arc<Held>) -> Landing {
-    if need == Need::AccessToken && held.access.is_none() {
-        return Landing::Faulty(Error::new(
-            ErrorKind::Protocol,
-            "Concur's reply holds no access token; the refresh token that came with it is saved",
-        ));
-    }
-    Landing::Done(Landed { held, fresh: true })
 }
 
 /// The company request token (or the UUID it belongs to) is missing or was turned down.

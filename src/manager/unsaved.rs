@@ -31,20 +31,18 @@ struct Kept {
 }
 
 impl Core {
-    /// Saves a token that has replaced the stored one. The lock comes back if it could not be saved.
-    pub(super) async fn save(&self, object: &RefreshTokenObject, lock: StoreLock) -> Result<(), StoreLock> {
+    /// Saves a token that has replaced the stored one, if that can be done within a second.
+    pub(super) async fn save(&self, object: &RefreshTokenObject, lock: &StoreLock) -> bool {
         let mut pauses = PAUSES.iter();
         loop {
-            let Err(error) = self.store.save(object, &lock).await else {
-                return Ok(());
-            };
+            let Err(error) = self.store.save(object, lock).await else { return true };
             let Some(pause) = pauses.next() else {
                 tracing::error!(
                     store = self.store.describe(),
                     %error,
                     "the newest refresh token is in memory only, and saving it is being retried"
                 );
-                return Err(lock);
+                return false;
             };
             self.clock.sleep(*pause).await;
         }
@@ -78,6 +76,7 @@ impl Core {
         };
         self.store.save(&kept.object, &kept.lock).await?;
         self.memory.mark_saved();
+        self.announce();
         tracing::info!(store = self.store.describe(), "the newest refresh token is saved now");
         Ok(unsaved.take().map(|kept| kept.lock))
     }

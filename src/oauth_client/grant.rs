@@ -17,6 +17,7 @@ use crate::{Credentials, secret::Secret};
 #[derive(Clone)]
 pub struct Grant {
     grant_type: &'static str,
+    company_uuid: Option<String>,
     fields: Vec<(&'static str, Secret)>,
 }
 
@@ -25,8 +26,10 @@ impl Grant {
     ///
     /// The token lives 24 hours and may be used five times at most. Sent to the global landing zone.
     pub fn company_request_token(company_uuid: impl Into<String>, request_token: impl Into<String>) -> Self {
+        let company_uuid = company_uuid.into();
         Self {
             grant_type: "password",
+            company_uuid: Some(company_uuid.clone()),
             fields: vec![
                 ("username", Secret::new(company_uuid)),
                 ("password", Secret::new(request_token)),
@@ -37,12 +40,21 @@ impl Grant {
 
     /// A refresh token is renewed: `grant_type=refresh_token`. Sent to the token's last geolocation.
     pub fn refresh_token(token: impl Into<String>) -> Self {
-        Self { grant_type: "refresh_token", fields: vec![("refresh_token", Secret::new(token))] }
+        Self {
+            grant_type: "refresh_token",
+            company_uuid: None,
+            fields: vec![("refresh_token", Secret::new(token))],
+        }
     }
 
     /// The `grant_type`, which is no secret.
     pub(crate) fn name(&self) -> &'static str {
         self.grant_type
+    }
+
+    /// The company that signs in, where the grant says so.
+    pub(crate) fn company_uuid(&self) -> Option<&str> {
+        self.company_uuid.as_deref()
     }
 
     /// Whether it may be sent again when nobody knows what became of it: a refresh token that reached nobody was

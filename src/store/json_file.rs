@@ -15,7 +15,7 @@ use std::{
 };
 
 use self::lock::FileLock;
-use crate::{Error, RefreshTokenObject, StoreLock, TokenStore, files};
+use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore, files};
 
 /// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members.
 const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
@@ -201,6 +201,15 @@ impl TokenStore for JsonFileStore {
 
     async fn rehearse(&self, held: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
         self.try_out(held, self.lock(lock)?).map_err(self.failed("save a token to"))
+    }
+
+    async fn recall_refusal(&self) -> Result<Option<Refusal>, Error> {
+        let target = files::resolve(&self.path).map_err(self.failed("find the place of"))?;
+        lock::recall(&target).map_err(self.failed("read the lock file of"))
+    }
+
+    async fn remember_refusal(&self, refusal: Option<&Refusal>, lock: &StoreLock) -> Result<(), Error> {
+        self.lock(lock)?.remember(refusal).map_err(self.failed("write to the lock file of"))
     }
 
     fn describe(&self) -> String {

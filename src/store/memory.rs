@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::{Error, RefreshTokenObject, StoreLock, TokenStore};
+use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore};
 
 /// Keeps the token in memory: for tests, and for programs that get their token from elsewhere.
 ///
@@ -26,6 +26,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Shared {
     token: Mutex<Option<RefreshTokenObject>>,
+    refusal: Mutex<Option<Refusal>>,
     locked: AtomicBool,
 }
 
@@ -76,6 +77,15 @@ impl TokenStore for MemoryStore {
     async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
         let was_locked = self.shared.locked.swap(true, Ordering::Acquire);
         Ok((!was_locked).then(|| StoreLock::new(Held(Arc::clone(&self.shared)))))
+    }
+
+    async fn recall_refusal(&self) -> Result<Option<Refusal>, Error> {
+        Ok(self.shared.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    async fn remember_refusal(&self, refusal: Option<&Refusal>, _: &StoreLock) -> Result<(), Error> {
+        *self.shared.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal.cloned();
+        Ok(())
     }
 
     fn describe(&self) -> String {

@@ -1,13 +1,15 @@
 //! An operating system lock on a side file: a killed process leaves it free, with nothing to clean up.
+//!
+//! The file also remembers one refusal. It is read without the lock, and one that is half written reads as none.
 
 use std::{
     fs::{File, TryLockError},
-    io,
+    io::{self, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Error, files};
+use crate::{Error, Refusal, files};
 
 /// The lock, and the room reserved for the reply while it is held.
 #[derive(Debug)]
@@ -15,13 +17,13 @@ pub(super) struct FileLock {
     // Dropped first: a reservation must be gone before somebody else may look for leftovers.
     reserved: Mutex<Option<files::TempFile>>,
     target: PathBuf,
-    _file: File,
+    file: File,
 }
 
 impl FileLock {
     /// The lock for `target`, whose symbolic links are resolved; `None` while somebody else holds it.
     pub(super) fn try_acquire(target: PathBuf) -> Result<Option<Self>, Error> {
-        let path = files::beside(&target, ".lock");
+        let path = path_for(&target);
         // Never deleted: who deletes a lock file lets the next one lock another.
         let file = files::open_or_create_private(&path).map_err(|e| {
             let path = path.display();
@@ -31,7 +33,7 @@ impl FileLock {
             )
         })?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Self { reserved: Mutex::new(None), target, _file: file })),
+            Ok(()) => Ok(Some(Self { reserved: Mutex::new(None), target, file })),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => Ok(None),
             Err(TryLockError::Error(e)) => Err(Error::store(
@@ -45,6 +47,14 @@ impl FileLock {
         }
     }
 
+    pub(super) fn remember(&self, refusal: Option<&Refusal>) -> io::Result<()> {
+        let json = refusal.map(Refusal::to_json).unwrap_or_default();
+        self.file.set_len(0)?;
+        (&self.file).seek(SeekFrom::Start(0))?;
+        (&self.file).write_all(json.as_bytes())?;
+        self.file.sync_all()
+    }
+
     pub(super) fn target(&self) -> &Path {
         &self.target
     }
@@ -52,4 +62,16 @@ impl FileLock {
     pub(super) fn reserved(&self) -> MutexGuard<'_, Option<files::TempFile>> {
         self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The refusal remembered beside `target`, if any.
+pub(super) fn recall(target: &Path) -> io::Result<Option<Refusal>> {
+    match files::read(&path_for(target)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        json => Ok(std::str::from_utf8(&json?).ok().and_then(Refusal::from_json)),
+    }
+}
+
+fn path_for(target: &Path) -> PathBuf {
+    files::beside(target, ".lock")
 }

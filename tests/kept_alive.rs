@@ -1,0 +1,125 @@
+//! Kept alive for years: nobody waits, nothing lapses, and Concur is asked seldom.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::time::Duration;
+
+use concur_auth::{
+    MemoryStore,
+    simulator::{ConcurSimulator, Fault, ManualClock, Rotation},
+};
+use support::{DAY, HOUR, Scene, noon, really_wait, until};
+
+/// A minute at a time, waiting for the keeper to have had its turn in each.
+async fn let_pass(clock: &ManualClock, time: Duration) {
+    let end = clock.now_utc() + time;
+    while clock.now_utc() < end {
+        until(|| clock.sleepers() == 1).await;
+        clock.advance(Duration::from_secs(60));
+    }
+    until(|| clock.sleepers() == 1).await;
+}
+
+#[tokio::test]
+async fn three_years_without_a_lapse() {
+    let clock = ManualClock::new(noon());
+    let concur = ConcurSimulator::builder()
+        .clock(clock.clone())
+        .rotation(Rotation::AlwaysAndRevokeFamily)
+        .start()
+        .await;
+    let tokens = concur_auth::TokenManager::builder()
+        .credentials(concur.credentials())
+        .store(MemoryStore::new())
+        .clock(clock.clone())
+        .build()
+        .unwrap();
+    let _kept = tokens.keep_alive().await.unwrap();
+    until(|| clock.sleepers() == 1).await;
+    for day in 0..3 * 365 {
+        // Looked at four times a day: both tokens are valid, and taking them sends nothing.
+        let before = concur.token_requests();
+        for _ in 0..4 {
+            let now = concur.token_requests();
+            assert!(tokens.access_token().await.unwrap().expires_at() > clock.now_utc());
+            assert!(concur.is_live(tokens.get_valid_refresh_token().await.unwrap().secret()));
+            assert_eq!(concur.token_requests(), now, "a caller had to renew on day {day}");
+            let_pass(&clock, 6 * HOUR).await;
+        }
+        let requests = concur.token_requests() - before;
+        assert!((24..=29).contains(&requests), "{requests} requests on day {day}");
+    }
+    assert_eq!(concur.count("password"), 1);
+}
+
+#[tokio::test]
+async fn an_outage_of_days_costs_few_requests_and_is_recovered_from() {
+    let scene = Scene::new().await;
+    let tokens = scene.builder().store(MemoryStore::new()).build().unwrap();
+    let _kept = tokens.keep_alive().await.unwrap();
+    until(|| scene.clock.sleepers() == 1).await;
+    scene.concur.set_fault(Fault::status(503));
+    let before = scene.concur.token_requests();
+    for _ in 0..4 {
+        let today = scene.concur.token_requests();
+        let_pass(&scene.clock, DAY).await;
+        assert!(scene.concur.token_requests() - today <= 60);
+    }
+    assert!(scene.concur.token_requests() - before >= 4 * 24, "it gave up");
+    assert!(tokens.status().last_error.is_some());
+    scene.concur.clear_faults();
+    let_pass(&scene.clock, HOUR).await;
+    let now = scene.concur.token_requests();
+    tokens.access_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), now, "a caller had to renew");
+    assert_eq!(tokens.status().last_error, None);
+}
+
+/// Asleep for a week: the time of day jumps while no sleep ends. And clocks that are set, either way.
+#[tokio::test]
+async fn a_suspended_machine_and_a_clock_that_jumps_are_caught_up_with_in_a_minute() {
+    let scene = Scene::new().await;
+    let tokens = scene.builder().store(MemoryStore::new()).build().unwrap();
+    let _kept = tokens.keep_alive().await.unwrap();
+    until(|| scene.clock.sleepers() == 1).await;
+    for (jump, forward) in [(7 * DAY, true), (300 * DAY, false), (293 * DAY, true)] {
+        let now = scene.clock.now_utc();
+        scene.clock.set(if forward { now + jump } else { now - jump });
+        let before = scene.concur.token_requests();
+        let_pass(&scene.clock, Duration::from_secs(120)).await;
+        assert_eq!(scene.concur.token_requests(), before + 1, "after {jump:?}");
+        tokens.access_token().await.unwrap();
+        assert_eq!(scene.concur.token_requests(), before + 1, "a caller had to renew after {jump:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_gives_no_access_token_is_not_asked_every_minute() {
+    let scene = Scene::new().await;
+    scene.concur.set_reply_member("access_token", None);
+    let tokens = scene.builder().store(MemoryStore::new()).build().unwrap();
+    let _kept = tokens.keep_alive().await.unwrap();
+    let_pass(&scene.clock, DAY).await;
+    assert!(scene.concur.token_requests() <= 60, "{}", scene.concur.token_requests());
+}
+
+#[tokio::test]
+async fn it_stops_with_its_guard_and_a_reply_on_its_way_is_still_saved() {
+    let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
+    let tokens = scene.manager();
+    let kept = tokens.keep_alive().await.unwrap();
+    until(|| scene.clock.sleepers() == 1).await;
+    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(200)));
+    scene.clock.advance(HOUR);
+    until(|| scene.concur.token_requests() == 2).await;
+    drop(kept);
+    tokens.shutdown(HOUR).await.unwrap();
+    assert!(scene.concur.is_live(&scene.stored_refresh_token()));
+    scene.clock.advance(DAY);
+    really_wait(Duration::from_millis(50)).await;
+    assert_eq!((scene.concur.token_requests(), scene.clock.sleepers()), (2, 0));
+    // Never needed for correctness.
+    tokens.access_token().await.unwrap();
+}

@@ -1,0 +1,216 @@
+//! Told about it: status and subscriptions.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use concur_auth::{
+    CredentialSource, Credentials, CredentialsFile, Error, ErrorKind, Grant, MemoryStore, OAuthClient,
+    RefreshTokenObject, TokenOrigin,
+    simulator::{Fault, Rotation},
+};
+use support::{HOUR, Scene, noon};
+
+#[tokio::test]
+async fn the_status_tells_everything_and_no_secret() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    assert_eq!(tokens.status().to_string(), "no token held yet");
+    let token = tokens.get_valid_refresh_token().await.unwrap();
+    let status = tokens.status();
+    assert_eq!(status.company_uuid.as_deref(), Some(scene.concur.company_uuid().as_str()));
+    assert_eq!(status.geolocation, Some(scene.concur.base_uri()));
+    assert_eq!((status.refresh_token_valid, status.refresh_token_expires_at), (true, token.expires_at()));
+    assert_eq!((status.access_token_valid, status.access_token_expires_at), (true, Some(noon() + HOUR)));
+    assert_eq!((status.source, status.unsaved), (Some(TokenOrigin::Obtained), false));
+    assert_eq!((status.last_success, status.last_error.as_deref()), (Some(noon()), None));
+    assert_eq!(
+        status.to_string(),
+        format!(
+            "company {}: refresh token obtained, valid until 2026-11-26T20:26:40Z; access token valid until \
+             2026-05-28T21:26:40Z",
+            scene.concur.company_uuid()
+        )
+    );
+    assert_eq!(
+        serde_json::to_value(&status).unwrap(),
+        serde_json::json!({
+            "company_uuid": scene.concur.company_uuid(), "geolocation": scene.concur.base_uri(),
+            "refresh_token_valid": true, "refresh_token_expires_at": "2026-11-26T20:26:40Z",
+            "access_token_valid": true, "access_token_expires_at": "2026-05-28T21:26:40Z",
+            "source": "obtained", "unsaved": false, "last_success": "2026-05-28T20:26:40Z", "last_error": null,
+        })
+    );
+
+    scene.clock.advance(HOUR);
+    scene.concur.set_fault(Fault::status(503));
+    let error = tokens.access_token().await.unwrap_err();
+    let status = tokens.status();
+    assert!(!status.access_token_valid && status.refresh_token_valid);
+    assert_eq!(status.last_error, Some(error.to_string()));
+    assert!(status.to_string().ends_with(&format!("expired at 2026-05-28T21:26:40Z; last error: {error}")));
+}
+
+#[tokio::test]
+async fn subscribers_are_told_of_each_change() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let mut changes = tokens.subscribe().await;
+    tokens.get_valid_refresh_token().await.unwrap();
+    assert_eq!(changes.next().await.unwrap().source, Some(TokenOrigin::Obtained));
+
+    scene.clock.advance(HOUR);
+    tokens.access_token().await.unwrap();
+    let renewed = changes.next().await.unwrap();
+    assert_eq!(renewed.source, Some(TokenOrigin::Renewed));
+    assert_eq!(renewed, tokens.status());
+
+    tokens.invalidate(&tokens.access_token().await.unwrap());
+    assert_eq!(changes.next().await.unwrap().access_token_expires_at, None);
+
+    scene.concur.set_fault(Fault::status(503));
+    tokens.access_token().await.unwrap_err();
+    assert!(changes.next().await.unwrap().last_error.unwrap().contains("503"));
+
+    drop(tokens);
+    assert_eq!(changes.next().await, None);
+}
+
+#[tokio::test]
+async fn a_slow_subscriber_holds_nobody_up_and_misses_no_final_state() {
+    let scene = Scene::with(Rotation::Always).await;
+    let tokens = scene.manager();
+    let mut slow = tokens.subscribe().await;
+    for _ in 0..100 {
+        scene.clock.advance(support::MINUTE);
+        tokens.refresh().await.unwrap();
+    }
+    assert_eq!(slow.next().await.unwrap(), tokens.status());
+    // Nothing more has changed.
+    let news = tokio::select! {
+        biased;
+        news = slow.next() => news,
+        () = tokio::task::yield_now() => None,
+    };
+    assert_eq!(news, None);
+}
+
+#[tokio::test]
+async fn sign_in_replaces_what_is_held_and_is_saved_before_it_returns() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let old = tokens.get_valid_refresh_token().await.unwrap();
+    let grant = Grant::company_request_token(scene.concur.company_uuid(), scene.concur.issue_request_token());
+    let new = tokens.sign_in(grant).await.unwrap();
+    assert_ne!(new.secret(), old.secret());
+    assert_eq!(scene.stored_refresh_token(), new.secret());
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), new.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+
+    let theirs = Grant::company_request_token("another", "at-x");
+    let error = tokens.sign_in(theirs).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(error.to_string().starts_with("the token to be held belongs to company another, but"), "{error}");
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn sign_in_works_where_the_credentials_name_no_company() {
+    let scene = Scene::new().await;
+    let json: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    let app = Credentials::new(json["appID"].as_str().unwrap(), json["clientSecret"].as_str().unwrap());
+    let tokens = scene.builder().credentials(app).base_uri(scene.concur.base_uri()).build().unwrap();
+    let grant = Grant::company_request_token(
+        scene.concur.company_uuid(),
+        json["companyRequestToken"].as_str().unwrap(),
+    );
+    let token = tokens.sign_in(grant).await.unwrap();
+    assert_eq!(token.company_uuid(), Some(scene.concur.company_uuid().as_str()));
+    tokens.access_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn adopt_takes_a_token_over_from_elsewhere() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let theirs = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    tokens.adopt(theirs.clone()).await.unwrap();
+    assert_eq!(scene.stored_refresh_token(), theirs.secret());
+    assert_eq!(tokens.status().source, Some(TokenOrigin::Adopted));
+    assert_eq!(scene.concur.token_requests(), 0);
+    tokens.access_token().await.unwrap();
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 0));
+
+    for (token, kind) in [
+        (r#"{"refresh_token": "r", "companyUUID": "another"}"#, ErrorKind::Config),
+        (r#"{"refresh_token": "r", "geolocation": "https://example.net"}"#, ErrorKind::Untrusted),
+    ] {
+        let before = scene.token_file();
+        let error = tokens.adopt(RefreshTokenObject::from_json(token).unwrap()).await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert_eq!(scene.token_file(), before);
+    }
+}
+
+/// Serverless: the token comes with each invocation, and many managers share one client.
+#[tokio::test]
+async fn managers_with_tokens_of_their_own_share_one_client() {
+    let scene = Scene::new().await;
+    let client = OAuthClient::new();
+    for _ in 0..20 {
+        let token = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+        let tokens =
+            scene.builder().store(MemoryStore::with(token)).oauth_client(client.clone()).build().unwrap();
+        tokens.access_token().await.unwrap();
+    }
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (20, 0));
+}
+
+/// An administrator pastes a new request token while the service runs.
+#[tokio::test]
+async fn a_credentials_file_is_read_again_when_it_changed() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.get_valid_refresh_token().await.unwrap();
+    scene.concur.revoke();
+    scene.clock.advance(2 * support::DAY);
+    let error = tokens.access_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
+    scene.concur.issue_request_token();
+    scene.write_credentials(&scene.concur.credentials_json());
+    tokens.access_token().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_source_that_fails_for_a_while_does_no_harm() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    };
+    #[derive(Debug)]
+    struct Failing(CredentialsFile, Arc<AtomicBool>);
+    impl CredentialSource for Failing {
+        async fn credentials(&self) -> Result<Credentials, Error> {
+            if self.1.load(Ordering::Relaxed) {
+                return Err(Error::credentials("the vault is sealed; unseal it", "sealed"));
+            }
+            self.0.credentials().await
+        }
+    }
+    let scene = Scene::new().await;
+    let sealed = Arc::new(AtomicBool::new(true));
+    let source = Failing(CredentialsFile::new(scene.credentials_path()), Arc::clone(&sealed));
+    let tokens = scene.builder().credentials(source).build().unwrap();
+    assert_eq!(tokens.access_token().await.unwrap_err().to_string(), "the vault is sealed; unseal it");
+    sealed.store(false, Ordering::Relaxed);
+    let held = tokens.access_token().await.unwrap();
+    // While the token is valid nobody notices; once it has expired, the error is the source's.
+    sealed.store(true, Ordering::Relaxed);
+    scene.clock.advance(58 * support::MINUTE);
+    assert_eq!(tokens.access_token().await.unwrap().secret(), held.secret());
+    scene.clock.advance(HOUR);
+    assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::CredentialsInvalid);
+    sealed.store(false, Ordering::Relaxed);
+    tokens.access_token().await.unwrap();
+}
