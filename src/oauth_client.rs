@@ -23,6 +23,8 @@ use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, SystemClock, memb
 
 /// The most that is read of a reply.
 const MAX_REPLY: usize = 256 * 1024;
+/// What room is made for a reply that does not announce its length.
+const USUAL_REPLY: usize = 8 * 1024;
 /// The most that one request may take, its reply included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -189,13 +191,21 @@ fn form(credentials: &Credentials, grant: &Grant) -> Bytes {
 }
 
 async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroizing<Vec<u8>>, Error> {
-    let mut body = Zeroizing::new(Vec::with_capacity(MAX_REPLY));
+    let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+    let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(USUAL_REPLY).min(MAX_REPLY)));
     while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(e, host, grant))? {
-        if body.len() + chunk.len() > MAX_REPLY {
+        let length = body.len() + chunk.len();
+        if length > MAX_REPLY {
             return Err(Error::new(
                 ErrorKind::Protocol,
                 format!("{host} answered with more than 256 KiB; check the base URI and any proxy"),
             ));
+        }
+        if length > body.capacity() {
+            // Not left to the vector, which would free the old buffer unwiped.
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * length));
+            larger.extend_from_slice(&body);
+            body = larger;
         }
         body.extend_from_slice(&chunk);
     }
