@@ -12,7 +12,7 @@ use std::{
 };
 
 use concur_auth::{
-    Error, RefreshTokenObject, StoreLock, TokenManager, TokenStore,
+    Error, Grant, RefreshTokenObject, StoreLock, TokenManager, TokenStore,
     simulator::{ConcurSimulator, StoreCondition, store_contract},
 };
 
@@ -51,6 +51,15 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let obtained = manager()?.get_valid_refresh_token().await?;
     let stored = manager()?.get_valid_refresh_token().await?;
     writeln!(out, "obtained once, then found in the table: {}", obtained.secret() == stored.secret())?;
+
+    // A token from another system's database is taken over, and a person may sign in again at any time.
+    let elsewhere = RefreshTokenObject::from_json(&concur.token_json())?;
+    manager()?.adopt(elsewhere.clone()).await?;
+    let adopted = manager()?.get_valid_refresh_token().await?;
+    writeln!(out, "adopted from elsewhere: {}", adopted.secret() == elsewhere.secret())?;
+    let grant = Grant::company_request_token(concur.company_uuid(), concur.issue_request_token());
+    let anew = manager()?.sign_in(grant).await?;
+    writeln!(out, "signed in anew: {}", anew.secret() != adopted.secret())?;
 
     // Every store should pass this in its own tests.
     let fresh = Row { table: Table::default(), key: "the contract's".to_owned() };

@@ -32,19 +32,8 @@ impl FileLock {
                 e,
             )
         })?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(Self { reserved: Mutex::new(None), target, file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => Ok(None),
-            Err(TryLockError::Error(e)) => Err(Error::store(
-                format!(
-                    "could not lock {}; its file system may not support locks: keep the token file on a local \
-                     disk, or implement TokenStore on something that several processes can lock",
-                    path.display()
-                ),
-                e,
-            )),
-        }
+        let is_ours = outcome(file.try_lock(), &path)?;
+        Ok(is_ours.then(|| Self { reserved: Mutex::new(None), target, file }))
     }
 
     pub(super) fn remember(&self, refusal: Option<&Refusal>) -> io::Result<()> {
@@ -64,6 +53,23 @@ impl FileLock {
     }
 }
 
+/// Whether the lock was got; an error if it never can be.
+fn outcome(tried: Result<(), TryLockError>, path: &Path) -> Result<bool, Error> {
+    match tried {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) if e.kind() == io::ErrorKind::Interrupted => Ok(false),
+        Err(TryLockError::Error(e)) => Err(Error::store(
+            format!(
+                "could not lock {}; its file system may not support locks: keep the token file on a local disk, or \
+                 implement TokenStore on something that several processes can lock",
+                path.display()
+            ),
+            e,
+        )),
+    }
+}
+
 /// The refusal remembered beside `target`, if any.
 pub(super) fn recall(target: &Path) -> io::Result<Option<Refusal>> {
     match files::read(&path_for(target)) {
@@ -74,4 +80,27 @@ pub(super) fn recall(target: &Path) -> io::Result<Option<Refusal>> {
 
 fn path_for(target: &Path) -> PathBuf {
     files::beside(target, ".lock")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_without_locks_is_said_so() {
+        let path = Path::new("/net/token.json.lock");
+        for (tried, ours) in [
+            (Ok(()), true),
+            (Err(TryLockError::WouldBlock), false),
+            (Err(TryLockError::Error(io::ErrorKind::Interrupted.into())), false),
+        ] {
+            assert_eq!(outcome(tried, path).unwrap(), ours);
+        }
+        let unsupported = TryLockError::Error(io::ErrorKind::Unsupported.into());
+        assert_eq!(
+            outcome(Err(unsupported), path).unwrap_err().to_string(),
+            "could not lock /net/token.json.lock; its file system may not support locks: keep the token file on a local \
+             disk, or implement TokenStore on something that several processes can lock"
+        );
+    }
 }
