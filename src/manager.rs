@@ -99,7 +99,7 @@ impl TokenManager {
     /// is blank; [`ErrorKind::ReauthorizationRequired`] when a person must create a new company request token;
     /// [`ErrorKind::Store`] when the store cannot be read, locked or could not save a reply (nothing was sent
     /// then); [`ErrorKind::Config`] when the stored token is another company's; and what
-    /// [`OAuthClient::request_token`] returns.
+    /// [`OAuthClient::request_token`](crate::OAuthClient::request_token) returns.
     pub async fn get_valid_refresh_token(&self) -> Result<RefreshTokenObject, Error> {
         self.0.refresh_token().await
     }
