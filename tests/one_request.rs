@@ -251,3 +251,36 @@ async fn the_credential_source_is_asked_once_per_flight() {
     tokens.refresh().await.unwrap();
     assert_eq!(asked.load(Ordering::Relaxed), 2);
 }
+
+/// A sibling saved and let go of the lock between our look and our lock.
+#[tokio::test]
+async fn after_getting_the_lock_the_store_is_read_again() {
+    use concur_auth::{RefreshTokenObject, StoreLock, TokenStore};
+
+    #[derive(Debug)]
+    struct JustSaved(MemoryStore, RefreshTokenObject);
+    impl TokenStore for JustSaved {
+        async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+            self.0.load().await
+        }
+        async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+            self.0.save(token, lock).await
+        }
+        async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+            self.0.remove(lock).await
+        }
+        async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+            let lock = self.0.try_lock().await?;
+            if let Some(lock) = &lock {
+                self.0.save(&self.1, lock).await?;
+            }
+            Ok(lock)
+        }
+    }
+
+    let scene = Scene::new().await;
+    let siblings = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    let tokens = scene.builder().store(JustSaved(MemoryStore::new(), siblings.clone())).build().unwrap();
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), siblings.secret());
+    assert_eq!(scene.concur.token_requests(), 0);
+}
