@@ -10,7 +10,7 @@ use concur_auth::{
     JsonFileStore, TokenManager, TokenStore,
     simulator::{ConcurSimulator, Fault, Rotation},
 };
-use support::{Scene, alone, child, names_in, until};
+use support::{Scene, alone, child, names_in, really_wait, until};
 
 const CLEAN: [&str; 3] =
     ["credentials.json", "refreshTokenObjectFile.json", "refreshTokenObjectFile.json.lock"];
@@ -90,16 +90,14 @@ async fn kill_9_at_any_moment_leaves_a_readable_file_and_no_litter() {
         concur.issue_request_token();
         fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
         fs::write(&path, concur.token_json()).unwrap();
+        let (before, requests) = (names_in(dir.path()), concur.count("refresh_token"));
         let mut process = child("renews_for_ever").env("DIR", dir.path()).spawn().unwrap();
         if round % 2 == 0 {
             // At the first change in the folder.
-            let before = names_in(dir.path());
-            until(|| names_in(dir.path()) != before || concur.count("refresh_token") > 0).await;
+            until(|| names_in(dir.path()) != before || concur.count("refresh_token") > requests).await;
         } else {
-            let requests = concur.count("refresh_token");
             until(|| concur.count("refresh_token") > requests).await;
-            let pause = Duration::from_micros(fastrand::u64(0..4000));
-            support::really_wait(pause).await;
+            really_wait(Duration::from_micros(fastrand::u64(0..4000))).await;
         }
         process.kill().unwrap();
         process.wait().unwrap();
