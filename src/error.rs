@@ -40,7 +40,8 @@ pub enum ErrorKind {
 /// Any failure of this crate.
 ///
 /// `Display` says what happened, to which file or host, and what to do next; causes are in
-/// [`source()`](std::error::Error::source). No secret is ever in either.
+/// [`source()`](std::error::Error::source), and `Debug` shows both, so that `main` may return it. No secret is ever
+/// in any of them.
 ///
 /// ```
 /// use concur_auth::{Error, ErrorKind};
@@ -171,9 +172,16 @@ impl Error {
     }
 }
 
+/// What a person sees of an error that `main` returns: the kind, the message, and the causes one a line.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, f)
+        write!(f, "{:?}: {self}", self.0.kind)?;
+        let mut cause = self.source();
+        while let Some(e) = cause {
+            write!(f, "\n  caused by: {e}")?;
+            cause = e.source();
+        }
+        Ok(())
     }
 }
 
@@ -187,5 +195,21 @@ impl fmt::Display for Suffix<'_> {
             (None, Some(id)) => write!(f, " (correlation id {id})"),
             (None, None) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_that_main_returns_reads_well() {
+        let error = Error::store("could not save; make room", std::io::Error::other("disk full"))
+            .with_code(Some(ConcurCode::new(5)), false)
+            .with_correlation_id(Some("id".to_owned()));
+        assert_eq!(
+            format!("{error:?}"),
+            "Store: could not save; make room (code 5, correlation id id)\n  caused by: disk full"
+        );
     }
 }
