@@ -117,18 +117,17 @@ fn a_queued_flight_that_dies_with_its_runtime_is_started_again_elsewhere() {
         .build()
         .unwrap();
     doomed.spawn_blocking(move || blocked.recv());
-    let call = tokens.clone();
-    let dead = doomed.spawn(async move { call.access_token().await });
+    // The first caller's flight is queued behind the blocked thread, and the second caller joins it.
+    let mut first = Box::pin(tokens.access_token());
+    assert!(!doomed.block_on(poll_once(&mut first)));
     outer.block_on(async {
-        // The second caller joins the flight that is queued behind the blocked thread.
-        let mut call = Box::pin(tokens.access_token());
-        assert!(!poll_once(&mut call).await);
-        support::really_wait(Duration::from_millis(20)).await;
+        let mut second = Box::pin(tokens.access_token());
+        assert!(!poll_once(&mut second).await);
         doomed.shutdown_background();
         unblock.send(()).unwrap();
-        call.await.unwrap();
+        second.await.unwrap();
+        first.await.unwrap();
     });
-    drop(dead);
     assert_eq!(scene.concur.token_requests(), 1);
 }
 

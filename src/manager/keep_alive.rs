@@ -56,7 +56,8 @@ impl Core {
         loop {
             let now = self.clock.now();
             // A pause that lies further ahead than any does was set before the clock jumped back.
-            let is_pausing = not_before.is_some_and(|at| now < at && at <= now + LONGEST_PAUSE);
+            let left = not_before.and_then(|at| at.duration_since(now).ok());
+            let is_pausing = left.is_some_and(|left| !left.is_zero() && left <= LONGEST_PAUSE);
             if !is_pausing && self.is_due() {
                 let landing = self.fly(Need::Ahead, Join::Any).await;
                 // Busy: a sibling is renewing, and will be done in a moment.

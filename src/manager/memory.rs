@@ -133,9 +133,10 @@ impl Memory {
     }
 
     pub(super) fn calm(&self, now: SystemTime) -> Calm {
-        match self.past().back_off_until {
-            // A pause that lies further ahead than any does was set before the clock jumped back.
-            Some(until) if now < until && until <= now + LONGEST_BACK_OFF => Calm::BackingOff,
+        // A pause that lies further ahead than any does was set before the clock jumped back.
+        let left = self.past().back_off_until.and_then(|until| until.duration_since(now).ok());
+        match left {
+            Some(left) if !left.is_zero() && left <= LONGEST_BACK_OFF => Calm::BackingOff,
             _ => Calm::Calm,
         }
     }
