@@ -103,9 +103,9 @@ fn the_end_of_a_runtime_loses_nothing_and_the_manager_lives_on() {
     }
 }
 
-/// A flight still queued when its runtime ends has spent nothing, and its waiters start another.
+/// Whether the ending runtime still runs it or drops it, one request serves both callers.
 #[test]
-fn a_queued_flight_that_dies_with_its_runtime_is_started_again_elsewhere() {
+fn a_flight_queued_when_its_runtime_ends_serves_its_waiters_all_the_same() {
     let outer = runtime();
     let scene = outer.block_on(Scene::new());
     let tokens = scene.manager();
@@ -140,13 +140,21 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+/// A flight given to a runtime that has ended never starts, has spent nothing, and is started again elsewhere.
 #[test]
-fn it_works_without_timers_and_without_any_runtime() {
-    let scene = runtime().block_on(Scene::new());
-    let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    bare.block_on(scene.manager().access_token()).unwrap();
-    drop(bare);
-    // An executor of one's own.
+fn a_runtime_that_has_ended_but_is_still_entered_is_no_obstacle() {
+    let outer = runtime();
+    let scene = outer.block_on(Scene::new());
+    let ended = runtime();
+    let handle = ended.handle().clone();
+    let _entered = handle.enter();
+    ended.shutdown_background();
+    without_tokio(scene.manager().access_token()).unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+/// An executor of one's own.
+fn without_tokio<F: Future>(future: F) -> F::Output {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: std::sync::Arc<Self>) {
@@ -155,11 +163,22 @@ fn it_works_without_timers_and_without_any_runtime() {
     }
     let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
     let mut context = std::task::Context::from_waker(&waker);
-    let tokens = scene.manager();
-    let mut call = Box::pin(tokens.refresh());
-    while call.as_mut().poll(&mut context).is_pending() {
-        std::thread::park();
+    let mut future = Box::pin(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            std::task::Poll::Ready(output) => return output,
+            std::task::Poll::Pending => std::thread::park(),
+        }
     }
+}
+
+#[test]
+fn it_works_without_timers_and_without_any_runtime() {
+    let scene = runtime().block_on(Scene::new());
+    let bare = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    bare.block_on(scene.manager().access_token()).unwrap();
+    drop(bare);
+    without_tokio(scene.manager().refresh()).unwrap();
     assert_eq!(scene.concur.token_requests(), 2);
 }
 
