@@ -4,7 +4,7 @@
 
 mod support;
 
-use concur_auth::simulator::Fault;
+use concur_auth::simulator::{Fault, Rotation};
 use concur_auth::{Credentials, ErrorKind, Geolocation, Grant, OAuthClient, TokenManager};
 use support::Scene;
 use wiremock::{Mock, MockServer, ResponseTemplate, matchers::any};
@@ -185,4 +185,32 @@ async fn a_server_that_cannot_be_reached_is_said_so() {
         "the connection to 127.0.0.1 broke off; the grant may have been spent all the same, so find out why before you \
          try again"
     );
+}
+
+/// What goes to a loopback address goes there, and to no proxy that the environment names.
+#[tokio::test]
+async fn no_proxy_sees_what_is_sent_over_plain_http() {
+    let _alone = support::alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    let proxy = MockServer::start().await;
+    let mut sends = support::child("sends_one_request");
+    for name in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
+        sends.env(name, proxy.uri());
+    }
+    for name in ["no_proxy", "NO_PROXY"] {
+        sends.env_remove(name);
+    }
+    let process = sends.env("DIR", scene.dir.path()).spawn().unwrap();
+    // Waited for on another thread: the servers need this one.
+    tokio::task::spawn_blocking(|| support::all_succeed(vec![process])).await.unwrap();
+    assert!(proxy.received_requests().await.unwrap().is_empty());
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn sends_one_request() {
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
+    // The simulated clock stands elsewhere, and an access token just received is good all the same.
+    tokens.access_token().await.unwrap();
 }

@@ -146,3 +146,18 @@ async fn one_of_eight() {
         tokens.refresh().await.unwrap();
     }
 }
+
+/// Whatever code the refusal has, another token in the store is tried before anything else.
+#[tokio::test]
+async fn another_token_in_the_store_is_used_whatever_the_refusals_code() {
+    for code in [5, 14, 108] {
+        let scene = Scene::new().await;
+        let stale = token(r#"{"refresh_token": "rotated away"}"#);
+        let theirs = token(&scene.concur.token_json());
+        let store = Contended { held: Mutex::new(Some(stale)), theirs: Arc::new(Mutex::new(Some(theirs))) };
+        scene.concur.fault_next(1, Fault::code(code));
+        scene.builder().store(store).build().unwrap().access_token().await.unwrap();
+        let counts = (scene.concur.count("refresh_token"), scene.concur.count("password"));
+        assert_eq!(counts, (2, 0), "code {code}");
+    }
+}

@@ -150,3 +150,95 @@ async fn readers_never_see_half_a_file() {
     }
     reader.await.unwrap();
 }
+
+fn set_modified(path: &std::path::Path, seconds_after_noon: i64) {
+    let time = support::noon() + concur_auth::time::Duration::seconds(seconds_after_noon);
+    fs::File::options().write(true).open(path).unwrap().set_modified(time.into()).unwrap();
+}
+
+/// Not before the token file's time: a save takes less than the clock of many a file system can tell.
+#[tokio::test]
+async fn of_several_complete_leftovers_the_newest_is_adopted_also_at_the_token_files_own_time() {
+    let scene = Scene::new().await;
+    for newest in [0, 2] {
+        scene.write_token(&scene.concur.token_json());
+        set_modified(&scene.token_path(), 0);
+        let copies = [(1, newest, scene.concur.token_json()), (2, newest - 1, scene.concur.token_json())];
+        for (number, seconds, json) in &copies {
+            let leftover = beside(&scene, &format!(".tmp-000000000000000{number}"));
+            fs::write(&leftover, json).unwrap();
+            set_modified(&leftover, *seconds);
+        }
+        JsonFileStore::new(scene.token_path()).try_lock().await.unwrap().unwrap();
+        assert_eq!(scene.token_file(), copies[0].2, "{newest} s after the token file");
+        assert_eq!(scene.folder(), CLEAN);
+    }
+}
+
+#[tokio::test]
+async fn an_adopted_leftover_does_not_overwrite_an_unusable_token_file() {
+    let scene = Scene::new().await;
+    scene.write_token("the user's own");
+    set_modified(&scene.token_path(), 0);
+    let only_copy = scene.concur.token_json();
+    fs::write(beside(&scene, ".tmp-0000000000000001"), &only_copy).unwrap();
+    JsonFileStore::new(scene.token_path()).try_lock().await.unwrap().unwrap();
+    assert_eq!(scene.token_file(), only_copy);
+    let aside = beside(&scene, ".corrupt-20260528T202640Z");
+    assert_eq!(fs::read_to_string(aside).unwrap(), "the user's own");
+    assert_eq!(scene.folder().len(), CLEAN.len() + 1);
+}
+
+/// What the operating system is asked for, in its order: private at once, synced, renamed, and the folder synced.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_save_is_private_from_its_creation_and_synced_before_and_after_its_rename() {
+    let _alone = alone().await;
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().canonicalize().unwrap().display().to_string();
+    let saves = child("saves_once");
+    let traced = std::process::Command::new("strace")
+        .args(["-f", "-y", "-s", "0", "-e", "trace=openat,fsync,fdatasync,rename,renameat,renameat2", "-o"])
+        .arg(dir.path().join("trace"))
+        .arg(saves.get_program())
+        .args(saves.get_args())
+        .env("DIR", &folder)
+        .output();
+    // Not every machine has strace, and not every container lets it look.
+    if !traced.is_ok_and(|output| output.status.success()) {
+        return;
+    }
+    let trace = fs::read_to_string(dir.path().join("trace")).unwrap();
+    let temp = format!("{folder}/token.json.tmp-");
+    let steps: Vec<&str> = trace
+        .lines()
+        .filter_map(|line| {
+            let is_temp = line.contains(&temp);
+            match line.split_whitespace().nth(1)?.split('(').next()? {
+                "openat" if is_temp && line.contains("O_CREAT|O_EXCL") => {
+                    Some(if line.contains(", 0600)") { "create 0600" } else { "create" })
+                }
+                "fsync" | "fdatasync" if is_temp => Some("sync"),
+                "fsync" if line.contains(&format!("<{folder}>")) => Some("sync folder"),
+                call if call.starts_with("rename") && is_temp => Some("rename"),
+                _ => None,
+            }
+        })
+        .collect();
+    let save = ["create 0600", "sync", "rename", "sync folder"];
+    // A rehearsal is a save and a reservation; the save that follows writes over what was reserved.
+    let all = [&save[..], &["create 0600", "sync"], &["sync", "rename", "sync folder"]].concat();
+    assert_eq!(steps, all, "{trace}");
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn saves_once() {
+    let path = std::path::PathBuf::from(std::env::var_os("DIR").unwrap()).join("token.json");
+    let token = concur_auth::RefreshTokenObject::from_json(r#"{"refresh_token": "r"}"#).unwrap();
+    fs::write(&path, token.to_json()).unwrap();
+    let store = JsonFileStore::new(path);
+    let lock = store.try_lock().await.unwrap().unwrap();
+    store.rehearse(Some(&token), &lock).await.unwrap();
+    store.save(&token, &lock).await.unwrap();
+}

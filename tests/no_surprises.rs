@@ -10,8 +10,9 @@ use concur_auth::{ErrorKind, TokenManager, simulator::ManualClock, time::OffsetD
 use support::{DAY, Scene};
 
 #[cfg(target_os = "linux")]
-#[test]
-fn building_loading_and_serving_a_valid_token_start_no_thread_and_open_no_socket() {
+#[tokio::test]
+async fn building_loading_and_serving_a_valid_token_start_no_thread_and_open_no_socket() {
+    let _alone = support::alone().await;
     let child = support::child("serves_a_stored_token").spawn().unwrap();
     support::all_succeed(vec![child]);
 }
@@ -100,5 +101,24 @@ async fn contradictory_settings_are_said_so() {
     assert_eq!(
         error.to_string(),
         "both http_client and oauth_client were given; give the HTTP settings to OAuthClient::with_http_client instead"
+    );
+}
+
+/// These settings can never make a client, so whoever makes one says so.
+#[tokio::test]
+async fn the_http_client_is_made_for_the_first_request_and_not_before() {
+    use concur_auth::{Credentials, MemoryStore, RefreshTokenObject, reqwest};
+    let stored = r#"{"refresh_token": "r", "refresh_expires_in": 9999999999}"#;
+    let tokens = TokenManager::builder()
+        .credentials(Credentials::new("a", "s"))
+        .store(MemoryStore::with(RefreshTokenObject::from_json(stored).unwrap()))
+        .base_uri("https://us.api.concursolutions.com")
+        .http_client(reqwest::Client::builder().user_agent("\n"))
+        .build()
+        .unwrap();
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), "r");
+    assert_eq!(
+        tokens.refresh().await.unwrap_err().to_string(),
+        "could not build the HTTP client; check the settings given to http_client and this machine's certificates"
     );
 }

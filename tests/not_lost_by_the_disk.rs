@@ -320,3 +320,53 @@ async fn the_next_renewal_saves_first_and_goes_on_under_the_same_lock() {
     assert_eq!(scene.stored_refresh_token(), renewed.secret());
     assert!(!tokens.status().unsaved);
 }
+
+/// What the rehearsal reserved is what the save writes to.
+#[tokio::test]
+async fn a_disk_that_fills_up_behind_the_rehearsal_still_takes_the_token() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
+    let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "size=2m", "tmpfs"], scene.dir.path()) else {
+        return skipped();
+    };
+    scene.write_credentials(&scene.concur.credentials_json());
+    scene.write_token(&scene.concur.token_json());
+    // A reply almost as long as one may be.
+    scene.concur.set_reply_member("padding", Some(&format!("\"{}\"", "x".repeat(250 * 1024))));
+    let clock = ManualClock::skipping(support::noon());
+    let tokens = scene.builder().clock(clock).build().unwrap();
+    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    let renewal = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.refresh().await }
+    });
+    until(|| scene.concur.token_requests() == 1).await;
+    fill(scene.dir.path());
+    let renewed = renewal.await.unwrap().unwrap();
+    assert!(!tokens.status().unsaved);
+    assert_eq!(scene.stored_refresh_token(), renewed.secret());
+    assert!(scene.concur.is_live(renewed.secret()));
+}
+
+/// Whatever becomes of the process after that, the next one finds the token beside the file.
+#[tokio::test]
+async fn a_token_whose_rename_fails_is_on_the_disk_all_the_same() {
+    use concur_auth::{JsonFileStore, RefreshTokenObject};
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    let old = scene.concur.token_json();
+    scene.write_token(&old);
+    let store = JsonFileStore::new(scene.token_path());
+    let lock = store.try_lock().await.unwrap().unwrap();
+    store.rehearse(RefreshTokenObject::from_json(&old).ok().as_ref(), &lock).await.unwrap();
+    let token = scene.token_path();
+    let Some(mount) = Mount::new(&["--bind", token.to_str().unwrap()], &token) else {
+        return skipped();
+    };
+    let rotated = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    store.save(&rotated, &lock).await.unwrap_err();
+    drop(lock);
+    drop(mount);
+    JsonFileStore::new(scene.token_path()).try_lock().await.unwrap().unwrap();
+    assert_eq!(scene.stored_refresh_token(), rotated.secret());
+}

@@ -197,8 +197,9 @@ fn a_template_never_replaces_a_file_also_in_a_race() {
 }
 
 #[cfg(unix)]
-#[test]
-fn template_and_token_file_are_private_under_any_umask() {
+#[tokio::test]
+async fn template_and_token_file_are_private_under_any_umask() {
+    let _alone = support::alone().await;
     use std::os::unix::fs::PermissionsExt as _;
     for umask in ["000", "022", "077", "777"] {
         let dir = tempfile::tempdir().unwrap();

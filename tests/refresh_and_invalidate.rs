@@ -4,10 +4,17 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use concur_auth::simulator::{Fault, Rotation};
+use concur_auth::{
+    Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
+    simulator::{Fault, Rotation},
+};
 use support::{HOUR, Scene, until};
+use tokio::sync::oneshot;
 
 #[tokio::test]
 async fn refresh_always_sends_a_grant() {
@@ -103,4 +110,70 @@ async fn a_stored_access_token_is_used_only_with_its_absolute_expiry() {
     scene.clock.advance(HOUR / 2);
     scene.manager().access_token().await.unwrap();
     assert_eq!(scene.concur.count("refresh_token"), 1);
+}
+
+/// Another program has written the file anew, with the same access token in it.
+#[tokio::test]
+async fn an_invalidated_access_token_does_not_come_back_from_the_store() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let refused = tokens.access_token().await.unwrap();
+    tokens.invalidate(&refused);
+    let file = scene.token_file();
+    scene.write_token(&file.replacen('{', "{\"note\": 1,", 1));
+    // It is read, and its access token is none.
+    tokens.get_valid_refresh_token().await.unwrap();
+    assert_eq!(tokens.status().access_token_expires_at, None);
+    assert_ne!(tokens.access_token().await.unwrap().secret(), refused.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// A store whose next load has read what is there and is slow to say so.
+#[derive(Clone, Debug, Default)]
+struct SlowToLoad {
+    inner: MemoryStore,
+    gate: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
+}
+
+impl TokenStore for SlowToLoad {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        let read = self.inner.load().await;
+        let gate = self.gate.lock().unwrap().take();
+        if let Some(gate) = gate {
+            gate.await.unwrap();
+        }
+        read
+    }
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.inner.save(token, lock).await
+    }
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.inner.remove(lock).await
+    }
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.inner.try_lock().await
+    }
+}
+
+#[tokio::test]
+async fn what_was_read_before_a_renewal_does_not_replace_what_the_renewal_brought() {
+    let scene = Scene::with(Rotation::Always).await;
+    let store = SlowToLoad::default();
+    let tokens = scene.builder().store(store.clone()).build().unwrap();
+    tokens.access_token().await.unwrap();
+    // A sibling renews, which is read, slowly; meanwhile this manager renews too.
+    scene.builder().store(store.inner.clone()).build().unwrap().refresh().await.unwrap();
+    let (go_on, gate) = oneshot::channel();
+    *store.gate.lock().unwrap() = Some(gate);
+    let reading = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.get_valid_refresh_token().await }
+    });
+    until(|| store.gate.lock().unwrap().is_none()).await;
+    tokens.refresh().await.unwrap();
+    let newest = tokens.access_token().await.unwrap();
+    go_on.send(()).unwrap();
+    reading.await.unwrap().unwrap();
+    assert_eq!(tokens.access_token().await.unwrap().secret(), newest.secret());
+    assert_eq!(scene.concur.token_requests(), 3);
 }

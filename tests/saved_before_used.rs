@@ -141,3 +141,70 @@ async fn a_save_is_tried_five_times_before_the_token_is_handed_out_unsaved() {
         assert!(store.inner.load().await.unwrap().is_some());
     }
 }
+
+/// A save that lasts until the test lets it end.
+#[derive(Clone, Debug)]
+struct Slow {
+    inner: MemoryStore,
+    saving: Arc<AtomicUsize>,
+    go_on: Arc<tokio::sync::Semaphore>,
+}
+
+impl TokenStore for Slow {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        self.inner.load().await
+    }
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.saving.fetch_add(1, Ordering::Relaxed);
+        self.go_on.acquire().await.unwrap().forget();
+        self.inner.save(token, lock).await
+    }
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.inner.remove(lock).await
+    }
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.inner.try_lock().await
+    }
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn while_the_save_lasts_nobody_sees_the_token() {
+    let scene = Scene::with(Rotation::Always).await;
+    let store = Slow {
+        inner: MemoryStore::new(),
+        saving: Arc::default(),
+        go_on: Arc::new(tokio::sync::Semaphore::new(0)),
+    };
+    let tokens = scene.builder().store(store.clone()).build().unwrap();
+    for saves in 1..=2 {
+        let before = tokens.status();
+        let renewal = tokio::spawn({
+            let tokens = tokens.clone();
+            async move { tokens.refresh().await }
+        });
+        support::until(|| store.saving.load(Ordering::Relaxed) == saves).await;
+        assert_eq!(scene.concur.token_requests(), saves);
+        assert_eq!(tokens.status(), before, "save {saves}");
+        assert!(!renewal.is_finished());
+        if saves == 1 {
+            assert!(!support::poll_and_drop(tokens.access_token(), 1).await);
+        }
+        store.go_on.add_permits(1);
+        let renewed = renewal.await.unwrap().unwrap();
+        assert_eq!(store.inner.load().await.unwrap().unwrap().secret(), renewed.secret());
+        scene.clock.advance(HOUR / 2);
+    }
+}
+
+#[tokio::test]
+async fn a_refresh_token_just_received_is_handed_out_whatever_its_expiry_says() {
+    let scene = Scene::new().await;
+    scene.concur.set_reply_member("refresh_expires_in", Some("1517039403"));
+    let received = scene.manager().get_valid_refresh_token().await.unwrap();
+    assert!(received.expires_at() < Some(scene.clock.now_utc()));
+    assert_eq!(scene.stored_refresh_token(), received.secret());
+    assert_eq!(scene.concur.token_requests(), 1);
+}

@@ -171,3 +171,104 @@ async fn one_that_looks_expired_is_sent_as_the_last_resort() {
     assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
     assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (2, 2));
 }
+
+/// Only a passing failure is passed over in silence.
+#[tokio::test]
+async fn a_refusal_is_reported_though_the_held_token_is_valid() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let old = tokens.access_token().await.unwrap();
+    scene.clock.advance(56 * MINUTE + MINUTE / 2);
+    scene.concur.set_fault(Fault::code(14));
+    assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Refused);
+    // During the back-off it is served again.
+    assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+
+    // The same for a refresh token in its last days.
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    scene.clock.advance(160 * DAY);
+    scene.concur.set_fault(Fault::code(14));
+    assert_eq!(scene.manager().get_valid_refresh_token().await.unwrap_err().kind(), ErrorKind::Refused);
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+/// Each pause is between a half and the whole of twice the one before, and a minute at most.
+#[tokio::test]
+async fn the_back_off_doubles_up_to_a_minute() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let old = tokens.access_token().await.unwrap();
+    let mut requests = 1;
+    scene.concur.set_fault(Fault::status(503));
+    scene.clock.advance(56 * MINUTE);
+    for pause in [0, 1, 2, 4, 8, 16, 32, 60, 60].map(Duration::from_secs) {
+        if !pause.is_zero() {
+            scene.clock.advance(pause / 2 - Duration::from_millis(1));
+            assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
+            assert_eq!(scene.concur.token_requests(), requests, "before half of {pause:?}");
+            scene.clock.advance(pause / 2 + Duration::from_millis(1));
+        }
+        assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
+        requests += 1;
+        assert_eq!(scene.concur.token_requests(), requests, "after {pause:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_back_off_ends_when_the_clock_jumps_back_behind_it() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    scene.clock.advance(165 * DAY);
+    let tokens = scene.manager();
+    scene.concur.fault_next(1, Fault::status(503));
+    tokens.get_valid_refresh_token().await.unwrap();
+    // Still in the last 30 days.
+    scene.clock.rewind(5 * DAY);
+    tokens.get_valid_refresh_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// Somebody else is renewing: to look whether they are done once a second is enough.
+#[tokio::test]
+async fn a_busy_lock_is_not_asked_for_on_every_call() {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    };
+
+    use concur_auth::{Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore};
+
+    #[derive(Clone, Debug, Default)]
+    struct Counting(MemoryStore, Arc<AtomicUsize>);
+    impl TokenStore for Counting {
+        async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+            self.0.load().await
+        }
+        async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+            self.0.save(token, lock).await
+        }
+        async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+            self.0.remove(lock).await
+        }
+        async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.try_lock().await
+        }
+    }
+
+    let scene = Scene::new().await;
+    let store = Counting::default();
+    let tokens = scene.builder().store(store.clone()).build().unwrap();
+    tokens.access_token().await.unwrap();
+    let _lock = store.0.try_lock().await.unwrap().unwrap();
+    scene.clock.advance(56 * MINUTE);
+    for asked in 2..=4 {
+        for _ in 0..10 {
+            tokens.access_token().await.unwrap();
+        }
+        assert_eq!(store.1.load(Ordering::Relaxed), asked);
+        scene.clock.advance(Duration::from_secs(1));
+    }
+}

@@ -6,6 +6,7 @@ use std::{
     future::{Future, poll_fn},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Mutex,
     task::Poll,
     time::Duration,
 };
@@ -16,7 +17,6 @@ use concur_auth::{
     time::OffsetDateTime,
 };
 use tempfile::TempDir;
-use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
@@ -28,16 +28,41 @@ pub fn noon() -> OffsetDateTime {
 }
 
 /// A child shares its parent's locks from its `fork` to its `exec`, which would puzzle tests on a clock that stands
-/// still. So those that start processes run alone.
-static FORKS: RwLock<()> = RwLock::const_new(());
+/// still. So those that start processes run alone. Counts the scenes that such a process would puzzle; -1 while one
+/// may be started. (A fair lock would not do: a test with two scenes could wait for itself.)
+static SCENES: Mutex<i32> = Mutex::new(0);
+
+/// A part of what [`SCENES`] counts, given back when dropped.
+pub struct Turn(i32);
+
+impl Turn {
+    async fn take(part: i32, allowed: impl Fn(i32) -> bool) -> Self {
+        until(|| {
+            let mut scenes = SCENES.lock().unwrap();
+            let taken = allowed(*scenes);
+            if taken {
+                *scenes += part;
+            }
+            taken
+        })
+        .await;
+        Self(part)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *SCENES.lock().unwrap() -= self.0;
+    }
+}
 
 /// Held by a test that starts processes.
-pub async fn alone() -> RwLockWriteGuard<'static, ()> {
-    FORKS.write().await
+pub async fn alone() -> Turn {
+    Turn::take(-1, |scenes| scenes == 0).await
 }
 
 pub struct Scene {
-    _no_forks: Option<RwLockReadGuard<'static, ()>>,
+    _no_forks: Option<Turn>,
     pub concur: ConcurSimulator,
     pub clock: ManualClock,
     pub dir: TempDir,
@@ -50,7 +75,7 @@ impl Scene {
     }
 
     pub async fn with(rotation: Rotation) -> Self {
-        let no_forks = FORKS.read().await;
+        let no_forks = Turn::take(1, |scenes| scenes >= 0).await;
         Self { _no_forks: Some(no_forks), ..Self::among_forks(rotation).await }
     }
 
