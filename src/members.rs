@@ -42,6 +42,17 @@ impl Members {
         Ok(members)
     }
 
+    /// Reads a reply, in which a byte that is no text must not cost the token beside it.
+    pub(crate) fn parse_reply(json: &[u8]) -> Result<Self, Fault> {
+        match Self::parse(json) {
+            Err(Fault::NotText) => {
+                let text = Zeroizing::new(String::from_utf8_lossy(json).into_owned());
+                Self::parse(text.as_bytes())
+            }
+            read => read,
+        }
+    }
+
     /// A member's text, if it is a JSON string; blank ones count as absent.
     pub(crate) fn string(&self, name: &'static str) -> Result<Option<Secret>, BadMember> {
         match self.0.get(name).map(|raw| raw.as_str()) {

@@ -122,7 +122,7 @@ impl OAuthClient {
         let status = response.status();
         let headers = reply::Headers::of(&response, clock.now(), |id| grant.leaks_into(id, credentials));
         let result = match read(response, host, grant).await {
-            Ok(body) if status == StatusCode::OK => match Members::parse(&body) {
+            Ok(body) if status == StatusCode::OK => match Members::parse_reply(&body) {
                 Ok(members) => Ok(TokenReply::new(members, headers.clone(), base.clone())),
                 Err(fault) => Err(Error::new(
                     ErrorKind::Protocol,

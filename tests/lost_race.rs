@@ -161,3 +161,16 @@ async fn another_token_in_the_store_is_used_whatever_the_refusals_code() {
         assert_eq!(counts, (2, 0), "code {code}");
     }
 }
+
+/// For whatever reason: the refresh token is gone, and only a person can bring another.
+#[tokio::test]
+async fn when_the_sign_in_is_refused_with_another_code_a_person_must_act_too() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    scene.concur.fault_next(1, Fault::code(108));
+    scene.concur.set_fault(Fault::code(14));
+    let error = scene.manager().access_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
+    assert_eq!(error.code().map(|code| code.number()), Some(14));
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 1));
+}

@@ -227,6 +227,11 @@ async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_i
     assert!(!old.contains(renewed.secret()));
     assert!(tokens.status().unsaved);
 
+    // Should the process be killed now, the next one finds the token beside the file.
+    let names = scene.folder();
+    let copy = names.iter().find(|name| name.contains(".tmp-")).expect("no copy on the disk");
+    assert!(fs::read_to_string(scene.dir.path().join(copy)).unwrap().contains(renewed.secret()));
+
     // It is what this manager hands out, though the file says otherwise.
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), renewed.secret());
     // A sibling cannot spend the old one.

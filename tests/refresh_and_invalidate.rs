@@ -177,3 +177,17 @@ async fn what_was_read_before_a_renewal_does_not_replace_what_the_renewal_brough
     assert_eq!(tokens.access_token().await.unwrap().secret(), newest.secret());
     assert_eq!(scene.concur.token_requests(), 3);
 }
+
+/// A server that hands the refused token out again insists on it; to ask on every call would not change its mind.
+#[tokio::test]
+async fn a_server_that_returns_the_invalidated_token_is_believed() {
+    let scene = Scene::new().await;
+    scene.concur.set_reply_member("access_token", Some("\"always-the-same\""));
+    let tokens = scene.manager();
+    let refused = tokens.access_token().await.unwrap();
+    tokens.invalidate(&refused);
+    for _ in 0..5 {
+        assert_eq!(tokens.access_token().await.unwrap().secret(), "always-the-same");
+    }
+    assert_eq!(scene.concur.token_requests(), 2);
+}

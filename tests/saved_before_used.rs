@@ -208,3 +208,16 @@ async fn a_refresh_token_just_received_is_handed_out_whatever_its_expiry_says() 
     assert_eq!(scene.stored_refresh_token(), received.secret());
     assert_eq!(scene.concur.token_requests(), 1);
 }
+
+/// A byte that is no text, in a member that nobody needs.
+#[tokio::test]
+async fn a_reply_with_a_byte_that_is_no_text_is_saved() {
+    let scene = Scene::new().await;
+    let server = wiremock::MockServer::start().await;
+    let body = b"{\"refresh_token\": \"kept\", \"motto\": \"\xff\"}".to_vec();
+    let reply = wiremock::ResponseTemplate::new(200).set_body_bytes(body);
+    wiremock::Mock::given(wiremock::matchers::any()).respond_with(reply).mount(&server).await;
+    let tokens = scene.builder().base_uri(server.uri()).build().unwrap();
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), "kept");
+    assert_eq!(scene.stored_refresh_token(), "kept");
+}

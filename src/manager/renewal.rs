@@ -291,8 +291,8 @@ impl Core {
         lock: StoreLock,
     ) -> Arc<Held> {
         let saved = self.save(&object, &lock).await;
-        let before = self.memory.held();
-        let mut held = Held::new(object, origin, &flight.identity.base, before.as_deref());
+        // Whatever an API refused before: this is what Concur hands out now.
+        let mut held = Held::new(object, origin, &flight.identity.base, None);
         held.unsaved = !saved;
         let held = self.memory.publish(held);
         if saved {

@@ -104,16 +104,15 @@ impl JsonFileStore {
     }
 
     fn write(&self, token: &RefreshTokenObject, lock: &FileLock) -> io::Result<()> {
-        self.set_aside_if_unusable(lock)?;
         let mut reserved = lock.reserved();
         let mut temp = match reserved.take() {
             Some(temp) => temp,
             None => files::TempFile::create(lock.target())?,
         };
         temp.write(token.as_json().as_bytes())?;
-        // Should the rename fail, this is the only copy of a token that has replaced its predecessor.
+        // Should what follows fail, this is the only copy of a token that has replaced its predecessor.
         temp.keep();
-        if let Err(e) = temp.rename() {
+        if let Err(e) = self.set_aside_if_unusable(lock).and_then(|()| temp.rename()) {
             // Where the folder was taken away, the file went with it, and the next attempt needs a new one.
             *reserved = Some(temp).filter(|_| e.kind() != io::ErrorKind::NotFound);
             return Err(e);
