@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::{
     core::Core,
+    decision::{is_pausing, jittered},
     flight::{Join, Landing, Need},
 };
 use crate::{Error, runtime};
@@ -55,15 +56,12 @@ impl Core {
         let mut not_before: Option<SystemTime> = None;
         loop {
             let now = self.clock.now();
-            // A pause that lies further ahead than any does was set before the clock jumped back.
-            let left = not_before.and_then(|at| at.duration_since(now).ok());
-            let is_pausing = left.is_some_and(|left| !left.is_zero() && left <= LONGEST_PAUSE);
-            if !is_pausing && self.is_due() {
+            if !is_pausing(not_before, now, LONGEST_PAUSE) && self.is_due() {
                 let landing = self.fly(Need::Ahead, Join::Any).await;
                 // Busy: a sibling is renewing, and will be done in a moment.
                 let failed = !matches!(landing, Some(Landing::Busy)) && self.is_due();
                 let wait = if failed { pause } else { TICK };
-                not_before = now.checked_add(wait.mul_f64(0.5 + fastrand::f64() / 2.0));
+                not_before = now.checked_add(jittered(wait, fastrand::f64()));
                 pause = if failed { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
             }
             self.clock.sleep(TICK).await;

@@ -9,7 +9,7 @@ use std::{
 
 use arc_swap::ArcSwapOption;
 
-use super::decision::{Calm, Window};
+use super::decision::{Calm, Window, is_pausing, jittered};
 use crate::{AccessToken, Error, Geolocation, RefreshTokenObject, Refusal, Status, TokenOrigin, clock};
 
 /// The first pause after a failed renewal; it doubles with each further one.
@@ -133,11 +133,10 @@ impl Memory {
     }
 
     pub(super) fn calm(&self, now: SystemTime) -> Calm {
-        // A pause that lies further ahead than any does was set before the clock jumped back.
-        let left = self.past().back_off_until.and_then(|until| until.duration_since(now).ok());
-        match left {
-            Some(left) if !left.is_zero() && left <= LONGEST_BACK_OFF => Calm::BackingOff,
-            _ => Calm::Calm,
+        if is_pausing(self.past().back_off_until, now, LONGEST_BACK_OFF) {
+            Calm::BackingOff
+        } else {
+            Calm::Calm
         }
     }
 
@@ -154,7 +153,7 @@ impl Memory {
         let mut past = self.past();
         let pause = FIRST_BACK_OFF.saturating_mul(1 << past.failures.min(10)).min(LONGEST_BACK_OFF);
         past.failures += 1;
-        past.back_off_until = now.checked_add(pause.mul_f64(0.5 + fastrand::f64() / 2.0));
+        past.back_off_until = now.checked_add(jittered(pause, fastrand::f64()));
         past.last_error = Some(error.clone());
     }
 
