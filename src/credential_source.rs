@@ -6,7 +6,7 @@ mod env;
 use std::{fmt, future::Future, pin::Pin};
 
 pub use self::{credentials_file::CredentialsFile, env::EnvCredentials};
-use crate::{Credentials, Error};
+use crate::{Credentials, Error, ErrorKind, caught::caught};
 
 /// Where a [`TokenManager`](crate::TokenManager) takes its credentials from.
 ///
@@ -49,7 +49,12 @@ pub(crate) trait DynCredentialSource: fmt::Debug + Send + Sync {
 impl<T: CredentialSource> DynCredentialSource for T {
     fn credentials(&self) -> Pin<Box<dyn Future<Output = Result<Credentials, Error>> + Send + '_>> {
         Box::pin(async move {
-            let credentials = CredentialSource::credentials(self).await?;
+            let credentials = caught(async { CredentialSource::credentials(self).await }, || {
+                let name = std::any::type_name::<T>();
+                let message = format!("the credential source {name} panicked; see the panic's message");
+                Error::new(ErrorKind::CredentialsInvalid, message)
+            })
+            .await?;
             credentials.require_app()?;
             Ok(credentials)
         })

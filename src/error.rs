@@ -64,7 +64,7 @@ struct Inner {
     message: String,
     retry_after: Option<Duration>,
     code: Option<ConcurCode>,
-    /// The reply's `error` said `invalid_grant` (RFC 6749 section 5.2).
+    /// Concur refused the grant itself (`invalid_grant`, RFC 6749 section 5.2), or with its code for that.
     invalid_grant: bool,
     correlation_id: Option<String>,
     #[source]

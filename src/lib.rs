@@ -51,7 +51,8 @@
 //! # What is wiped, and what cannot be
 //!
 //! The memory of tokens, secrets, request forms and reply bodies that this crate owns is wiped when it is
-//! dropped. The buffers of the HTTP and TLS libraries below it cannot be, nor what [`RefreshTokenObject::to_json`]
+//! dropped. The buffers of the HTTP and TLS libraries below it cannot be, nor those in which the JSON parser undoes
+//! escapes, nor the process's environment variables, nor what [`RefreshTokenObject::to_json`]
 //! hands to you.
 //!
 //! # Windows
@@ -63,6 +64,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod access_token;
+mod caught;
 mod clock;
 mod code;
 mod credential_source;
@@ -70,6 +72,7 @@ mod credentials;
 mod error;
 mod files;
 mod geolocation;
+mod log;
 mod manager;
 mod members;
 mod oauth_client;

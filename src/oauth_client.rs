@@ -8,7 +8,7 @@ mod refusal;
 mod reply;
 
 use std::{
-    fmt,
+    fmt, mem,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -19,7 +19,9 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 pub use self::{grant::Grant, reply::TokenReply};
-use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, SystemClock, members::Members, runtime};
+use crate::{
+    Clock, ConcurCode, Credentials, Error, ErrorKind, Geolocation, SystemClock, log, members::Members, runtime,
+};
 
 /// The most that is read of a reply.
 const MAX_REPLY: usize = 256 * 1024;
@@ -50,23 +52,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct OAuthClient(Arc<Http>);
 
 struct Http {
-    settings: Mutex<Option<reqwest::ClientBuilder>>,
-    secure: OnceLock<Result<reqwest::Client, Error>>,
-    loopback: OnceLock<Result<reqwest::Client, Error>>,
+    settings: Mutex<Settings>,
+    secure: OnceLock<reqwest::Client>,
+    loopback: OnceLock<reqwest::Client>,
+}
+
+/// What the client for https is to be built of.
+enum Settings {
+    Ours,
+    Given(Box<reqwest::ClientBuilder>),
+    /// Given, and found unusable. They can be tried only once.
+    Unusable(Error),
 }
 
 impl OAuthClient {
     /// A client with the platform's certificates and the proxy that the environment names.
     #[must_use]
     pub fn new() -> Self {
-        Self::with_http_client(reqwest::Client::builder())
+        Self::with(Settings::Ours)
     }
 
     /// A client on your own HTTP settings: proxy, certificates, addresses. Redirects, retries, TLS version and
     /// time-outs are set by this crate.
     pub fn with_http_client(settings: reqwest::ClientBuilder) -> Self {
+        Self::with(Settings::Given(Box::new(settings)))
+    }
+
+    fn with(settings: Settings) -> Self {
         Self(Arc::new(Http {
-            settings: Mutex::new(Some(settings)),
+            settings: Mutex::new(settings),
             secure: OnceLock::new(),
             loopback: OnceLock::new(),
         }))
@@ -90,7 +104,11 @@ impl OAuthClient {
     ) -> Result<TokenReply, Error> {
         let (client, base, grant) = (self.clone(), base.clone(), grant.clone());
         let credentials = credentials.clone();
-        let request = async move { client.send(&base, &credentials, &grant, &SystemClock).await };
+        let request = async move {
+            let reply = client.send(&base, &credentials, &grant, &SystemClock).await?;
+            reply.log();
+            Ok(reply)
+        };
         // Connections belong to the runtime that opened them, and the caller's may end.
         runtime::handle()?.spawn(request).await.map_err(|e| {
             Error::new(ErrorKind::Config, "the request did not come to an end; please report this")
@@ -107,7 +125,7 @@ impl OAuthClient {
         clock: &dyn Clock,
     ) -> Result<TokenReply, Error> {
         let host = base.host();
-        tracing::debug!(grant = grant.name(), host, "requesting a token");
+        log::event!(debug, grant = grant.name(), host, "requesting a token");
         let response = self
             .http(base)?
             .post(base.join("oauth2/v0/token")?)
@@ -123,7 +141,7 @@ impl OAuthClient {
         let headers = reply::Headers::of(&response, clock.now(), |id| grant.leaks_into(id, credentials));
         let result = match read(response, host, grant).await {
             Ok(body) if status == StatusCode::OK => match Members::parse_reply(&body) {
-                Ok(members) => Ok(TokenReply::new(members, headers.clone(), base.clone())),
+                Ok(members) => Ok(TokenReply::new(members, headers.clone(), base.clone(), grant.name())),
                 Err(fault) => Err(Error::new(
                     ErrorKind::Protocol,
                     format!(
@@ -136,27 +154,51 @@ impl OAuthClient {
             Err(e) => Err(e),
         }
         .map_err(|e: Error| e.with_correlation_id(headers.correlation_id.clone()));
-        tracing::info!(
-            grant = grant.name(),
-            host,
-            status = status.as_u16(),
-            code = result.as_ref().err().and_then(Error::code).map(crate::ConcurCode::number),
-            correlation_id = headers.correlation_id,
-            "token endpoint answered"
-        );
-        result
+        // A success is logged once it is saved: see TokenReply::log.
+        result.inspect_err(|e| {
+            let (grant, code) = (grant.name(), e.code().map(ConcurCode::number));
+            log_answer(grant, host, status, code, headers.correlation_id.as_deref());
+        })
     }
 
     /// Plain http is for loopback only, where no proxy and no certificate has a place.
     fn http(&self, base: &Geolocation) -> Result<&reqwest::Client, Error> {
+        let slot = if base.is_plain() { &self.0.loopback } else { &self.0.secure };
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
+        let mut settings = self.0.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = slot.get() {
+            return Ok(client);
+        }
         let client = if base.is_plain() {
-            self.0.loopback.get_or_init(|| build(reqwest::Client::builder().no_proxy().tls_certs_only([])))
+            build(reqwest::Client::builder().no_proxy().tls_certs_only([]))?
         } else {
-            let take = || self.0.settings.lock().unwrap_or_else(PoisonError::into_inner).take();
-            self.0.secure.get_or_init(|| build(take().unwrap_or_default()))
+            match mem::replace(&mut *settings, Settings::Ours) {
+                // What is wrong may pass, such as too many open files: the next request tries again.
+                Settings::Ours => build(reqwest::Client::builder())?,
+                Settings::Given(given) => build(*given).inspect_err(|e| {
+                    *settings = Settings::Unusable(e.clone());
+                })?,
+                Settings::Unusable(e) => {
+                    *settings = Settings::Unusable(e.clone());
+                    return Err(e);
+                }
+            }
         };
-        client.as_ref().map_err(Clone::clone)
+        Ok(slot.get_or_init(|| client))
     }
+}
+
+fn log_answer(
+    grant: &str,
+    host: &str,
+    status: StatusCode,
+    code: Option<u32>,
+    correlation_id: Option<&str>,
+) {
+    let status = status.as_u16();
+    log::event!(info, grant, host, status, code, correlation_id, "token endpoint answered");
 }
 
 fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {

@@ -6,7 +6,7 @@ mod memory;
 use std::{any::Any, fmt, future::Future, pin::Pin};
 
 pub use self::{json_file::JsonFileStore, memory::MemoryStore};
-use crate::{Error, RefreshTokenObject, Refusal};
+use crate::{Error, ErrorKind, RefreshTokenObject, Refusal, caught::caught};
 
 /// Where a [`TokenManager`](crate::TokenManager) keeps its [`RefreshTokenObject`].
 ///
@@ -179,15 +179,15 @@ pub(crate) trait DynTokenStore: fmt::Debug + Send + Sync {
 
 impl<T: TokenStore> DynTokenStore for T {
     fn load(&self) -> BoxFuture<'_, Option<RefreshTokenObject>> {
-        Box::pin(TokenStore::load(self))
+        guarded(self, async move { TokenStore::load(self).await })
     }
 
     fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
-        Box::pin(TokenStore::save(self, token, lock))
+        guarded(self, async move { TokenStore::save(self, token, lock).await })
     }
 
     fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>> {
-        Box::pin(TokenStore::try_lock(self))
+        guarded(self, async move { TokenStore::try_lock(self).await })
     }
 
     fn rehearse<'a>(
@@ -195,11 +195,11 @@ impl<T: TokenStore> DynTokenStore for T {
         held: Option<&'a RefreshTokenObject>,
         lock: &'a StoreLock,
     ) -> BoxFuture<'a, ()> {
-        Box::pin(TokenStore::rehearse(self, held, lock))
+        guarded(self, async move { TokenStore::rehearse(self, held, lock).await })
     }
 
     fn recall_refusal(&self) -> BoxFuture<'_, Option<Refusal>> {
-        Box::pin(TokenStore::recall_refusal(self))
+        guarded(self, async move { TokenStore::recall_refusal(self).await })
     }
 
     fn remember_refusal<'a>(
@@ -207,10 +207,20 @@ impl<T: TokenStore> DynTokenStore for T {
         refusal: Option<&'a Refusal>,
         lock: &'a StoreLock,
     ) -> BoxFuture<'a, ()> {
-        Box::pin(TokenStore::remember_refusal(self, refusal, lock))
+        guarded(self, async move { TokenStore::remember_refusal(self, refusal, lock).await })
     }
 
     fn describe(&self) -> String {
         TokenStore::describe(self)
     }
+}
+
+fn guarded<'a, T: 'a>(
+    store: &'a impl TokenStore,
+    call: impl Future<Output = Result<T, Error>> + Send + 'a,
+) -> BoxFuture<'a, T> {
+    Box::pin(caught(call, || {
+        let message = format!("{} panicked; see the panic's message", TokenStore::describe(store));
+        Error::new(ErrorKind::Store, message)
+    }))
 }

@@ -3,7 +3,7 @@
 //! Always: a file that exists is never written; a template appears whole and 0600, or not at all.
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -58,7 +58,7 @@ impl CredentialsFile {
     fn read(&self) -> Result<Credentials, Error> {
         let json = match crate::files::read(&self.path) {
             Ok(json) => json,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.write_template()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.nothing_there()),
             Err(e) => {
                 return Err(self
                     .invalid("cannot be read", "check that it is a file this user may read")
@@ -97,6 +97,22 @@ impl CredentialsFile {
     fn invalid(&self, what: &str, advice: &str) -> Error {
         let path = self.path.display();
         Error::new(ErrorKind::CredentialsInvalid, format!("{path}: {what}; {advice}"))
+    }
+
+    fn nothing_there(&self) -> Error {
+        match fs::read_link(&self.path) {
+            // Whoever made the link said where the file belongs, and it may come yet: a secret that is to be mounted.
+            Ok(target) => Error::new(
+                ErrorKind::CredentialsNeeded,
+                format!(
+                    "{} is a symbolic link to {}, which does not exist; put the credentials there, or remove the link \
+                     and run again to get a blank template",
+                    self.path.display(),
+                    target.display()
+                ),
+            ),
+            Err(_) => self.write_template(),
+        }
     }
 
     /// Writes the template and says what to fill in. The error that results is the only answer there is.

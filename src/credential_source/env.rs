@@ -2,6 +2,8 @@
 
 use std::env::{self, VarError};
 
+use zeroize::Zeroizing;
+
 use crate::{CredentialSource, Credentials, Error, ErrorKind, credentials::Origin};
 
 /// Credentials from the environment, for containers and serverless functions.
@@ -21,17 +23,18 @@ pub struct EnvCredentials;
 
 impl CredentialSource for EnvCredentials {
     async fn credentials(&self) -> Result<Credentials, Error> {
-        let credentials = Credentials::new(variable("CONCUR_APP_ID")?, variable("CONCUR_CLIENT_SECRET")?)
-            .company(variable("CONCUR_COMPANY_UUID")?, variable("CONCUR_COMPANY_REQUEST_TOKEN")?);
+        let (id, secret) = (variable("CONCUR_APP_ID")?, variable("CONCUR_CLIENT_SECRET")?);
+        let (uuid, token) = (variable("CONCUR_COMPANY_UUID")?, variable("CONCUR_COMPANY_REQUEST_TOKEN")?);
+        let credentials = Credentials::new(&*id, &*secret).company(&*uuid, &*token);
         Ok(credentials.with_origin(Origin::Environment))
     }
 }
 
 /// A variable's text; one that is not set is blank.
-fn variable(name: &'static str) -> Result<String, Error> {
+fn variable(name: &'static str) -> Result<Zeroizing<String>, Error> {
     match env::var(name) {
-        Ok(value) => Ok(value),
-        Err(VarError::NotPresent) => Ok(String::new()),
+        Ok(value) => Ok(Zeroizing::new(value)),
+        Err(VarError::NotPresent) => Ok(Zeroizing::default()),
         Err(VarError::NotUnicode(_)) => Err(Error::new(
             ErrorKind::CredentialsInvalid,
             format!("the environment variable {name} is not UTF-8 text; set it again"),

@@ -193,14 +193,17 @@ impl Core {
         }
     }
 
-    /// Whether whoever needs this can be served from memory while somebody else renews.
-    pub(super) fn can_do_without(&self, need: &Need) -> bool {
+    /// Whether whoever needs this can be served while somebody else renews: from what the store holds, or, with
+    /// access tokens, from memory.
+    pub(super) fn can_do_without(&self, need: &Need, stored: Option<&Held>) -> bool {
         let now = self.clock.now();
-        self.memory.held().is_some_and(|held| match need {
-            Need::RefreshToken => self.refresh_window(&held.object).is_valid(now),
-            Need::AccessToken | Need::Ahead => held.live_access(now).is_some(),
+        match need {
+            Need::RefreshToken => stored.is_some_and(|held| self.refresh_window(&held.object).is_valid(now)),
+            Need::AccessToken | Need::Ahead => {
+                self.memory.held().is_some_and(|held| held.live_access(now).is_some())
+            }
             Need::Grant | Need::SignIn(_) | Need::Adopt(_) => false,
-        })
+        }
     }
 
     fn decide_refresh(&self, object: &RefreshTokenObject, calm: Calm) -> Decision {
@@ -233,10 +236,17 @@ pub(super) fn same_company(theirs: Option<&str>, ours: Option<&str>, token: &str
     }
 }
 
-/// Whether a valid token may be served in spite of the error: nothing is gained by telling a caller who can go
-/// on, unless a person has to act.
+/// Whether the error may be over before the held token is: a caller who can go on gains nothing from being told.
 fn is_passing(e: &Error) -> bool {
-    !matches!(e.kind(), ErrorKind::ReauthorizationRequired | ErrorKind::Refused | ErrorKind::Untrusted)
+    match e.kind() {
+        ErrorKind::Unavailable | ErrorKind::Store | ErrorKind::Protocol => true,
+        // Somebody is editing them, or has blanked what is not needed for the time being.
+        ErrorKind::CredentialsNeeded | ErrorKind::CredentialsInvalid => true,
+        ErrorKind::ReauthorizationRequired
+        | ErrorKind::Refused
+        | ErrorKind::Untrusted
+        | ErrorKind::Config => false,
+    }
 }
 
 impl fmt::Debug for Core {

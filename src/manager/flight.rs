@@ -4,7 +4,11 @@
 //! inside a blocking task of the caller's runtime, because those are waited for when a runtime ends. One that
 //! was still queued then has spent nothing, and its waiters start another.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     runtime::Handle,
@@ -12,7 +16,10 @@ use tokio::{
 };
 
 use super::{core::Core, memory::Held};
-use crate::{Error, ErrorKind, Grant, RefreshTokenObject, runtime};
+use crate::{Clock as _, Error, Grant, RefreshTokenObject, SystemClock, runtime};
+
+/// How long a flight waits for a blocking thread of the caller's runtime. Real time: real threads are waited for.
+const LONGEST_QUEUE: Duration = Duration::from_secs(1);
 
 /// What a flight is started for.
 #[derive(Clone, Debug)]
@@ -61,13 +68,6 @@ pub(super) struct Landed {
     pub(super) fresh: bool,
 }
 
-#[derive(Clone, Debug)]
-enum Progress {
-    Queued,
-    Started,
-    Landed(Landing),
-}
-
 /// The flight in the air, if any.
 #[derive(Debug, Default)]
 pub(super) struct Flights {
@@ -84,13 +84,7 @@ struct Slot {
 #[derive(Clone, Debug)]
 struct Ticket {
     number: u64,
-    progress: watch::Receiver<Progress>,
-}
-
-/// Why a flight has no landing.
-enum Lost {
-    NeverStarted,
-    Panicked,
+    landing: watch::Receiver<Option<Landing>>,
 }
 
 impl Flights {
@@ -117,14 +111,9 @@ impl Flights {
 }
 
 impl Ticket {
-    async fn landing(mut self) -> Result<Landing, Lost> {
-        // An error says that the sender is gone; the last thing it said tells why.
-        let _ = self.progress.wait_for(|progress| matches!(progress, Progress::Landed(_))).await;
-        match &*self.progress.borrow() {
-            Progress::Landed(landing) => Ok(landing.clone()),
-            Progress::Queued => Err(Lost::NeverStarted),
-            Progress::Started => Err(Lost::Panicked),
-        }
+    /// `None` if it never took off.
+    async fn landing(mut self) -> Option<Landing> {
+        self.landing.wait_for(Option::is_some).await.ok()?.clone()
     }
 }
 
@@ -139,11 +128,11 @@ impl Core {
                     (Some(_), Join::Never) => return None,
                     (Some(ticket), _) => (ticket.clone(), None),
                     (None, _) => {
-                        let (sender, progress) = watch::channel(Progress::Queued);
-                        let ticket = Ticket { number: slot.next_number, progress };
+                        let (sender, landing) = watch::channel(None);
+                        let ticket = Ticket { number: slot.next_number, landing };
                         slot.next_number += 1;
                         slot.in_the_air = Some(ticket.clone());
-                        let crew = Crew { core: Arc::clone(self), number: ticket.number, progress: sender };
+                        let crew = Crew { core: Arc::clone(self), number: ticket.number, landing: sender };
                         (ticket, Some(crew))
                     }
                 }
@@ -156,25 +145,18 @@ impl Core {
             match (ticket.landing().await, join) {
                 (_, Join::Since(first)) if number < first => {}
                 (_, Join::Own) if !is_ours => {}
-                (Ok(landing), _) => return Some(landing),
-                (Err(Lost::NeverStarted), _) => callers_runtime_ended |= is_ours,
-                (Err(Lost::Panicked), _) => {
-                    return Some(Landing::Failed(Error::new(
-                        ErrorKind::Config,
-                        "the token store or the credential source panicked during a renewal; see the panic's \
-                         message",
-                    )));
-                }
+                (Some(landing), _) => return Some(landing),
+                (None, _) => callers_runtime_ended |= is_ours,
             }
         }
     }
 }
 
-/// Those aboard: dropping it, by landing, by a panic, or unstarted, frees the slot for the next flight.
+/// Those aboard: dropping it, by landing or unstarted, frees the slot for the next flight.
 pub(super) struct Crew {
     core: Arc<Core>,
     number: u64,
-    progress: watch::Sender<Progress>,
+    landing: watch::Sender<Option<Landing>>,
 }
 
 impl Crew {
@@ -186,27 +168,27 @@ impl Crew {
             Err(e) => return self.land(Landing::Failed(e)),
         };
         let flight = move || {
-            self.progress.send_replace(Progress::Started);
-            let landing = span.in_scope(|| ours.block_on(self.core.run(&need, &self)));
+            let run = || span.in_scope(|| ours.block_on(self.core.run(&need, &self)));
+            let landing = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| self.core.crashed());
             self.land(landing);
         };
         match Handle::try_current() {
-            Ok(callers) if !callers_runtime_ended => callers.spawn_blocking(flight),
-            _ => ours.spawn_blocking(flight),
-        };
+            Ok(callers) if !callers_runtime_ended => queue(flight, &callers, ours),
+            _ => drop(ours.spawn_blocking(flight)),
+        }
     }
 
     fn land(self, landing: Landing) {
         // Whoever comes from here on starts anew: what this flight found is in memory already.
         self.free_slot(&mut self.core.flights.slot());
-        self.progress.send_replace(Progress::Landed(landing));
+        self.landing.send_replace(Some(landing));
     }
 
     /// Whether everybody has gone who waited for this flight; nobody can join it any more then.
     pub(super) fn is_alone(&self) -> bool {
         let mut slot = self.core.flights.slot();
         // One receiver is the slot's own.
-        let alone = self.progress.receiver_count() <= 1;
+        let alone = self.landing.receiver_count() <= 1;
         if alone {
             self.free_slot(&mut slot);
         }
@@ -225,4 +207,28 @@ impl Drop for Crew {
     fn drop(&mut self) {
         self.free_slot(&mut self.core.flights.slot());
     }
+}
+
+/// Runs `flight` on a blocking thread of the caller's runtime; on one of ours if theirs stay taken, since those who
+/// wait for it may be what takes them.
+fn queue(flight: impl FnOnce() + Send + 'static, callers: &Handle, ours: &'static Handle) {
+    let flight = Arc::new(Mutex::new(Some(flight)));
+    // Weak, so that a flight whose runtime ends while it is queued is known to be lost.
+    let queued = Arc::downgrade(&flight);
+    let relief = ours.spawn(async move {
+        SystemClock.sleep(LONGEST_QUEUE).await;
+        if let Some(flight) = queued.upgrade().and_then(|flight| take(&flight)) {
+            ours.spawn_blocking(flight);
+        }
+    });
+    callers.spawn_blocking(move || {
+        if let Some(flight) = take(&flight) {
+            relief.abort();
+            flight();
+        }
+    });
+}
+
+fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
 }

@@ -4,7 +4,7 @@
 //! lock do not ask again; what a person does expressly is not held up by it.
 
 use super::{core::Core, flight::Need, renewal::Flight};
-use crate::{Error, RefreshTokenObject, Refusal, StoreLock};
+use crate::{Error, RefreshTokenObject, Refusal, StoreLock, log};
 
 impl Core {
     /// Whether Concur has refused the same thing before, too short a time ago to ask again.
@@ -38,7 +38,7 @@ impl Core {
             return;
         };
         if let Err(error) = self.store.remember_refusal(Some(&refusal), lock).await {
-            tracing::warn!(%error, "other processes will not know of the refusal");
+            log::event!(warn, %error, "other processes will not know of the refusal");
         }
         self.memory.note_refusal(Some(refusal));
     }
@@ -47,7 +47,7 @@ impl Core {
         if self.recall().await.is_some()
             && let Err(error) = self.store.remember_refusal(None, lock).await
         {
-            tracing::warn!(%error, "a refusal that no longer holds could not be forgotten");
+            log::event!(warn, %error, "a refusal that no longer holds could not be forgotten");
         }
         self.memory.note_refusal(None);
     }
@@ -55,7 +55,7 @@ impl Core {
     /// The store's comes first: another process may have more to tell. Memory serves stores that do not remember.
     async fn recall(&self) -> Option<Refusal> {
         let stored = self.store.recall_refusal().await.unwrap_or_else(|error| {
-            tracing::warn!(%error, "whether there was a refusal could not be read");
+            log::event!(warn, %error, "whether there was a refusal could not be read");
             None
         });
         stored.or_else(|| self.memory.refusal())

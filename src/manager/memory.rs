@@ -100,11 +100,13 @@ impl Memory {
         held
     }
 
-    /// Publishes what was read from the store, unless something newer was published since `before` was read.
+    /// Publishes what was read from the store, unless something newer was published since `before` was read. What is
+    /// held then.
     pub(super) fn publish_after(&self, before: &Option<Arc<Held>>, held: Held) -> Arc<Held> {
         let held = Arc::new(held);
-        self.held.compare_and_swap(before, Some(Arc::clone(&held)));
-        held
+        let found = self.held.compare_and_swap(before, Some(Arc::clone(&held)));
+        let is_newer = found.as_ref().map(Arc::as_ptr) != before.as_ref().map(Arc::as_ptr);
+        found.clone().filter(|_| is_newer).unwrap_or(held)
     }
 
     pub(super) fn mark_saved(&self) {

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     ConcurCode, Credentials, Error, ErrorKind, Grant, RefreshTokenObject, StoreLock, TokenOrigin, TokenReply,
     error::COMPANY_TOKENS_PAGE,
+    log,
 };
 
 /// How often the lock is asked for. A pause grows from the first to the longest.
@@ -46,12 +47,20 @@ impl Core {
             Landing::Done(_) => self.memory.note_success(self.clock.now()),
             Landing::Busy => self.memory.note_busy(self.clock.now()),
             Landing::Failed(e) | Landing::Faulty(e) => {
-                tracing::warn!(error = %e, "the renewal failed");
                 self.memory.note_failure(e, self.clock.now());
+                log::event!(warn, error = %e, "the renewal failed");
             }
         }
         self.announce();
         landing
+    }
+
+    /// What is left to do for a flight that panicked. What it received is saved, or kept to be saved.
+    pub(super) fn crashed(&self) -> Landing {
+        let error =
+            Error::new(ErrorKind::Config, "the renewal panicked; see the panic's message and report it");
+        self.memory.note_failure(&error, self.clock.now());
+        Landing::Failed(error)
     }
 
     async fn renew(self: &Arc<Self>, need: &Need, crew: &Crew) -> Result<Landing, Error> {
@@ -127,7 +136,7 @@ impl Core {
             if let Some(lock) = self.store.try_lock().await? {
                 return Ok(Start::Locked(lock));
             }
-            if crew.is_alone() || self.can_do_without(flight.need) {
+            if crew.is_alone() || self.can_do_without(flight.need, stored.as_deref()) {
                 return Ok(Start::Busy);
             }
             if waited >= self.policy.lock_timeout {
@@ -185,7 +194,7 @@ impl Core {
         let no_sign_in = match no_sign_in {
             Some(e) => e,
             None => {
-                tracing::warn!(error = %refused, "the refresh token is no longer accepted; signing in again");
+                log::event!(warn, error = %refused, "the refresh token is no longer accepted; signing in again");
                 match self.obtain(credentials, identity).await {
                     Err(e) if needs_new_request_token(&e) || e.kind() == ErrorKind::Refused => e,
                     answer => return answer,
@@ -269,6 +278,7 @@ impl Core {
         let company = of_grant.or_else(|| flight.credentials.company_uuid());
         let (object, fault) = reply.succeed(stored, same_grant, company)?;
         let held = self.hold(object, origin, flight, lock).await;
+        reply.log();
         if let Err(fault) = fault.and_then(|()| geolocation_of(&held.object, &flight.identity.base).map(drop))
         {
             return Ok(Landing::Faulty(fault));
@@ -280,27 +290,6 @@ impl Core {
             )));
         }
         Ok(Landing::Done(Landed { held, fresh: true }))
-    }
-
-    /// Saves and publishes a token that is newer than the stored one.
-    async fn hold(
-        self: &Arc<Self>,
-        object: RefreshTokenObject,
-        origin: TokenOrigin,
-        flight: Flight<'_>,
-        lock: StoreLock,
-    ) -> Arc<Held> {
-        let saved = self.save(&object, &lock).await;
-        // Whatever an API refused before: this is what Concur hands out now.
-        let mut held = Held::new(object, origin, &flight.identity.base, None);
-        held.unsaved = !saved;
-        let held = self.memory.publish(held);
-        if saved {
-            self.forget_refusal(&lock).await;
-        } else {
-            self.keep_unsaved(held.object.clone(), lock).await;
-        }
-        held
     }
 }
 

@@ -1,14 +1,14 @@
-//! A token that the disk would not take.
+//! From the reply to the disk: a token that is newer than the stored one.
 //!
-//! Always: it is handed out from memory, and the store's lock is kept until it is saved, so that no sibling
-//! spends the token that it replaced.
+//! Always: from its arrival until it is saved it is kept here together with the store's lock, so that neither a full
+//! disk nor a panic loses it and no sibling spends the token that it replaced.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::sync::Mutex;
 
-use super::core::Core;
-use crate::{Error, RefreshTokenObject, StoreLock, runtime};
+use super::{core::Core, memory::Held, renewal::Flight};
+use crate::{Error, RefreshTokenObject, StoreLock, TokenOrigin, log, runtime};
 
 /// The pauses between the attempts that a flight makes before it gives up for the time being: about a second.
 const PAUSES: [Duration; 4] = [
@@ -31,30 +31,53 @@ struct Kept {
 }
 
 impl Core {
-    /// Saves a token that has replaced the stored one, if that can be done within a second.
-    pub(super) async fn save(&self, object: &RefreshTokenObject, lock: &StoreLock) -> bool {
-        let mut pauses = PAUSES.iter();
-        loop {
-            let Err(error) = self.store.save(object, lock).await else { return true };
-            let Some(pause) = pauses.next() else {
-                tracing::error!(
+    /// Saves and publishes a token that is newer than the stored one.
+    pub(super) async fn hold(
+        self: &Arc<Self>,
+        object: RefreshTokenObject,
+        origin: TokenOrigin,
+        flight: Flight<'_>,
+        lock: StoreLock,
+    ) -> Arc<Held> {
+        // Ours until it is published, so that nobody saves it in between.
+        let mut unsaved = self.unsaved.0.lock().await;
+        let kept = unsaved.insert(Kept { object, lock });
+        let saved = self.save_within_a_second(kept).await;
+        // Whatever an API refused before: this is what Concur hands out now.
+        let mut held = Held::new(kept.object.clone(), origin, &flight.identity.base, None);
+        held.unsaved = saved.is_err();
+        let held = self.memory.publish(held);
+        match saved {
+            Ok(()) => {
+                if let Some(Kept { lock, .. }) = unsaved.take() {
+                    self.forget_refusal(&lock).await;
+                }
+            }
+            Err(error) => {
+                drop(unsaved);
+                let core = Arc::clone(self);
+                if let Ok(ours) = runtime::handle() {
+                    ours.spawn(async move { core.keep_saving().await });
+                }
+                log::event!(
+                    error,
                     store = self.store.describe(),
                     %error,
                     "the newest refresh token is in memory only, and saving it is being retried"
                 );
-                return false;
-            };
-            self.clock.sleep(*pause).await;
+            }
         }
+        held
     }
 
-    /// Goes on saving in the background. What is held must say already that it is unsaved.
-    pub(super) async fn keep_unsaved(self: &Arc<Self>, object: RefreshTokenObject, lock: StoreLock) {
-        *self.unsaved.0.lock().await = Some(Kept { object, lock });
-        let core = Arc::clone(self);
-        if let Ok(ours) = runtime::handle() {
-            ours.spawn(async move { core.keep_saving().await });
+    async fn save_within_a_second(&self, kept: &Kept) -> Result<(), Error> {
+        for pause in PAUSES {
+            if self.store.save(&kept.object, &kept.lock).await.is_ok() {
+                return Ok(());
+            }
+            self.clock.sleep(pause).await;
         }
+        self.store.save(&kept.object, &kept.lock).await
     }
 
     async fn keep_saving(&self) {
@@ -76,8 +99,9 @@ impl Core {
         };
         self.store.save(&kept.object, &kept.lock).await?;
         self.memory.mark_saved();
+        let lock = unsaved.take().map(|kept| kept.lock);
         self.announce();
-        tracing::info!(store = self.store.describe(), "the newest refresh token is saved now");
-        Ok(unsaved.take().map(|kept| kept.lock))
+        log::event!(info, store = self.store.describe(), "the newest refresh token is saved now");
+        Ok(lock)
     }
 }

@@ -51,7 +51,10 @@ pub(super) fn error(
             format!("Concur refused the {} grant at {host}: {meaning}; {advice}", grant.name()),
         )
     };
-    Error::new(kind, message).with_code(code, is_invalid_grant).with_retry_after(retry_after)
+    // What a server that is down says of the grant means nothing.
+    let refuses_grant =
+        kind == ErrorKind::Refused && (is_invalid_grant || code == Some(ConcurCode::BAD_REFRESH_TOKEN));
+    Error::new(kind, message).with_code(code, refuses_grant).with_retry_after(retry_after)
 }
 
 fn advice(code: Option<ConcurCode>, grant: &Grant) -> String {

@@ -5,8 +5,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reqwest::{Response, header};
+use reqwest::{Response, StatusCode, header};
 
+use super::log_answer;
 use crate::{
     AccessToken, Error, ErrorKind, Geolocation, RefreshTokenObject,
     members::{BadMember, Members},
@@ -20,6 +21,7 @@ pub struct TokenReply {
     members: Members,
     headers: Headers,
     base: Geolocation,
+    grant: &'static str,
 }
 
 /// The headers that mean something.
@@ -57,8 +59,14 @@ impl Headers {
 }
 
 impl TokenReply {
-    pub(super) fn new(members: Members, headers: Headers, base: Geolocation) -> Self {
-        Self { members, headers, base }
+    pub(super) fn new(members: Members, headers: Headers, base: Geolocation, grant: &'static str) -> Self {
+        Self { members, headers, base, grant }
+    }
+
+    /// Tells the log of it. Not before it is saved: a subscriber may end the process.
+    pub(crate) fn log(&self) {
+        let id = self.headers.correlation_id.as_deref();
+        log_answer(self.grant, self.base.host(), StatusCode::OK, None, id);
     }
 
     /// The refresh token and all that came with it.

@@ -10,12 +10,12 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
 use self::lock::FileLock;
-use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore, files};
+use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore, files, log};
 
 /// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members.
 const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
@@ -39,7 +39,14 @@ const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 #[derive(Debug)]
 pub struct JsonFileStore {
     path: PathBuf,
-    last_read: Mutex<Option<LastRead>>,
+    seen: Mutex<Seen>,
+}
+
+/// What earlier looks have found out.
+#[derive(Debug, Default)]
+struct Seen {
+    leftovers_looked_for: bool,
+    last_read: Option<LastRead>,
 }
 
 #[derive(Debug)]
@@ -76,18 +83,22 @@ impl JsonFileStore {
         let path = path.as_ref();
         // Absolute, so that errors name a place that can be found.
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        Self { path, last_read: Mutex::new(None) }
+        Self { path, seen: Mutex::default() }
     }
 
     fn read(&self) -> io::Result<Option<RefreshTokenObject>> {
-        let mut last_read = self.last_read.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen();
+        if !seen.leftovers_looked_for {
+            self.recover_unlocked();
+            seen.leftovers_looked_for = true;
+        }
         let metadata = match fs::metadata(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
             metadata => metadata?,
         };
         // Asked before opening: to open a named pipe would wait for its writer.
         files::regular(&metadata)?;
-        if let Some(last) = last_read.as_ref().filter(|last| last.stamp == Stamp::of(&metadata)) {
+        if let Some(last) = seen.last_read.as_ref().filter(|last| last.stamp == Stamp::of(&metadata)) {
             return Ok(last.token.clone());
         }
         let mut file = match File::open(&self.path) {
@@ -97,10 +108,31 @@ impl JsonFileStore {
         let stamp = Stamp::of(&file.metadata()?);
         let token = usable(&files::read_open(&mut file)?);
         if token.is_none() {
-            tracing::warn!(file = %self.path.display(), "the token file holds no usable refresh token");
+            log::event!(warn, file = %self.path.display(), "the token file holds no usable refresh token");
         }
-        *last_read = Some(LastRead { stamp, token: token.clone() });
+        seen.last_read = Some(LastRead { stamp, token: token.clone() });
         Ok(token)
+    }
+
+    /// Adopts what a killed process left, so that the token it replaced is not served. Who may only read, or finds
+    /// the lock taken by a process that is saving, goes on with what is there.
+    fn recover_unlocked(&self) {
+        let recovered = files::resolve(&self.path).and_then(|target| {
+            if leftovers::are_there(&target)?
+                && let Ok(Some(lock)) = FileLock::try_acquire(target)
+            {
+                leftovers::adopt(lock.target())?;
+            }
+            Ok(())
+        });
+        if let Err(error) = recovered {
+            let file = self.path.display();
+            log::event!(warn, %file, %error, "could not look for what a killed process left");
+        }
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn write(&self, token: &RefreshTokenObject, lock: &FileLock) -> io::Result<()> {
@@ -112,7 +144,7 @@ impl JsonFileStore {
         temp.write(token.as_json().as_bytes())?;
         // Should what follows fail, this is the only copy of a token that has replaced its predecessor.
         temp.keep();
-        if let Err(e) = self.set_aside_if_unusable(lock).and_then(|()| temp.rename()) {
+        if let Err(e) = leftovers::set_aside_if_unusable(lock.target()).and_then(|()| temp.rename()) {
             // Where the folder was taken away, the file went with it, and the next attempt needs a new one.
             *reserved = Some(temp).filter(|_| e.kind() != io::ErrorKind::NotFound);
             return Err(e);
@@ -122,7 +154,7 @@ impl JsonFileStore {
 
     /// The same steps as [`Self::write`], with what is already there, and then room for what is to come.
     fn try_out(&self, held: Option<&RefreshTokenObject>, lock: &FileLock) -> io::Result<()> {
-        self.set_aside_if_unusable(lock)?;
+        leftovers::set_aside_if_unusable(lock.target())?;
         let mut room = ROOM_FOR_REPLY;
         if let Some(token) = held {
             let json = token.as_json();
@@ -138,14 +170,8 @@ impl JsonFileStore {
         Ok(())
     }
 
-    /// A file without a usable token may still mean something to its owner.
-    fn set_aside_if_unusable(&self, lock: &FileLock) -> io::Result<()> {
-        let exists = fs::exists(lock.target())?;
-        if exists && self.read()?.is_none() { leftovers::set_aside(lock.target()) } else { Ok(()) }
-    }
-
     fn delete(&self, lock: &FileLock) -> io::Result<()> {
-        self.set_aside_if_unusable(lock)?;
+        leftovers::set_aside_if_unusable(lock.target())?;
         match fs::remove_file(lock.target()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.and_then(|()| files::sync_folder(files::folder_of(lock.target()))),
@@ -195,6 +221,8 @@ impl TokenStore for JsonFileStore {
             return Ok(None);
         };
         leftovers::adopt(lock.target()).map_err(self.failed("look at unfinished saves of"))?;
+        // Under the lock everything is read anew: a stamp could miss a write within the same tick of the clock.
+        self.seen().last_read = None;
         Ok(Some(StoreLock::new(lock)))
     }
 

@@ -12,12 +12,18 @@ use super::usable;
 use crate::{
     clock,
     files::{self, TempFile},
+    log,
 };
+
+/// Whether there are any. No lock is needed to ask.
+pub(super) fn are_there(target: &Path) -> io::Result<bool> {
+    Ok(!temp_files_of(target)?.is_empty())
+}
 
 /// Puts the newest complete temporary file in the target's place, and deletes the others.
 ///
 /// A complete one that is not older than the target is a save that was killed before its rename: the only copy
-/// of a token whose predecessor may already be spent.
+/// of a token whose predecessor may already be spent. One that cannot be read may be just that, so it is an error.
 pub(super) fn adopt(target: &Path) -> io::Result<()> {
     let mut leftovers = temp_files_of(target)?;
     if leftovers.is_empty() {
@@ -29,19 +35,20 @@ pub(super) fn adopt(target: &Path) -> io::Result<()> {
         Err(e) => return Err(e),
     };
     leftovers.sort();
-    let newest = leftovers.iter().rposition(|(modified, path)| {
-        *modified >= not_before && files::read(path).is_ok_and(|json| usable(&json).is_some())
-    });
+    let mut newest = None;
+    for (index, (modified, path)) in leftovers.iter().enumerate() {
+        if *modified >= not_before && holds_token(path)? {
+            newest = Some(index);
+        }
+    }
     if let Some(index) = newest {
         let (_, path) = leftovers.remove(index);
-        if fs::exists(target)? && usable(&files::read(target)?).is_none() {
-            set_aside(target)?;
-        }
+        set_aside_if_unusable(target)?;
         // Its process may have been killed before it could sync.
         fs::File::open(&path)?.sync_all()?;
         fs::rename(&path, target)?;
         files::sync_folder(files::folder_of(target))?;
-        tracing::warn!(file = %target.display(), "recovered the token that a killed process had not finished saving");
+        log::event!(warn, file = %target.display(), "recovered the token that a killed process had not finished saving");
     }
     for (_, path) in leftovers {
         fs::remove_file(path)?;
@@ -65,8 +72,22 @@ fn temp_files_of(target: &Path) -> io::Result<Vec<(SystemTime, PathBuf)>> {
     Ok(found)
 }
 
+/// A file without a usable token may still mean something to its owner: it is moved out of the way.
+pub(super) fn set_aside_if_unusable(target: &Path) -> io::Result<()> {
+    if fs::exists(target)? && !holds_token(target)? { set_aside(target) } else { Ok(()) }
+}
+
+fn holds_token(path: &Path) -> io::Result<bool> {
+    match files::read(path) {
+        Ok(json) => Ok(usable(&json).is_some()),
+        // Larger than any token file: a reservation, or not ours.
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(false),
+        Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+    }
+}
+
 /// Renames a file without a usable token to `….corrupt-<time>`, its own modification time.
-pub(super) fn set_aside(target: &Path) -> io::Result<()> {
+fn set_aside(target: &Path) -> io::Result<()> {
     let modified = clock::public_time(fs::metadata(target)?.modified()?);
     let (date, (hour, minute, second)) = (modified.date(), modified.to_hms());
     let (year, month, day) = (date.year(), u8::from(date.month()), date.day());
@@ -78,6 +99,6 @@ pub(super) fn set_aside(target: &Path) -> io::Result<()> {
         aside = files::beside(target, &format!(".corrupt-{time}-{copy}"));
     }
     fs::rename(target, &aside)?;
-    tracing::warn!(file = %target.display(), kept_as = %aside.display(), "moved an unusable token file aside");
+    log::event!(warn, file = %target.display(), kept_as = %aside.display(), "moved an unusable token file aside");
     files::sync_folder(files::folder_of(target))
 }

@@ -1,0 +1,18 @@
+//! What this crate tells the log.
+//!
+//! Always: no field holds a secret, and an event never ends what it tells of, even if the subscriber panics, as one
+//! does that writes to a closed pipe or a full disk.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// `event!(warn, error = %e, "what happened")`: as tracing's own macros, under the target `concur_auth`.
+macro_rules! event {
+    ($level:ident, $($what:tt)+) => {
+        $crate::log::quietly(|| tracing::$level!(target: "concur_auth", $($what)+))
+    };
+}
+pub(crate) use event;
+
+pub(crate) fn quietly(tell: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(tell));
+}
