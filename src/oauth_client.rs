@@ -20,7 +20,8 @@ use zeroize::Zeroizing;
 
 pub use self::{grant::Grant, reply::TokenReply};
 use crate::{
-    Clock, ConcurCode, Credentials, Error, ErrorKind, Geolocation, SystemClock, log, members::Members, runtime,
+    Clock, ConcurCode, Credentials, Error, ErrorKind, Geolocation, SystemClock, log, members::Members,
+    runtime,
 };
 
 /// The most that is read of a reply.
@@ -190,13 +191,7 @@ impl OAuthClient {
     }
 }
 
-fn log_answer(
-    grant: &str,
-    host: &str,
-    status: StatusCode,
-    code: Option<u32>,
-    correlation_id: Option<&str>,
-) {
+fn log_answer(grant: &str, host: &str, status: StatusCode, code: Option<u32>, correlation_id: Option<&str>) {
     let status = status.as_u16();
     log::event!(info, grant, host, status, code, correlation_id, "token endpoint answered");
 }

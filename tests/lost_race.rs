@@ -56,7 +56,11 @@ async fn another_token_in_the_store_is_used() {
 
 #[tokio::test]
 async fn on_108_or_without_a_code_the_request_token_is_used() {
-    for fault in [Fault::code(108), Fault::status(400).body(r#"{"error": "invalid_grant"}"#)] {
+    for fault in [
+        Fault::code(108),
+        Fault::status(400).body(r#"{"error": "invalid_grant"}"#),
+        Fault::status(400).body(r#"{"code": "108", "error": "invalid_request"}"#),
+    ] {
         let scene = Scene::new().await;
         let old = scene.concur.token_json();
         scene.write_token(&old);
@@ -79,6 +83,19 @@ async fn on_any_other_code_no_request_token_is_spent() {
         assert_eq!((error.kind(), error.code().map(|code| code.number())), (ErrorKind::Refused, Some(code)));
         assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 0));
         assert!(old.contains(&scene.stored_refresh_token()), "the stored token is kept");
+    }
+}
+
+/// What a server that is down says of the grant means nothing.
+#[tokio::test]
+async fn on_a_failure_of_the_server_no_request_token_is_spent() {
+    for status in [429, 500, 503] {
+        let scene = Scene::new().await;
+        scene.write_token(&scene.concur.token_json());
+        scene.concur.set_fault(Fault::status(status).body(r#"{"code": 108, "error": "invalid_grant"}"#));
+        let error = scene.manager().access_token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unavailable);
+        assert_eq!(scene.concur.count("password"), 0, "on {status}");
     }
 }
 

@@ -242,3 +242,71 @@ async fn saves_once() {
     store.rehearse(Some(&token), &lock).await.unwrap();
     store.save(&token, &lock).await.unwrap();
 }
+
+/// The next program to look serves the recovered token, not the one that was spent for it.
+#[tokio::test]
+async fn what_a_killed_process_left_is_found_by_the_first_look() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    let rotated = scene.concur.token_json();
+    fs::write(beside(&scene, ".tmp-0000000000000001"), &rotated).unwrap();
+
+    // While the process lives, it is its own affair.
+    let lock = fs::File::create(beside(&scene, ".lock")).unwrap();
+    lock.lock().unwrap();
+    let before = scene.token_file();
+    let served = scene.manager().get_valid_refresh_token().await.unwrap();
+    assert!(before.contains(served.secret()));
+    assert_eq!(scene.token_file(), before);
+    drop(lock);
+
+    let served = scene.manager().get_valid_refresh_token().await.unwrap();
+    assert!(rotated.contains(served.secret()));
+    assert_eq!(scene.folder(), CLEAN);
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+/// It may be the only copy of a token.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_leftover_that_cannot_be_read_is_not_deleted() {
+    use std::os::unix::fs::{PermissionsExt as _, chown};
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::Never).await;
+    let leftover = beside(&scene, ".tmp-0000000000000001");
+    fs::write(&leftover, scene.concur.token_json()).unwrap();
+    fs::set_permissions(&leftover, fs::Permissions::from_mode(0o000)).unwrap();
+    // Root may read everything, so the program runs as somebody else who owns the folder.
+    if chown(scene.dir.path(), Some(65534), None).is_err() {
+        return assert!(std::env::var_os("CONCUR_AUTH_MUST_MOUNT").is_none(), "this user is not root");
+    }
+    let output = std::process::Command::new("setpriv")
+        .args(["--reuid=65534", "--clear-groups", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "finds_a_leftover_it_cannot_read", "--ignored", "--nocapture"])
+        .env("DIR", scene.dir.path())
+        .output()
+        .unwrap();
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() || complained.contains("setpriv"), "{said}\n{complained}");
+    assert!(leftover.exists());
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn finds_a_leftover_it_cannot_read() {
+    let path = std::path::Path::new(&std::env::var_os("DIR").unwrap()).join("refreshTokenObjectFile.json");
+    let store = JsonFileStore::new(&path);
+    assert!(store.load().await.unwrap().is_none());
+    let error = store.try_lock().await.map(drop).unwrap_err();
+    assert_eq!(
+        format!("{error:?}"),
+        format!(
+            "Store: could not look at unfinished saves of {0}; check that the file and its folder belong to this user, \
+             can be replaced, and that the disk has room\n  caused by: {0}.tmp-0000000000000001: Permission denied (os \
+             error 13)",
+            path.display()
+        )
+    );
+}

@@ -242,3 +242,46 @@ async fn files_under_a_umask() {
         .unwrap();
     tokens.get_valid_refresh_token().await.unwrap();
 }
+
+/// A link tells where the file belongs: something that is to be mounted, perhaps.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_that_leads_to_no_credentials_is_left_alone() {
+    let scene = Scene::new().await;
+    fs::remove_file(scene.credentials_path()).unwrap();
+    let target = scene.dir.path().join("not-mounted.json");
+    std::os::unix::fs::symlink(&target, scene.credentials_path()).unwrap();
+    let error = CredentialsFile::new(scene.credentials_path()).credentials().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CredentialsNeeded);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "{} is a symbolic link to {}, which does not exist; put the credentials there, or remove the link and run \
+             again to get a blank template",
+            scene.credentials_path().display(),
+            target.display()
+        )
+    );
+    assert_eq!(scene.folder(), ["credentials.json"]);
+}
+
+/// The lock is of the file that the link led to when it was got.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_link_that_is_changed_under_the_lock_moves_nothing_aside() {
+    use concur_auth::{JsonFileStore, RefreshTokenObject, TokenStore as _};
+    let scene = Scene::new().await;
+    let (first, second) = (scene.dir.path().join("first.json"), scene.dir.path().join("second.json"));
+    fs::write(&first, scene.concur.token_json()).unwrap();
+    fs::write(&second, "not a token").unwrap();
+    std::os::unix::fs::symlink(&first, scene.token_path()).unwrap();
+    let store = JsonFileStore::new(scene.token_path());
+    let lock = store.try_lock().await.unwrap().unwrap();
+    fs::remove_file(scene.token_path()).unwrap();
+    std::os::unix::fs::symlink(&second, scene.token_path()).unwrap();
+    let token = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    store.save(&token, &lock).await.unwrap();
+    assert!(fs::read_to_string(&first).unwrap().contains(token.secret()));
+    assert_eq!(fs::read_to_string(&second).unwrap(), "not a token");
+    assert!(scene.folder().iter().all(|name| !name.contains("corrupt")), "{:?}", scene.folder());
+}

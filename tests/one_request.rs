@@ -284,3 +284,24 @@ async fn after_getting_the_lock_the_store_is_read_again() {
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), siblings.secret());
     assert_eq!(scene.concur.token_requests(), 0);
 }
+
+/// What is held in memory says nothing about what the store holds.
+#[tokio::test]
+async fn a_token_file_that_is_gone_is_waited_for_while_a_sibling_has_the_lock() {
+    use concur_auth::TokenStore as _;
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.get_valid_refresh_token().await.unwrap();
+    let lock = JsonFileStore::new(scene.token_path()).try_lock().await.unwrap();
+    std::fs::remove_file(scene.token_path()).unwrap();
+    let call = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.get_valid_refresh_token().await }
+    });
+    until(|| scene.clock.sleepers() == 1).await;
+    drop(lock);
+    scene.clock.advance(MINUTE);
+    let obtained = call.await.unwrap().unwrap();
+    assert_eq!(scene.stored_refresh_token(), obtained.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+}

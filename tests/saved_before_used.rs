@@ -221,3 +221,49 @@ async fn a_reply_with_a_byte_that_is_no_text_is_saved() {
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), "kept");
     assert_eq!(scene.stored_refresh_token(), "kept");
 }
+
+/// A store whose saves panic, `panics` times.
+#[derive(Clone, Debug, Default)]
+struct Panicking {
+    inner: MemoryStore,
+    panics: Arc<AtomicUsize>,
+}
+
+impl TokenStore for Panicking {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        self.inner.load().await
+    }
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        let left = self.panics.load(Ordering::Relaxed);
+        self.panics.store(left.saturating_sub(1), Ordering::Relaxed);
+        assert_eq!(left, 0, "a bug in this store");
+        self.inner.save(token, lock).await
+    }
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.inner.remove(lock).await
+    }
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.inner.try_lock().await
+    }
+}
+
+/// A store that panics is one that fails: the token is kept, handed out, and saved later, under the same lock.
+#[tokio::test]
+async fn a_panic_in_the_store_loses_no_token() {
+    let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
+    let store = Panicking::default();
+    let clock = concur_auth::simulator::ManualClock::skipping(support::noon());
+    let tokens = scene.builder().store(store.clone()).clock(clock).build().unwrap();
+    store.panics.store(7, Ordering::Relaxed);
+    let obtained = tokens.get_valid_refresh_token().await.unwrap();
+    support::until(|| !tokens.status().unsaved).await;
+    assert_eq!(store.inner.load().await.unwrap().unwrap().secret(), obtained.secret());
+    assert!(store.inner.try_lock().await.unwrap().is_some());
+
+    store.panics.store(1, Ordering::Relaxed);
+    let error = tokens.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), concur_auth::ErrorKind::Store);
+    assert!(error.to_string().ends_with("Panicking panicked; see the panic's message"), "{error}");
+    assert_eq!(scene.concur.token_requests(), 1, "the rehearsal panicked, so nothing was sent");
+    tokens.refresh().await.unwrap();
+}

@@ -3,7 +3,11 @@
 //! Always: nothing is sent before the store has been locked, read again and found able to save; what Concur
 //! sends is saved before anybody sees it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     core::{Core, Identity, same_company},
@@ -12,8 +16,7 @@ use super::{
 };
 use crate::{
     ConcurCode, Credentials, Error, ErrorKind, Grant, RefreshTokenObject, StoreLock, TokenOrigin, TokenReply,
-    error::COMPANY_TOKENS_PAGE,
-    log,
+    error::COMPANY_TOKENS_PAGE, log,
 };
 
 /// How often the lock is asked for. A pause grows from the first to the longest.
@@ -59,7 +62,10 @@ impl Core {
     pub(super) fn crashed(&self) -> Landing {
         let error =
             Error::new(ErrorKind::Config, "the renewal panicked; see the panic's message and report it");
-        self.memory.note_failure(&error, self.clock.now());
+        // The clock may be what panics.
+        if let Ok(now) = catch_unwind(AssertUnwindSafe(|| self.clock.now())) {
+            self.memory.note_failure(&error, now);
+        }
         Landing::Failed(error)
     }
 
