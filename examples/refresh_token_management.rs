@@ -6,7 +6,7 @@
 //!
 //! Run it again and again in one folder: the first run leaves a `credentials.json` to fill in, the next obtains
 //! a refresh token, later ones use or renew the stored one. Exit code 0: a valid refresh token is there. 2: you
-//! have something to do, and the message says what. 1: any other error. `RUST_LOG=concur_auth=info` shows the
+//! have something to do, and the message says what. 1: any other error; 130 and 143: ended by a signal. `RUST_LOG=concur_auth=info` shows the
 //! requests.
 
 use std::{
@@ -35,9 +35,33 @@ async fn main() -> ExitCode {
     let Some(arguments) = arguments(std::env::args_os().skip(1)) else {
         return say(io::stderr(), USAGE, 1);
     };
-    match run(arguments).await {
-        Ok(report) => say(io::stdout(), &report, 0),
-        Err(e) => say(io::stderr(), &explain(&e), exit_code(&e)),
+    tokio::select! {
+        outcome = run(arguments) => match outcome {
+            Ok(report) => say(io::stdout(), &report, 0),
+            Err(e) => say(io::stderr(), &explain(&e), exit_code(&e)),
+        },
+        // A signal's default is to end the process on the spot. Returning from `main` lets a renewal that has spent a
+        // grant come to its end, and its token to the disk.
+        code = signal() => say(io::stderr(), "Interrupted; a renewal under way is brought to its end first.", code),
+    }
+}
+
+/// Waits for Ctrl-C or a request to terminate; the exit code that a shell gives to a program ended by it.
+async fn signal() -> u8 {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            return tokio::select! {
+                Some(()) = terminate.recv() => 128 + 15,
+                Ok(()) = tokio::signal::ctrl_c() => 128 + 2,
+                else => std::future::pending().await,
+            };
+        }
+    }
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => 128 + 2,
+        Err(_) => std::future::pending().await,
     }
 }
 

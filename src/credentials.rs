@@ -122,6 +122,14 @@ impl Credentials {
         }
     }
 
+    /// Where their own base URI stands.
+    pub(crate) fn place_of_base_uri(&self) -> String {
+        match &self.0.origin {
+            Origin::Code | Origin::Environment => "the base URI of the Credentials".to_owned(),
+            Origin::File(path) => format!("baseURI in {}", path.display()),
+        }
+    }
+
     /// Checks what every use needs.
     pub(crate) fn require_app(&self) -> Result<(), Error> {
         if !self.0.app_id.is_empty() && !self.0.client_secret.is_blank() {

@@ -47,27 +47,28 @@ impl Geolocation {
     /// The global landing zone: where a sign-in starts when nothing else is configured.
     pub(crate) const GLZ: &str = "https://glz.api.concursolutions.com";
 
-    /// A base URI named by the configuration; `hosts` are the further ones it trusts.
-    pub(crate) fn configured(uri: &str, hosts: Arc<[String]>) -> Result<Self, Error> {
-        Self::check(uri, Trust { hosts, loopback: true }).map(|mut checked| {
-            checked.trust.loopback = is_loopback(&checked.base);
-            checked
-        })
+    /// A base URI named by the configuration, of which `origin` says where; `hosts` are the further ones it trusts.
+    pub(crate) fn configured(uri: &str, origin: &str, hosts: Arc<[String]>) -> Result<Self, Error> {
+        let base = Url::parse(uri.trim()).map_err(|e| {
+            let message = format!("the base URI ({origin}) is not a URL; write it like {}", Self::GLZ);
+            Error::new(ErrorKind::Config, message).caused_by(e)
+        })?;
+        let loopback = is_loopback(&base);
+        Self::check(base, origin, Trust { hosts, loopback })
     }
 
     /// A URI from outside (a reply, the token file), trusted as far as the configured base `self` was.
-    pub(crate) fn received(&self, uri: &str) -> Result<Self, Error> {
-        Self::check(uri, self.trust.clone())
+    pub(crate) fn received(&self, uri: &str, origin: &str) -> Result<Self, Error> {
+        let base = Url::parse(uri.trim()).map_err(|e| refused("what is not a URL", origin).caused_by(e))?;
+        Self::check(base, origin, self.trust.clone())
     }
 
-    fn check(uri: &str, trust: Trust) -> Result<Self, Error> {
-        let mut base =
-            Url::parse(uri.trim()).map_err(|e| refused("a base URI that is not a URL").caused_by(e))?;
+    fn check(mut base: Url, origin: &str, trust: Trust) -> Result<Self, Error> {
         if !base.username().is_empty() || base.password().is_some() {
-            return Err(refused("a base URI with user information"));
+            return Err(refused("a URI with user information", origin));
         }
         let Some(host) = base.host_str() else {
-            return Err(refused("a base URI without a host"));
+            return Err(refused("a URI without a host", origin));
         };
         let is_concur = CONCUR_DOMAINS.iter().any(|domain| host.ends_with(domain)) && base.port().is_none();
         let is_named = trust.hosts.iter().any(|named| named.eq_ignore_ascii_case(host));
@@ -77,7 +78,7 @@ impl Geolocation {
             _ => false,
         };
         if !allowed {
-            return Err(refused(&format!("{}://{host}", base.scheme())));
+            return Err(refused(&format!("{}://{host}", base.scheme()), origin));
         }
         base.set_path("/");
         base.set_query(None);
@@ -121,11 +122,11 @@ impl Geolocation {
     }
 }
 
-fn refused(what: &str) -> Error {
+fn refused(what: &str, origin: &str) -> Error {
     Error::new(
         ErrorKind::Untrusted,
         format!(
-            "refused to send secrets to {what}; Concur's hosts are https, below concursolutions.com or \
+            "refused to send secrets to {what} ({origin}); Concur's hosts are https, below concursolutions.com or \
              concurcdc.cn, without a port (a host of your own must be named with \
              TokenManagerBuilder::trust_host)"
         ),
@@ -145,7 +146,7 @@ impl FromStr for Geolocation {
     type Err = Error;
 
     fn from_str(uri: &str) -> Result<Self, Error> {
-        Self::configured(uri, Arc::default())
+        Self::configured(uri, "parsed as a Geolocation", Arc::default())
     }
 }
 
@@ -204,8 +205,7 @@ mod tests {
             "https://user:pass@us.api.concursolutions.com",
             "https://192.0.2.1",
             "ftp://us.api.concursolutions.com",
-            "us.api.concursolutions.com",
-            "",
+            "file:///etc/passwd",
         ] {
             let refused = form.parse::<Geolocation>().expect_err(form);
             assert_eq!(refused.kind(), ErrorKind::Untrusted, "{form}");
@@ -213,23 +213,36 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_url_is_a_mistake_of_the_configuration() {
+        for form in ["us.api.concursolutions.com", "", "https://"] {
+            let error = form.parse::<Geolocation>().expect_err(form);
+            assert_eq!(error.kind(), ErrorKind::Config, "{form}");
+            assert_eq!(
+                error.to_string(),
+                "the base URI (parsed as a Geolocation) is not a URL; write it like https://glz.api.concursolutions.com"
+            );
+        }
+    }
+
+    #[test]
     fn loopback_is_trusted_only_where_it_is_configured() {
         let configured: Geolocation = "http://127.0.0.1:8080".parse().unwrap();
-        assert!(configured.received("http://[::1]:9").is_ok());
-        assert!(configured.received("https://us.api.concursolutions.com").is_ok());
+        assert!(configured.received("http://[::1]:9", "a test").is_ok());
+        assert!(configured.received("https://us.api.concursolutions.com", "a test").is_ok());
 
         let configured: Geolocation = Geolocation::GLZ.parse().unwrap();
-        assert!(configured.received("http://127.0.0.1:8080").is_err());
-        assert!(configured.received("https://localhost").is_err());
+        assert!(configured.received("http://127.0.0.1:8080", "a test").is_err());
+        assert!(configured.received("https://localhost", "a test").is_err());
     }
 
     #[test]
     fn a_host_named_by_the_configuration_is_trusted_with_https_only() {
         let named: Arc<[String]> = [String::from("gateway.example.net")].into();
-        let configured = Geolocation::configured("https://gateway.example.net:8443", named).unwrap();
-        assert!(configured.received("https://gateway.example.net").is_ok());
-        assert!(configured.received("http://gateway.example.net").is_err());
-        assert!(configured.received("https://other.example.net").is_err());
+        let configured =
+            Geolocation::configured("https://gateway.example.net:8443", "a test", named).unwrap();
+        assert!(configured.received("https://gateway.example.net", "a test").is_ok());
+        assert!(configured.received("http://gateway.example.net", "a test").is_err());
+        assert!(configured.received("https://other.example.net", "a test").is_err());
     }
 
     #[test]

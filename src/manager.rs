@@ -91,7 +91,8 @@ impl TokenManager {
     ///
     /// Looks at the store on every call, so that what a sibling process has replaced is never handed out. A valid
     /// token costs no request; one in its last 30 days is renewed, and a missing or expired one obtained with the
-    /// company request token.
+    /// company request token. A store that somebody has emptied means that the company was signed out: what is held in
+    /// memory does not bring it back.
     ///
     /// # Errors
     ///
@@ -206,13 +207,28 @@ impl TokenManager {
 
     /// Waits for a renewal under way and for a token that could not be saved yet, for `deadline` at most.
     ///
-    /// Never needed while the disk works: returning from `main` waits for a renewal by itself. The manager can be
-    /// used afterwards.
+    /// Never needed on a tokio runtime while the disk works: its end, such as on returning from `main`, waits for a
+    /// renewal by itself (unless all its blocking threads were taken for a second when that began). Without tokio, call
+    /// this before the process ends. A signal's default action, `process::exit` and
+    /// [`shutdown_background`](tokio::runtime::Runtime::shutdown_background) wait for nothing: on Ctrl-C, return from
+    /// `main`. The manager can be used afterwards.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Store`] when the deadline has passed and the newest refresh token is still in memory only, or
     /// the renewal has not ended.
+    ///
+    /// ```no_run
+    /// # async fn serve(_: &concur_auth::TokenManager) {}
+    /// # #[tokio::main] async fn main() -> Result<(), concur_auth::Error> {
+    /// let tokens = concur_auth::TokenManager::load().await?;
+    /// tokio::select! {
+    ///     () = serve(&tokens) => {}
+    ///     _ = tokio::signal::ctrl_c() => {}
+    /// }
+    /// tokens.shutdown(std::time::Duration::from_secs(10)).await
+    /// # }
+    /// ```
     pub async fn shutdown(&self, deadline: Duration) -> Result<(), Error> {
         let mut last = None;
         let all_saved = async {

@@ -14,6 +14,12 @@ use crate::{Error, ErrorKind, RefreshTokenObject, Refusal, caught::caught};
 /// turn the value into text and back. A store that several processes share should also implement
 /// [`try_lock`](Self::try_lock), or two of them may renew at once.
 ///
+/// A renewal calls a store, and a [`CredentialSource`](crate::CredentialSource), on a thread of its own within this
+/// crate's tokio runtime, so they may block and may use tokio's timers and sockets; connections that belong to another
+/// runtime may not outlive that one. `load` is also called on the task that calls
+/// [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token), and what is unsaved is saved on the one
+/// that calls [`shutdown`](crate::TokenManager::shutdown). A panic counts as an error.
+///
 /// ```
 /// use concur_auth::{Error, RefreshTokenObject, StoreLock, TokenStore};
 ///

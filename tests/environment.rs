@@ -57,8 +57,8 @@ async fn all_there_or_something_missing() {
     children.push(no_token);
     let mut foreign = signed_in_by(
         &concur,
-        "Untrusted: refused to send secrets to https://example.net; Concur's hosts are https, below concursolutions.com \
-         or concurcdc.cn, without a port (a host of your own must be named with TokenManagerBuilder::trust_host)",
+        "Untrusted: refused to send secrets to https://example.net (the environment variable CONCUR_BASE_URI); Concur's hosts are \
+         https, below concursolutions.com or concurcdc.cn, without a port (a host of your own must be named with TokenManagerBuilder::trust_host)",
     );
     foreign.env("CONCUR_BASE_URI", "https://example.net");
     children.push(foreign);

@@ -132,9 +132,17 @@ async fn a_host_that_is_not_concurs_gets_nothing() {
     assert_eq!(error.kind(), ErrorKind::Untrusted);
     assert_eq!(
         error.to_string(),
-        "refused to send secrets to https://concursolutions.example.net; Concur's hosts are https, below \
-         concursolutions.com or concurcdc.cn, without a port (a host of your own must be named with \
+        "refused to send secrets to https://concursolutions.example.net (given to the builder); Concur's hosts are https, \
+         below concursolutions.com or concurcdc.cn, without a port (a host of your own must be named with \
          TokenManagerBuilder::trust_host)"
+    );
+
+    let error = TokenManager::builder().trust_host("gateway.example.net:8443").build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "trust_host(\"gateway.example.net:8443\") does not name a host; give a name or an IP address, without scheme, \
+         port and path"
     );
 
     let scene = Scene::new().await;

@@ -141,6 +141,6 @@ fn a_foreign_base_uri_is_refused() {
     assert!(
         String::from_utf8(output.stderr)
             .unwrap()
-            .starts_with("refused to send secrets to https://example.net;")
+            .starts_with("refused to send secrets to https://example.net (given to the builder);")
     );
 }

@@ -42,11 +42,23 @@ enum Wrong {
     NeverLocks,
     NeverReleases,
     EmptyWhenBroken,
+    LockedWhenBroken,
+    SavesWhenBroken,
+    RemovesWhenBroken,
+}
+
+impl Wrong {
+    /// Only seen where the store is broken.
+    fn when_broken(self) -> bool {
+        use Wrong::*;
+        matches!(self, EmptyWhenBroken | LockedWhenBroken | SavesWhenBroken | RemovesWhenBroken)
+    }
 }
 
 #[derive(Clone, Debug)]
 struct Faulty {
     wrong: Wrong,
+    broken: bool,
     held: Arc<Mutex<Option<String>>>,
     locked: Arc<AtomicBool>,
 }
@@ -59,8 +71,16 @@ impl Drop for Release {
     }
 }
 
+impl Faulty {
+    /// What a broken store says, unless it breaks the contract in this way.
+    fn surface(&self, unless: Wrong) -> Result<(), Error> {
+        if self.broken && self.wrong != unless { Err(Error::store("broken", "on purpose")) } else { Ok(()) }
+    }
+}
+
 impl TokenStore for Faulty {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        self.surface(Wrong::EmptyWhenBroken)?;
         let held = self.held.lock().unwrap().clone();
         match held {
             None if self.wrong == Wrong::NotEmpty => {
@@ -70,6 +90,7 @@ impl TokenStore for Faulty {
         }
     }
     async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+        self.surface(Wrong::SavesWhenBroken)?;
         let mut held = self.held.lock().unwrap();
         match self.wrong {
             Wrong::KeepsTheFirst if held.is_some() => {}
@@ -79,6 +100,7 @@ impl TokenStore for Faulty {
         Ok(())
     }
     async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+        self.surface(Wrong::RemovesWhenBroken)?;
         if self.wrong != Wrong::NeverRemoves {
             *self.held.lock().unwrap() = None;
         }
@@ -91,6 +113,9 @@ impl TokenStore for Faulty {
         Ok(())
     }
     async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        if self.broken && self.wrong == Wrong::LockedWhenBroken {
+            return Ok(None);
+        }
         let was_locked = self.locked.swap(true, Ordering::Relaxed);
         let refused = (was_locked && self.wrong != Wrong::ExcludesNobody) || self.wrong == Wrong::NeverLocks;
         Ok((!refused).then(|| StoreLock::new(Release(self.wrong, Arc::clone(&self.locked)))))
@@ -109,10 +134,14 @@ async fn whoever_breaks_it_is_told_what() {
         (Wrong::NeverLocks, "nobody holds the lock, and try_lock gives None"),
         (Wrong::NeverReleases, "a dropped lock is free for the next"),
         (Wrong::EmptyWhenBroken, "a store that cannot be read is an error, and never an empty one"),
+        (Wrong::LockedWhenBroken, "a broken store's lock is an error, and never somebody else's"),
+        (Wrong::SavesWhenBroken, "a save that a broken store did not make is an error"),
+        (Wrong::RemovesWhenBroken, "a removal that a broken store did not make is an error"),
     ] {
-        let store = Faulty { wrong, held: Arc::default(), locked: Arc::default() };
+        let store = Faulty { wrong, broken: false, held: Arc::default(), locked: Arc::default() };
         let factory = |condition| {
-            (condition == StoreCondition::Working || wrong == Wrong::EmptyWhenBroken).then(|| store.clone())
+            let broken = condition == StoreCondition::Broken;
+            (!broken || wrong.when_broken()).then(|| Faulty { broken, ..store.clone() })
         };
         let error = store_contract(factory).await.unwrap_err();
         assert_eq!(

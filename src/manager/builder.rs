@@ -5,6 +5,8 @@ use std::{
     time::Duration,
 };
 
+use url::Host;
+
 use super::{TokenManager, core::Core};
 use crate::{
     Clock, CredentialSource, CredentialsFile, Error, ErrorKind, Geolocation, JsonFileStore, OAuthClient,
@@ -81,7 +83,8 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// Trusts one more host, such as a gateway of your own, with secrets: over https, on any port.
+    /// Trusts one more host, such as a gateway of your own, with secrets: over https, on any port. A name or an IP
+    /// address, without scheme, port and path.
     pub fn trust_host(mut self, host: impl Into<String>) -> Self {
         self.trusted_hosts.push(host.into());
         self
@@ -122,9 +125,19 @@ impl TokenManagerBuilder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Untrusted`] when the base URI is not one that may receive secrets; [`ErrorKind::Config`] when
-    /// both `http_client` and `oauth_client` were given.
+    /// [`ErrorKind::Untrusted`] when the base URI is not one that may receive secrets; [`ErrorKind::Config`] when it is
+    /// no URL, when `trust_host` was given something else than a host, or when both `http_client` and `oauth_client`
+    /// were given.
     pub fn build(self) -> Result<TokenManager, Error> {
+        if let Some(host) = self.trusted_hosts.iter().find(|host| Host::parse(host).is_err()) {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "trust_host(\"{host}\") does not name a host; give a name or an IP address, without scheme, port \
+                     and path"
+                ),
+            ));
+        }
         let trusted_hosts: Arc<[String]> = self.trusted_hosts.into();
         let client = match (self.oauth_client, self.http_client) {
             (Some(_), Some(_)) => {
@@ -139,7 +152,9 @@ impl TokenManagerBuilder {
             (None, None) => OAuthClient::new(),
         };
         let base = match self.base_uri {
-            Some(uri) => Some(Geolocation::configured(&uri, Arc::clone(&trusted_hosts))?),
+            Some(uri) => {
+                Some(Geolocation::configured(&uri, "given to the builder", Arc::clone(&trusted_hosts))?)
+            }
             None => None,
         };
         Ok(TokenManager(Arc::new(Core {

@@ -2,10 +2,7 @@
 //!
 //! Always: a caller waits for a flight only if nothing valid is held; what cannot be judged passing is said.
 
-use std::{
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::watch;
 
@@ -127,16 +124,18 @@ impl Core {
         }
         let base = match (&self.base, credentials.own_base_uri(), std::env::var("CONCUR_BASE_URI")) {
             (Some(base), ..) => base.clone(),
-            (None, Some(uri), _) => self.configured(uri)?,
-            (None, None, Ok(uri)) if !uri.trim().is_empty() => self.configured(&uri)?,
-            (None, None, _) => self.configured(Geolocation::GLZ)?,
+            (None, Some(uri), _) => self.configured(uri, &credentials.place_of_base_uri())?,
+            (None, None, Ok(uri)) if !uri.trim().is_empty() => {
+                self.configured(&uri, "the environment variable CONCUR_BASE_URI")?
+            }
+            (None, None, _) => self.configured(Geolocation::GLZ, "the default")?,
         };
         let company_uuid = credentials.company_uuid().map(str::to_owned);
         Ok(self.identity.get_or_init(|| Identity { base, company_uuid }))
     }
 
-    fn configured(&self, uri: &str) -> Result<Geolocation, Error> {
-        Geolocation::configured(uri, Arc::clone(&self.trusted_hosts))
+    fn configured(&self, uri: &str, origin: &str) -> Result<Geolocation, Error> {
+        Geolocation::configured(uri, origin, Arc::clone(&self.trusted_hosts))
     }
 
     /// What is stored, which also becomes what is held; a token that could not be saved yet comes before both.
@@ -246,11 +245,5 @@ fn is_passing(e: &Error) -> bool {
         | ErrorKind::Refused
         | ErrorKind::Untrusted
         | ErrorKind::Config => false,
-    }
-}
-
-impl fmt::Debug for Core {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Core").finish_non_exhaustive()
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Always: a flight that has spent a grant comes to its end whatever becomes of those who wait for it. It runs
 //! inside a blocking task of the caller's runtime, because those are waited for when a runtime ends. One that
-//! was still queued then has spent nothing, and its waiters start another.
+//! was still queued then, or found no thread within a second, has spent nothing, and its waiters start another.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -120,7 +120,7 @@ impl Ticket {
 impl Core {
     /// Joins a flight or starts one, and waits for its landing; `None` if `join` forbids to join the one there is.
     pub(super) async fn fly(self: &Arc<Self>, need: Need, join: Join) -> Option<Landing> {
-        let mut callers_runtime_ended = false;
+        let mut elsewhere = false;
         loop {
             let (ticket, crew) = {
                 let mut slot = self.flights.slot();
@@ -140,13 +140,13 @@ impl Core {
             let number = ticket.number;
             let is_ours = crew.is_some();
             if let Some(crew) = crew {
-                crew.take_off(need.clone(), callers_runtime_ended);
+                crew.take_off(need.clone(), elsewhere);
             }
             match (ticket.landing().await, join) {
                 (_, Join::Since(first)) if number < first => {}
                 (_, Join::Own) if !is_ours => {}
                 (Some(landing), _) => return Some(landing),
-                (None, _) => callers_runtime_ended |= is_ours,
+                (None, _) => elsewhere |= is_ours,
             }
         }
     }
@@ -160,8 +160,8 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Runs the flight on the caller's runtime, or on this crate's own where there is none or it has ended.
-    fn take_off(self, need: Need, callers_runtime_ended: bool) {
+    /// Runs the flight on the caller's runtime, or on this crate's own: `elsewhere`, or where there is no other.
+    fn take_off(self, need: Need, elsewhere: bool) {
         let span = tracing::Span::current();
         let ours = match runtime::handle() {
             Ok(ours) => ours,
@@ -173,7 +173,7 @@ impl Crew {
             self.land(landing);
         };
         match Handle::try_current() {
-            Ok(callers) if !callers_runtime_ended => queue(flight, &callers, ours),
+            Ok(callers) if !elsewhere => queue(flight, &callers, ours),
             _ => drop(ours.spawn_blocking(flight)),
         }
     }
@@ -209,21 +209,18 @@ impl Drop for Crew {
     }
 }
 
-/// Runs `flight` on a blocking thread of the caller's runtime; on one of ours if theirs stay taken, since those who
-/// wait for it may be what takes them.
-fn queue(flight: impl FnOnce() + Send + 'static, callers: &Handle, ours: &'static Handle) {
+/// Queues `flight` for a blocking thread of the caller's runtime. Should none get free, it is given up, and those who
+/// wait for it start another elsewhere: they may be what takes the threads.
+fn queue(flight: impl FnOnce() + Send + 'static, callers: &Handle, ours: &Handle) {
     let flight = Arc::new(Mutex::new(Some(flight)));
-    // Weak, so that a flight whose runtime ends while it is queued is known to be lost.
     let queued = Arc::downgrade(&flight);
-    let relief = ours.spawn(async move {
+    let patience = ours.spawn(async move {
         SystemClock.sleep(LONGEST_QUEUE).await;
-        if let Some(flight) = queued.upgrade().and_then(|flight| take(&flight)) {
-            ours.spawn_blocking(flight);
-        }
+        drop(queued.upgrade().and_then(|flight| take(&flight)));
     });
     callers.spawn_blocking(move || {
         if let Some(flight) = take(&flight) {
-            relief.abort();
+            patience.abort();
             flight();
         }
     });

@@ -79,7 +79,8 @@ impl Held {
 
 /// The checked geolocation of a stored object, or `base` where it names none.
 pub(super) fn geolocation_of(object: &RefreshTokenObject, base: &Geolocation) -> Result<Geolocation, Error> {
-    object.geolocation().map_or_else(|| Ok(base.clone()), |received| base.received(received))
+    let origin = "the geolocation that came with the token";
+    object.geolocation().map_or_else(|| Ok(base.clone()), |received| base.received(received, origin))
 }
 
 impl Memory {

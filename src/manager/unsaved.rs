@@ -57,7 +57,8 @@ impl Core {
                 drop(unsaved);
                 let core = Arc::clone(self);
                 if let Ok(ours) = runtime::handle() {
-                    ours.spawn(async move { core.keep_saving().await });
+                    // Not on the one worker, which a slow disk would keep from the network.
+                    ours.spawn_blocking(move || ours.block_on(core.keep_saving()));
                 }
                 log::event!(
                     error,

@@ -88,7 +88,7 @@ impl TokenReply {
         let (object, fault) = self.succeed(None, false, None)?;
         fault?;
         let geolocation = match object.geolocation() {
-            Some(received) => self.base.received(received)?,
+            Some(received) => self.base.received(received, "the geolocation in the reply")?,
             None => self.base.clone(),
         };
         let issued = object.access().ok_or_else(|| self.at_fault(BadMember("access_token", "there")))?;

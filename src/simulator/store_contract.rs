@@ -10,7 +10,8 @@ use crate::{Error, ErrorKind, RefreshTokenObject, StoreLock, TokenStore};
 pub enum StoreCondition {
     /// Another handle on one and the same store, which is empty at first: what another process would open.
     Working,
-    /// A store that cannot be read, such as one whose server is gone. A factory may have none.
+    /// A store that can be neither read nor written, such as one whose server is gone. A factory whose store cannot
+    /// break, as one in memory, has none: then it is not checked that errors surface.
     Broken,
 }
 
@@ -68,11 +69,26 @@ pub async fn store_contract<S: TokenStore>(
         return Err(breach("a dropped lock is free for the next"));
     }
     match factory(StoreCondition::Broken) {
-        Some(broken) if broken.load().await.is_ok() => {
-            Err(breach("a store that cannot be read is an error, and never an empty one"))
-        }
-        _ => Ok(()),
+        Some(broken) => errors_surface(&broken, &long).await,
+        None => Ok(()),
     }
+}
+
+async fn errors_surface<S: TokenStore>(broken: &S, token: &RefreshTokenObject) -> Result<(), Error> {
+    if broken.load().await.is_ok() {
+        return Err(breach("a store that cannot be read is an error, and never an empty one"));
+    }
+    // An error here is as good: then nothing is sent to Concur either.
+    let Ok(locked) = broken.try_lock().await else { return Ok(()) };
+    let lock =
+        locked.ok_or_else(|| breach("a broken store's lock is an error, and never somebody else's"))?;
+    if broken.save(token, &lock).await.is_ok() {
+        return Err(breach("a save that a broken store did not make is an error"));
+    }
+    if broken.remove(&lock).await.is_ok() {
+        return Err(breach("a removal that a broken store did not make is an error"));
+    }
+    Ok(())
 }
 
 /// The lock is held: nobody else gets it, unless the store says that it excludes nobody.
