@@ -22,25 +22,40 @@
 //! # Ok(()) }
 //! ```
 //!
+//! It is reached at one base URI, and at more once a test
+//! [adds data centres](ConcurSimulator::add_data_centre) or
+//! [implementation sites](ConcurSimulator::add_implementation_site).
+//!
 //! It serves two endpoints, `POST /oauth2/v0/token` and, to try an access token on,
 //! `GET /profile/identity/v4/Users`. Everything else is 404.
 //!
 //! Beside it: [`ManualClock`], which a test moves by hand, and [`store_contract`], which checks a store of yours.
 
+mod data_centres;
 mod endpoints;
 mod fault;
+mod form;
+mod grants;
 mod manual_clock;
+mod principals;
 mod recorded_request;
 mod reply;
 mod server;
 mod store_contract;
 mod tokens;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use serde_json::{Value, json};
 
-use self::{endpoints::Concur, server::Server, tokens::Tokens};
+use self::{
+    endpoints::Concur,
+    server::Server,
+    tokens::{Connection, Tokens},
+};
 pub use self::{
     fault::Fault,
     manual_clock::ManualClock,
@@ -56,6 +71,8 @@ use crate::{Clock, Credentials, SystemClock};
 /// [module](self) shows it at work.
 pub struct ConcurSimulator {
     server: Server,
+    /// Further base URIs of the same Concur.
+    other_servers: Mutex<Vec<Server>>,
 }
 
 impl ConcurSimulator {
@@ -74,10 +91,11 @@ impl ConcurSimulator {
         ConcurSimulatorBuilder { clock: Arc::new(SystemClock), rotation: Rotation::Never }
     }
 
-    /// `http://127.0.0.1:<port>`: the base URI, and the `geolocation` in replies.
+    /// `http://127.0.0.1:<port>`: the base URI of the global landing zone, which is a data centre as well. Unless a
+    /// principal [was moved](Self::move_principal), it is the `geolocation` in replies.
     #[must_use]
     pub fn base_uri(&self) -> String {
-        self.server.concur().base_uri.clone()
+        self.server.base_uri().to_owned()
     }
 
     /// The app, the company with its newest company request token, and the base URI.
@@ -85,8 +103,8 @@ impl ConcurSimulator {
     pub fn credentials(&self) -> Credentials {
         let concur = self.server.concur();
         Credentials::new(&concur.app_id, &concur.client_secret)
-            .company(&concur.company_uuid, concur.tokens.newest_request_token())
-            .base_uri(&concur.base_uri)
+            .company(concur.principals.company_uuid(), concur.tokens.newest_request_token())
+            .base_uri(self.server.base_uri())
     }
 
     /// The same as the text of a `credentials.json`: the tutorial's six members, and `baseURI`.
@@ -106,10 +124,10 @@ impl ConcurSimulator {
             "appID": concur.app_id,
             "clientSecret": concur.client_secret,
             "grantType": "password",
-            "companyUUID": concur.company_uuid,
+            "companyUUID": concur.principals.company_uuid(),
             "companyRequestToken": concur.tokens.newest_request_token(),
             "credentialType": "authtoken",
-            "baseURI": concur.base_uri,
+            "baseURI": self.server.base_uri(),
         });
         format!("{members:#}\n")
     }
@@ -117,7 +135,7 @@ impl ConcurSimulator {
     /// The UUID of the company.
     #[must_use]
     pub fn company_uuid(&self) -> String {
-        self.server.concur().company_uuid.clone()
+        self.server.concur().principals.company_uuid().to_owned()
     }
 
     /// Issues a new company request token (24 hours, five uses): from now on that of
@@ -142,9 +160,10 @@ impl ConcurSimulator {
     pub fn token_json(&self) -> String {
         let mut concur = self.server.concur();
         let now = concur.clock.now();
-        let issued = concur.tokens.sign_in(now);
+        let principal = concur.principals.company_uuid().to_owned();
+        let issued = concur.tokens.sign_in(Connection { principal }, now);
         let mut object = concur.success(issued);
-        object["companyUUID"] = concur.company_uuid.as_str().into();
+        object["companyUUID"] = concur.principals.company_uuid().into();
         object.to_string()
     }
 
@@ -290,6 +309,6 @@ impl ConcurSimulatorBuilder {
     pub async fn start(self) -> ConcurSimulator {
         let Self { clock, rotation } = self;
         let server = Server::start(|base_uri| Concur::new(base_uri, clock, Tokens::new(rotation))).await;
-        ConcurSimulator { server }
+        ConcurSimulator { server, other_servers: Mutex::default() }
     }
 }

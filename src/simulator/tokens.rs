@@ -43,6 +43,13 @@ pub(super) struct Tokens {
     access_tokens: HashMap<String, SystemTime>,
 }
 
+/// What a sign-in settles for every token that descends from it.
+#[derive(Clone)]
+pub(super) struct Connection {
+    /// The principal's UUID.
+    pub(super) principal: String,
+}
+
 /// The number of the sign-in that a refresh token descends from.
 type Family = u64;
 
@@ -52,12 +59,14 @@ struct RequestToken {
 }
 
 struct RefreshToken {
+    connection: Connection,
     family: Family,
     expires_at: SystemTime,
 }
 
 /// What a successful grant gives out.
 pub(super) struct Issued {
+    pub(super) connection: Connection,
     pub(super) access_token: String,
     pub(super) refresh_token: String,
     pub(super) refresh_expires_at: SystemTime,
@@ -96,10 +105,16 @@ impl Tokens {
     }
 
     /// The first tokens of a new family.
-    pub(super) fn sign_in(&mut self, now: SystemTime) -> Issued {
+    pub(super) fn sign_in(&mut self, connection: Connection, now: SystemTime) -> Issued {
         let family = self.next_family;
         self.next_family += 1;
-        self.issue(random(30), family, now)
+        self.issue(random(30), RefreshToken { connection, family, expires_at: now }, now)
+    }
+
+    /// What a live refresh token descends from.
+    pub(super) fn connection(&self, refresh_token: &str, now: SystemTime) -> Option<&Connection> {
+        let token = self.refresh_tokens.get(refresh_token).filter(|token| now < token.expires_at)?;
+        Some(&token.connection)
     }
 
     /// What a refresh grant gives out; `None` for a token that is no good.
@@ -112,28 +127,32 @@ impl Tokens {
         if !self.is_live(token, now) {
             return None;
         }
-        let family = self.refresh_tokens.remove(token)?.family;
+        let live = self.refresh_tokens.remove(token)?;
         let next = match self.rotation {
             Rotation::Never => token.to_owned(),
             Rotation::Always | Rotation::AlwaysAndRevokeFamily => {
-                self.rotated.insert(token.to_owned(), family);
+                self.rotated.insert(token.to_owned(), live.family);
                 random(30)
             }
         };
-        Some(self.issue(next, family, now))
+        Some(self.issue(next, live, now))
     }
 
-    fn issue(&mut self, refresh_token: String, family: Family, now: SystemTime) -> Issued {
-        let refresh_expires_at = later(now, REFRESH_LIFETIME);
-        self.refresh_tokens
-            .insert(refresh_token.clone(), RefreshToken { family, expires_at: refresh_expires_at });
-        let access_token = jwt();
-        self.access_tokens.insert(access_token.clone(), later(now, ACCESS_LIFETIME));
-        Issued { access_token, refresh_token, refresh_expires_at }
+    fn issue(&mut self, refresh_token: String, mut granted: RefreshToken, now: SystemTime) -> Issued {
+        granted.expires_at = later(now, REFRESH_LIFETIME);
+        let issued = Issued {
+            connection: granted.connection.clone(),
+            access_token: jwt(),
+            refresh_token: refresh_token.clone(),
+            refresh_expires_at: granted.expires_at,
+        };
+        self.refresh_tokens.insert(refresh_token, granted);
+        self.access_tokens.insert(issued.access_token.clone(), later(now, ACCESS_LIFETIME));
+        issued
     }
 
     pub(super) fn is_live(&self, refresh_token: &str, now: SystemTime) -> bool {
-        self.refresh_tokens.get(refresh_token).is_some_and(|token| now < token.expires_at)
+        self.connection(refresh_token, now).is_some()
     }
 
     pub(super) fn revoke(&mut self) {

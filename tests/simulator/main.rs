@@ -2,6 +2,8 @@
 #![cfg(feature = "simulator")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+mod geolocations;
+
 use std::{
     collections::HashSet,
     net::TcpStream,
