@@ -31,14 +31,17 @@
 //!
 //! Beside it: [`ManualClock`], which a test moves by hand, and [`store_contract`], which checks a store of yours.
 
+mod apps;
 mod data_centres;
 mod endpoints;
 mod fault;
 mod form;
 mod grants;
+mod id_token;
 mod manual_clock;
 mod principals;
 mod recorded_request;
+mod refusals;
 mod reply;
 mod server;
 mod store_contract;
@@ -51,17 +54,19 @@ use std::{
 
 use serde_json::{Value, json};
 
+pub use self::{
+    apps::SimulatedApp,
+    fault::Fault,
+    manual_clock::ManualClock,
+    principals::SimulatedUser,
+    recorded_request::RecordedRequest,
+    store_contract::{StoreCondition, store_contract},
+    tokens::Rotation,
+};
 use self::{
     endpoints::Concur,
     server::Server,
     tokens::{Connection, Tokens},
-};
-pub use self::{
-    fault::Fault,
-    manual_clock::ManualClock,
-    recorded_request::RecordedRequest,
-    store_contract::{StoreCondition, store_contract},
-    tokens::Rotation,
 };
 use crate::{Clock, Credentials, SystemClock};
 
@@ -88,7 +93,11 @@ impl ConcurSimulator {
     /// A simulator with a clock or a rotation of your own.
     #[must_use]
     pub fn builder() -> ConcurSimulatorBuilder {
-        ConcurSimulatorBuilder { clock: Arc::new(SystemClock), rotation: Rotation::Never }
+        ConcurSimulatorBuilder {
+            clock: Arc::new(SystemClock),
+            rotation: Rotation::Never,
+            scopes: String::from("openid company.read user.read"),
+        }
     }
 
     /// `http://127.0.0.1:<port>`: the base URI of the global landing zone, which is a data centre as well. Unless a
@@ -102,8 +111,8 @@ impl ConcurSimulator {
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         let concur = self.server.concur();
-        Credentials::new(&concur.app_id, &concur.client_secret)
-            .company(concur.principals.company_uuid(), concur.tokens.newest_request_token())
+        Credentials::new(concur.apps.first.id(), concur.apps.first.secret())
+            .company(concur.principals.company_uuid(), concur.apps.first.request_token())
             .base_uri(self.server.base_uri())
     }
 
@@ -121,11 +130,11 @@ impl ConcurSimulator {
     pub fn credentials_json(&self) -> String {
         let concur = self.server.concur();
         let members = json!({
-            "appID": concur.app_id,
-            "clientSecret": concur.client_secret,
+            "appID": concur.apps.first.id(),
+            "clientSecret": concur.apps.first.secret(),
             "grantType": "password",
             "companyUUID": concur.principals.company_uuid(),
-            "companyRequestToken": concur.tokens.newest_request_token(),
+            "companyRequestToken": concur.apps.first.request_token(),
             "credentialType": "authtoken",
             "baseURI": self.server.base_uri(),
         });
@@ -143,13 +152,14 @@ impl ConcurSimulator {
     pub fn issue_request_token(&self) -> String {
         let mut concur = self.server.concur();
         let now = concur.clock.now();
-        concur.tokens.issue_request_token(now)
+        concur.issue_request_token(now)
     }
 
     /// How many uses the newest company request token has left.
     #[must_use]
     pub fn request_token_uses_left(&self) -> u32 {
-        self.server.concur().tokens.request_token_uses_left()
+        let concur = self.server.concur();
+        concur.tokens.request_token_uses_left(concur.apps.first.request_token())
     }
 
     /// The text of a `refreshTokenObjectFile.json` as SAP's sample leaves it after a sign-in: the reply on one
@@ -160,9 +170,13 @@ impl ConcurSimulator {
     pub fn token_json(&self) -> String {
         let mut concur = self.server.concur();
         let now = concur.clock.now();
-        let principal = concur.principals.company_uuid().to_owned();
-        let issued = concur.tokens.sign_in(Connection { principal }, now);
-        let mut object = concur.success(issued);
+        let connection = Connection {
+            app_id: concur.apps.first.id().to_owned(),
+            principal: concur.principals.company_uuid().to_owned(),
+            scope: concur.scopes.clone(),
+        };
+        let issued = concur.tokens.sign_in(connection, now);
+        let mut object = concur.success(issued, self.server.base_uri(), now);
         object["companyUUID"] = concur.principals.company_uuid().into();
         object.to_string()
     }
@@ -284,6 +298,7 @@ impl fmt::Debug for ConcurSimulator {
 pub struct ConcurSimulatorBuilder {
     clock: Arc<dyn Clock>,
     rotation: Rotation,
+    scopes: String,
 }
 
 impl ConcurSimulatorBuilder {
@@ -301,14 +316,22 @@ impl ConcurSimulatorBuilder {
         self
     }
 
+    /// The scopes that apps may ask for, with spaces between them: all that is granted where a request names none.
+    #[must_use]
+    pub fn scopes(mut self, scopes: &str) -> Self {
+        scopes.clone_into(&mut self.scopes);
+        self
+    }
+
     /// Starts the simulator on a free port.
     ///
     /// # Panics
     ///
     /// When no port on loopback can be had.
     pub async fn start(self) -> ConcurSimulator {
-        let Self { clock, rotation } = self;
-        let server = Server::start(|base_uri| Concur::new(base_uri, clock, Tokens::new(rotation))).await;
+        let Self { clock, rotation, scopes } = self;
+        let server =
+            Server::start(|base_uri| Concur::new(base_uri, clock, Tokens::new(rotation), scopes)).await;
         ConcurSimulator { server, other_servers: Mutex::default() }
     }
 }

@@ -2,19 +2,24 @@
 //!
 //! Always: a request that is refused spends nothing, and every request is recorded.
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use wiremock::{Request, ResponseTemplate};
 
 use super::{
+    apps::Apps,
     data_centres::DataCentres,
     fault::{Fault, Faults},
     principals::Principals,
     recorded_request::RecordedRequest,
-    reply::Reply,
-    tokens::{Tokens, uuid},
+    reply::{Code, Reply},
+    tokens::Tokens,
 };
 use crate::Clock;
 
@@ -23,11 +28,14 @@ const USERS_PATH: &str = "/profile/identity/v4/Users";
 
 pub(super) struct Concur {
     pub(super) data_centres: DataCentres,
-    pub(super) app_id: String,
-    pub(super) client_secret: String,
+    pub(super) apps: Apps,
+    /// What every app may ask for.
+    pub(super) scopes: String,
     pub(super) principals: Principals,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tokens: Tokens,
+    /// Whom Concur refuses, and how.
+    pub(super) refusals: HashMap<String, Code>,
     pub(super) faults: Faults,
     /// Members of a successful reply that are other than they should be, or missing.
     pub(super) odd_members: BTreeMap<String, Option<Value>>,
@@ -35,15 +43,20 @@ pub(super) struct Concur {
 }
 
 impl Concur {
-    pub(super) fn new(landing_zone: String, clock: Arc<dyn Clock>, mut tokens: Tokens) -> Self {
-        tokens.issue_request_token(clock.now());
+    pub(super) fn new(
+        landing_zone: String,
+        clock: Arc<dyn Clock>,
+        mut tokens: Tokens,
+        scopes: String,
+    ) -> Self {
         Self {
             data_centres: DataCentres::new(landing_zone.clone()),
-            app_id: uuid(),
-            client_secret: uuid(),
+            apps: Apps::new(|id| tokens.issue_request_token(id, clock.now())),
+            scopes,
             principals: Principals::new(landing_zone),
             clock,
             tokens,
+            refusals: HashMap::new(),
             faults: Faults::default(),
             odd_members: BTreeMap::new(),
             requests: Vec::new(),

@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::reply::Code;
+
 pub(super) const ACCESS_LIFETIME: Duration = Duration::from_secs(3600);
 /// SAP's six months.
 const REFRESH_LIFETIME: Duration = Duration::from_secs(182 * 24 * 3600);
@@ -33,27 +35,29 @@ pub enum Rotation {
 #[derive(Default)]
 pub(super) struct Tokens {
     pub(super) rotation: Rotation,
-    newest_request_token: String,
     request_tokens: HashMap<String, RequestToken>,
     refresh_tokens: HashMap<String, RefreshToken>,
     /// Rotated away, each with its family.
     rotated: HashMap<String, Family>,
     next_family: Family,
-    /// With the time each expires.
-    access_tokens: HashMap<String, SystemTime>,
+    access_tokens: HashMap<String, AccessToken>,
 }
 
 /// What a sign-in settles for every token that descends from it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Connection {
+    pub(super) app_id: String,
     /// The principal's UUID.
     pub(super) principal: String,
+    /// Names with spaces between them.
+    pub(super) scope: String,
 }
 
 /// The number of the sign-in that a refresh token descends from.
 type Family = u64;
 
 struct RequestToken {
+    app_id: String,
     expires_at: SystemTime,
     uses_left: u32,
 }
@@ -64,12 +68,22 @@ struct RefreshToken {
     expires_at: SystemTime,
 }
 
+struct AccessToken {
+    expires_at: SystemTime,
+}
+
 /// What a successful grant gives out.
 pub(super) struct Issued {
-    pub(super) connection: Connection,
     pub(super) access_token: String,
+    pub(super) scope: String,
+    /// Not for an app by itself.
+    pub(super) renewal: Option<Renewal>,
+}
+
+pub(super) struct Renewal {
+    pub(super) connection: Connection,
     pub(super) refresh_token: String,
-    pub(super) refresh_expires_at: SystemTime,
+    pub(super) expires_at: SystemTime,
 }
 
 impl Tokens {
@@ -77,38 +91,49 @@ impl Tokens {
         Self { rotation, ..Self::default() }
     }
 
-    pub(super) fn issue_request_token(&mut self, now: SystemTime) -> String {
+    pub(super) fn issue_request_token(&mut self, app_id: &str, now: SystemTime) -> String {
         let token = format!("at-{}", random(28));
-        let granted = RequestToken { expires_at: later(now, REQUEST_LIFETIME), uses_left: REQUEST_USES };
+        let granted = RequestToken {
+            app_id: app_id.to_owned(),
+            expires_at: later(now, REQUEST_LIFETIME),
+            uses_left: REQUEST_USES,
+        };
         self.request_tokens.insert(token.clone(), granted);
-        self.newest_request_token.clone_from(&token);
         token
     }
 
-    pub(super) fn newest_request_token(&self) -> &str {
-        &self.newest_request_token
+    pub(super) fn request_token_uses_left(&self, token: &str) -> u32 {
+        self.request_tokens.get(token).map_or(0, |token| token.uses_left)
     }
 
-    pub(super) fn request_token_uses_left(&self) -> u32 {
-        self.request_tokens.get(&self.newest_request_token).map_or(0, |token| token.uses_left)
-    }
-
-    /// Burns a use of a company request token; false where it has none left or is not one.
-    pub(super) fn use_request_token(&mut self, token: &str, now: SystemTime) -> bool {
+    /// Burns a use of a company request token.
+    pub(super) fn use_request_token(
+        &mut self,
+        token: &str,
+        app_id: &str,
+        now: SystemTime,
+    ) -> Result<(), Code> {
         match self.request_tokens.get_mut(token) {
+            Some(token) if token.app_id != app_id => Err(136),
             Some(token) if now < token.expires_at && token.uses_left > 0 => {
                 token.uses_left -= 1;
-                true
+                Ok(())
             }
-            _ => false,
+            _ => Err(5),
         }
+    }
+
+    /// An access token for an app by itself.
+    pub(super) fn client_credentials(&mut self, scope: &str, now: SystemTime) -> Issued {
+        Issued { access_token: self.issue_access_token(now), scope: scope.to_owned(), renewal: None }
     }
 
     /// The first tokens of a new family.
     pub(super) fn sign_in(&mut self, connection: Connection, now: SystemTime) -> Issued {
         let family = self.next_family;
         self.next_family += 1;
-        self.issue(random(30), RefreshToken { connection, family, expires_at: now }, now)
+        let scope = connection.scope.clone();
+        self.issue(random(30), RefreshToken { connection, family, expires_at: now }, scope, now)
     }
 
     /// What a live refresh token descends from.
@@ -118,7 +143,9 @@ impl Tokens {
     }
 
     /// What a refresh grant gives out; `None` for a token that is no good.
-    pub(super) fn refresh(&mut self, token: &str, now: SystemTime) -> Option<Issued> {
+    ///
+    /// A narrower `scope` is that of the access token only (RFC 6749 section 6).
+    pub(super) fn refresh(&mut self, token: &str, scope: Option<&str>, now: SystemTime) -> Option<Issued> {
         if self.rotation == Rotation::AlwaysAndRevokeFamily
             && let Some(stolen) = self.rotated.get(token)
         {
@@ -135,20 +162,31 @@ impl Tokens {
                 random(30)
             }
         };
-        Some(self.issue(next, live, now))
+        let scope = scope.unwrap_or(&live.connection.scope).to_owned();
+        Some(self.issue(next, live, scope, now))
     }
 
-    fn issue(&mut self, refresh_token: String, mut granted: RefreshToken, now: SystemTime) -> Issued {
+    fn issue(
+        &mut self,
+        refresh_token: String,
+        mut granted: RefreshToken,
+        scope: String,
+        now: SystemTime,
+    ) -> Issued {
         granted.expires_at = later(now, REFRESH_LIFETIME);
-        let issued = Issued {
+        let renewal = Renewal {
             connection: granted.connection.clone(),
-            access_token: jwt(),
             refresh_token: refresh_token.clone(),
-            refresh_expires_at: granted.expires_at,
+            expires_at: granted.expires_at,
         };
         self.refresh_tokens.insert(refresh_token, granted);
-        self.access_tokens.insert(issued.access_token.clone(), later(now, ACCESS_LIFETIME));
-        issued
+        Issued { access_token: self.issue_access_token(now), scope, renewal: Some(renewal) }
+    }
+
+    fn issue_access_token(&mut self, now: SystemTime) -> String {
+        let token = jwt();
+        self.access_tokens.insert(token.clone(), AccessToken { expires_at: later(now, ACCESS_LIFETIME) });
+        token
     }
 
     pub(super) fn is_live(&self, refresh_token: &str, now: SystemTime) -> bool {
@@ -160,7 +198,7 @@ impl Tokens {
     }
 
     pub(super) fn admits(&self, access_token: &str, now: SystemTime) -> bool {
-        self.access_tokens.get(access_token).is_some_and(|expires_at| now < *expires_at)
+        self.access_tokens.get(access_token).is_some_and(|token| now < token.expires_at)
     }
 
     pub(super) fn expire_access_tokens(&mut self) {

@@ -1,20 +1,11 @@
 //! Several data centres share one state; who lives elsewhere is told where.
 
+use concur_auth::simulator::SimulatedUser;
+
 use super::*;
 
-/// Posts these fields to the token endpoint at `base_uri`.
-async fn grant_at(base_uri: &str, form: &[(&str, String)]) -> (u16, Value) {
-    let url = format!("{base_uri}/oauth2/v0/token");
-    status_and_body(post(url, "application/x-www-form-urlencoded", encode(form)).await).await
-}
-
 fn refresh_form(concur: &ConcurSimulator, token: &str) -> Vec<(&'static str, String)> {
-    vec![
-        ("client_id", member(concur, "appID")),
-        ("client_secret", member(concur, "clientSecret")),
-        ("grant_type", "refresh_token".to_owned()),
-        ("refresh_token", token.to_owned()),
-    ]
+    app_form(&concur.app(), &[("grant_type", "refresh_token"), ("refresh_token", token)])
 }
 
 fn lives_at(base_uri: &str) -> Value {
@@ -67,6 +58,39 @@ async fn a_refresh_token_is_renewed_at_home_only() {
     // Whose token would it be?
     let (_, refused) = grant_at(&concur.base_uri(), &form).await;
     assert_eq!((&refused["code"], &refused["geolocation"]), (&json!(108), &json!(concur.base_uri())));
+}
+
+#[tokio::test]
+async fn a_users_password_is_good_at_home_only_and_an_apps_secret_anywhere() {
+    let (concur, _) = simulator().await;
+    let eu = concur.add_data_centre().await;
+    let (user, other) = (concur.add_user(), concur.add_user());
+    concur.move_principal(user.uuid(), &eu);
+
+    let password = |user: &SimulatedUser| {
+        let fields = [("username", user.username()), ("password", user.password())];
+        app_form(&concur.app(), &[&[("grant_type", "password")], &fields[..]].concat())
+    };
+    assert_eq!(grant_at(&concur.base_uri(), &password(&user)).await, (400, lives_at(&eu)));
+    let (status, reply) = grant_at(&eu, &password(&user)).await;
+    assert_eq!((status, &reply["geolocation"]), (200, &json!(eu)));
+    assert_eq!(grant_at(&concur.base_uri(), &password(&other)).await.0, 200, "only one of them moved");
+
+    for base_uri in [concur.base_uri(), eu] {
+        let form = app_form(&concur.app(), &[("grant_type", "client_credentials")]);
+        let (status, reply) = grant_at(&base_uri, &form).await;
+        assert_eq!((status, &reply["geolocation"]), (200, &json!(base_uri)));
+    }
+}
+
+#[tokio::test]
+async fn users_live_where_their_company_lives_at_first() {
+    let (concur, _) = simulator().await;
+    let eu = concur.add_data_centre().await;
+    concur.move_principal(&concur.company_uuid(), &eu);
+    let user = concur.add_user();
+    let fields = [("username", user.username()), ("password", user.password()), ("grant_type", "password")];
+    assert_eq!(grant_at(&eu, &app_form(&concur.app(), &fields)).await.1["geolocation"], eu);
 }
 
 #[tokio::test]
