@@ -22,16 +22,73 @@
 //! # Ok(()) }
 //! ```
 //!
-//! It is reached at one base URI, and at more once a test
-//! [adds data centres](ConcurSimulator::add_data_centre) or
-//! [implementation sites](ConcurSimulator::add_implementation_site).
+//! There is one app, one company and one base URI, and as many further ones as a test adds:
+//! [apps](ConcurSimulator::add_app), [users](ConcurSimulator::add_user),
+//! [data centres](ConcurSimulator::add_data_centre), [implementation sites](ConcurSimulator::add_implementation_site).
 //!
-//! It serves two endpoints, `POST /oauth2/v0/token` and, to try an access token on,
-//! `GET /profile/identity/v4/Users`. Everything else is 404.
+//! # Endpoints
 //!
-//! Beside it: [`ManualClock`], which a test moves by hand, and [`store_contract`], which checks a store of yours.
+//! | request | what it does |
+//! |---|---|
+//! | `POST /oauth2/v0/token` | grants tokens; see below |
+//! | `POST /oauth2/v0/otp` | [mails](ConcurSimulator::mails) a one-time password to a user |
+//! | `GET /oauth2/v0/authorize` | sends a browser back with an authorization code, once [somebody is at it](ConcurSimulator::consent_as) |
+//! | `DELETE /app-mgmt/v0/connections` | revokes all refresh tokens of the bearer's principal for the app; 401 without a live access token |
+//! | `GET /profile/identity/v4/Users` | a list of one user, to try an access token on; 401 without a live one |
+//!
+//! Everything else is 404. That goes for `/oauth2/v0/jwks` too: there is no key, and the signature of an `id_token` is
+//! made up. Its payload is right, but for `concur.version` and `concur.profile`, which it lacks.
+//!
+//! [Faults](Fault) befall the first two and the `DELETE`. Browsers use the same base URI as programs: there is no
+//! second host with `www-`.
+//!
+//! # Grants
+//!
+//! | `grant_type` | where it is accepted |
+//! |---|---|
+//! | `password`, `credtype=authtoken`: the company's UUID and a [company request token](ConcurSimulator::issue_request_token) | landing zone, geolocation |
+//! | `password`, `credtype=password` or none: a user's name and password | geolocation |
+//! | `refresh_token`, perhaps with a narrower `scope` | geolocation |
+//! | `client_credentials`: no refresh token comes back | anywhere |
+//! | `authorization_code`: `code`, `redirect_uri` | landing zone, geolocation |
+//! | `otp`: `channel_handle`, `channel_type`, `otp`, perhaps a `scope`, and all that was sent to `/otp` | geolocation |
+//!
+//! # Codes
+//!
+//! | code | is the answer to |
+//! |---|---|
+//! | 5 | a wrong password; a company's UUID or request token that is unknown, expired or used up |
+//! | 16 | a principal who lives elsewhere; with the `geolocation` to retry against |
+//! | 51, 52, 62, 63, 65, 101, 102, 106 | nothing in `username`, `password`, `client_id`, `client_secret`, `grant_type`, `code`, `redirect_uri`, `refresh_token` |
+//! | 54 | a `scope` that exceeds what was granted or [may be asked for](ConcurSimulatorBuilder::scopes) |
+//! | 55, 80, 81 | an address that is no user's, a channel that is not `email`, a handle that is no address |
+//! | 56, 57, 58 | nothing in `otp`, `channel_type`, `channel_handle` |
+//! | 60 | an unknown `grant_type` |
+//! | 61, 64 | an unknown app, its wrong secret |
+//! | 82, 83, 84, 85 | too many one-time passwords open, none open, other facts than were sent to `/otp`, a wrong one |
+//! | 100 | an unknown user name |
+//! | 103, 104 | a code that is unknown, expired or used; another `redirect_uri` |
+//! | 105, 136 | a code or refresh token, a company request token, of [another app](ConcurSimulator::add_app) |
+//! | 108 | a refresh token that is unknown, expired, rotated away or revoked |
+//! | 120 | another `credtype` |
+//! | 135 | another content type, a charset, anything in the URL of a `POST`; for `/authorize`, another `response_type` than `code` or a `redirect_uri` that is not a URL |
+//!
+//! The rest of SAP's table cannot be provoked by a request: use [`Fault::code`] for whoever comes next, or
+//! [`refuse_app`](ConcurSimulator::refuse_app) (53, 59), [`refuse_grant_type`](ConcurSimulator::refuse_grant_type)
+//! (60, 107) and [`refuse_principal`](ConcurSimulator::refuse_principal) (10 to 14, 123, 139 and so on) until further notice.
+//! Accounts do not get locked by themselves: SAP does not say after how many attempts.
+//!
+//! Where SAP's page leaves open which code it is (5 or 100, 105 or 108, 135), the table above is this simulator's choice;
+//! so are the order of checks and what is said of one-time passwords and codes beyond that page.
+//!
+//! # Beside it
+//!
+//! [`ManualClock`], which a test moves by hand, and [`store_contract`], which checks a store of yours.
 
+mod app_center;
 mod apps;
+mod authorize;
+mod connections;
 mod data_centres;
 mod endpoints;
 mod fault;
@@ -39,6 +96,7 @@ mod form;
 mod grants;
 mod id_token;
 mod manual_clock;
+mod otp;
 mod principals;
 mod recorded_request;
 mod refusals;
@@ -58,6 +116,7 @@ pub use self::{
     apps::SimulatedApp,
     fault::Fault,
     manual_clock::ManualClock,
+    otp::Mail,
     principals::SimulatedUser,
     recorded_request::RecordedRequest,
     store_contract::{StoreCondition, store_contract},
@@ -70,9 +129,9 @@ use self::{
 };
 use crate::{Clock, Credentials, SystemClock};
 
-/// A simulated SAP Concur with one app and one company. It ends when it is dropped.
+/// A simulated SAP Concur. It ends when it is dropped.
 ///
-/// The app's id and secret, the company's UUID and all tokens are made up anew for each. The example at the
+/// The ids, secrets and tokens are made up anew for each. The example at the
 /// [module](self) shows it at work.
 pub struct ConcurSimulator {
     server: Server,
@@ -181,12 +240,14 @@ impl ConcurSimulator {
         object.to_string()
     }
 
-    /// Every /token request has this fault, until it is replaced or [cleared](Self::clear_faults).
+    /// Every /token, /otp and connections request has this fault, until it is replaced or
+    /// [cleared](Self::clear_faults).
     pub fn set_fault(&self, fault: Fault) {
         self.server.concur().faults.standing = Some(fault);
     }
 
-    /// The next `n` /token requests have this fault, after those that were given one in the same way.
+    /// The next `n` /token, /otp and connections requests have this fault, after those that were given one in the
+    /// same way.
     ///
     /// ```
     /// # use concur_auth::simulator::{ConcurSimulator, Fault};

@@ -64,7 +64,7 @@ impl Apps {
         Self { first: app(issue_request_token), added: Vec::new() }
     }
 
-    fn find(&self, id: &str) -> Option<&SimulatedApp> {
+    pub(super) fn find(&self, id: &str) -> Option<&SimulatedApp> {
         iter::once(&self.first).chain(&self.added).find(|app| app.id == id)
     }
 }

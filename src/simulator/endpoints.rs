@@ -14,12 +14,14 @@ use wiremock::{Request, ResponseTemplate};
 
 use super::{
     apps::Apps,
+    authorize::{AuthorizationCode, Consent},
     data_centres::DataCentres,
     fault::{Fault, Faults},
+    otp::OneTimePasswords,
     principals::Principals,
     recorded_request::RecordedRequest,
     reply::{Code, Reply},
-    tokens::Tokens,
+    tokens::{Tokens, uuid},
 };
 use crate::Clock;
 
@@ -32,8 +34,13 @@ pub(super) struct Concur {
     /// What every app may ask for.
     pub(super) scopes: String,
     pub(super) principals: Principals,
+    /// Who connects the company with apps.
+    pub(super) administrator_uuid: String,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) tokens: Tokens,
+    pub(super) consent: Option<Consent>,
+    pub(super) authorization_codes: HashMap<String, AuthorizationCode>,
+    pub(super) one_time_passwords: OneTimePasswords,
     /// Whom Concur refuses, and how.
     pub(super) refusals: HashMap<String, Code>,
     pub(super) faults: Faults,
@@ -54,8 +61,12 @@ impl Concur {
             apps: Apps::new(|id| tokens.issue_request_token(id, clock.now())),
             scopes,
             principals: Principals::new(landing_zone),
+            administrator_uuid: uuid(),
             clock,
             tokens,
+            consent: None,
+            authorization_codes: HashMap::new(),
+            one_time_passwords: OneTimePasswords::default(),
             refusals: HashMap::new(),
             faults: Faults::default(),
             odd_members: BTreeMap::new(),
@@ -79,6 +90,11 @@ impl Concur {
     fn data_centre(&mut self, request: &RecordedRequest, now: SystemTime) -> Option<Reply> {
         match (request.method(), request.path().trim_end_matches('/')) {
             _ if request.is_for_a_token() => self.unless_faulty(|concur| concur.token(request, now)),
+            ("POST", "/oauth2/v0/otp") => self.unless_faulty(|concur| concur.otp(request, now)),
+            ("DELETE", "/app-mgmt/v0/connections") => {
+                self.unless_faulty(|concur| concur.disconnect(request, now))
+            }
+            ("GET", "/oauth2/v0/authorize") => Some(self.authorize(request, now)),
             ("GET", USERS_PATH) => Some(self.users(request, now)),
             _ => Some(Reply::empty(StatusCode::NOT_FOUND)),
         }
@@ -102,7 +118,7 @@ impl Concur {
 
     fn users(&self, request: &RecordedRequest, now: SystemTime) -> Reply {
         if !request.bearer_token().is_some_and(|token| self.tokens.admits(token, now)) {
-            return Reply::json(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_token" }));
+            return Reply::unauthorized();
         }
         let user = json!({ "id": "5b8a4c3e-0000-4000-8000-000000000000", "userName": "ada@example.com" });
         Reply::json(StatusCode::OK, &json!({ "totalResults": 1, "Resources": [user] }))

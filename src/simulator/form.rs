@@ -36,4 +36,10 @@ impl Form {
     pub(super) fn required(&self, name: &str, missing: Code) -> Result<&str, Refusal> {
         self.field(name).ok_or_else(|| missing.into())
     }
+    /// The fields with other names than these.
+    pub(super) fn all_but(&self, names: &[&str]) -> HashMap<String, String> {
+        let mut others = self.0.clone();
+        others.retain(|name, value| !names.contains(&name.as_str()) && !value.is_empty());
+        others
+    }
 }

@@ -16,11 +16,11 @@ use super::{
 use crate::clock;
 
 /// A request for tokens by an app that is who it says.
-struct GrantRequest<'a> {
-    app_id: String,
-    form: &'a Form,
-    request: &'a RecordedRequest,
-    now: SystemTime,
+pub(super) struct GrantRequest<'a> {
+    pub(super) app_id: String,
+    pub(super) form: &'a Form,
+    pub(super) request: &'a RecordedRequest,
+    pub(super) now: SystemTime,
 }
 
 impl Concur {
@@ -40,6 +40,8 @@ impl Concur {
         match grant_type {
             "password" => self.password_grant(grant),
             "refresh_token" => self.refresh_grant(&grant),
+            "otp" => self.otp_grant(&grant),
+            "authorization_code" => self.authorization_code_grant(&grant),
             "client_credentials" => Ok(self.tokens.client_credentials(&self.scopes, now)),
             _ => Err(60.into()),
         }
@@ -77,7 +79,7 @@ impl Concur {
                 return Err(105.into());
             }
             self.admit(&connection.principal, Reach::Geolocation, grant.request)?;
-            within(scope, &connection.scope)?;
+            within(scope.unwrap_or_default(), &connection.scope)?;
         }
         self.tokens.refresh(token, scope, grant.now).ok_or_else(|| 108.into())
     }
@@ -111,9 +113,9 @@ impl Concur {
 }
 
 /// Code 54 where more is asked for than was granted.
-fn within(asked: Option<&str>, granted: &str) -> Result<(), Refusal> {
+pub(super) fn within(asked: &str, granted: &str) -> Result<(), Refusal> {
     let granted: Vec<_> = granted.split_ascii_whitespace().collect();
-    match asked.unwrap_or_default().split_ascii_whitespace().all(|scope| granted.contains(&scope)) {
+    match asked.split_ascii_whitespace().all(|scope| granted.contains(&scope)) {
         true => Ok(()),
         false => Err(54.into()),
     }

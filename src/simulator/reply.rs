@@ -31,6 +31,16 @@ impl Reply {
         Self { headers, body: body.to_string(), ..Self::empty(status) }
     }
 
+    pub(super) fn html(status: StatusCode, body: &str) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/html"))]);
+        Self { headers, body: body.to_owned(), ..Self::empty(status) }
+    }
+
+    /// To a call without a live access token.
+    pub(super) fn unauthorized() -> Self {
+        Self::json(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_token" }))
+    }
+
     /// Empty, where `location` cannot be part of a header.
     pub(super) fn redirect(status: StatusCode, location: &str) -> Self {
         let location = HeaderValue::try_from(location).ok().map(|location| (LOCATION, location));
@@ -56,7 +66,7 @@ pub(super) type Code = u32;
 
 /// Why a request is refused.
 pub(super) struct Refusal {
-    code: Code,
+    pub(super) code: Code,
     geolocation: Option<String>,
 }
 
@@ -90,6 +100,9 @@ pub(super) fn refusal(code: Code) -> (StatusCode, Value) {
         59 => (StatusCode::FORBIDDEN, "access_denied"),
         _ => (StatusCode::BAD_REQUEST, "invalid_request"),
     };
-    let description = ConcurCode::new(code).meaning().unwrap_or_default();
-    (status, json!({ "code": code, "error": error, "error_description": description }))
+    (status, json!({ "code": code, "error": error, "error_description": meaning(code) }))
+}
+
+pub(super) fn meaning(code: Code) -> &'static str {
+    ConcurCode::new(code).meaning().unwrap_or_default()
 }

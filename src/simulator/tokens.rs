@@ -44,7 +44,7 @@ pub(super) struct Tokens {
 }
 
 /// What a sign-in settles for every token that descends from it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct Connection {
     pub(super) app_id: String,
     /// The principal's UUID.
@@ -69,6 +69,8 @@ struct RefreshToken {
 }
 
 struct AccessToken {
+    /// Not that of an app by itself.
+    connection: Option<Connection>,
     expires_at: SystemTime,
 }
 
@@ -125,7 +127,7 @@ impl Tokens {
 
     /// An access token for an app by itself.
     pub(super) fn client_credentials(&mut self, scope: &str, now: SystemTime) -> Issued {
-        Issued { access_token: self.issue_access_token(now), scope: scope.to_owned(), renewal: None }
+        Issued { access_token: self.issue_access_token(None, now), scope: scope.to_owned(), renewal: None }
     }
 
     /// The first tokens of a new family.
@@ -174,18 +176,20 @@ impl Tokens {
         now: SystemTime,
     ) -> Issued {
         granted.expires_at = later(now, REFRESH_LIFETIME);
+        let access_token = self.issue_access_token(Some(granted.connection.clone()), now);
         let renewal = Renewal {
             connection: granted.connection.clone(),
             refresh_token: refresh_token.clone(),
             expires_at: granted.expires_at,
         };
         self.refresh_tokens.insert(refresh_token, granted);
-        Issued { access_token: self.issue_access_token(now), scope, renewal: Some(renewal) }
+        Issued { access_token, scope, renewal: Some(renewal) }
     }
 
-    fn issue_access_token(&mut self, now: SystemTime) -> String {
+    fn issue_access_token(&mut self, connection: Option<Connection>, now: SystemTime) -> String {
         let token = jwt();
-        self.access_tokens.insert(token.clone(), AccessToken { expires_at: later(now, ACCESS_LIFETIME) });
+        self.access_tokens
+            .insert(token.clone(), AccessToken { connection, expires_at: later(now, ACCESS_LIFETIME) });
         token
     }
 
@@ -198,7 +202,24 @@ impl Tokens {
     }
 
     pub(super) fn admits(&self, access_token: &str, now: SystemTime) -> bool {
-        self.access_tokens.get(access_token).is_some_and(|token| now < token.expires_at)
+        self.live_access_token(access_token, now).is_some()
+    }
+
+    fn live_access_token(&self, access_token: &str, now: SystemTime) -> Option<&AccessToken> {
+        self.access_tokens.get(access_token).filter(|token| now < token.expires_at)
+    }
+
+    /// Revokes the refresh tokens of the principal for the app, both those of a live access token; false without one.
+    pub(super) fn disconnect(&mut self, access_token: &str, now: SystemTime) -> bool {
+        let Some(token) = self.live_access_token(access_token, now) else {
+            return false;
+        };
+        if let Some(Connection { app_id, principal, .. }) = token.connection.clone() {
+            self.refresh_tokens.retain(|_, RefreshToken { connection, .. }| {
+                (&connection.app_id, &connection.principal) != (&app_id, &principal)
+            });
+        }
+        true
     }
 
     pub(super) fn expire_access_tokens(&mut self) {
@@ -207,7 +228,7 @@ impl Tokens {
 }
 
 /// Near the end of time the clock of a test may stand still.
-fn later(now: SystemTime, by: Duration) -> SystemTime {
+pub(super) fn later(now: SystemTime, by: Duration) -> SystemTime {
     now.checked_add(by).unwrap_or(now)
 }
 

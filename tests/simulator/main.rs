@@ -2,9 +2,12 @@
 #![cfg(feature = "simulator")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+mod authorize;
 mod codes;
+mod connections;
 mod geolocations;
 mod grants;
+mod otp;
 
 use std::{
     collections::HashSet,
@@ -324,7 +327,8 @@ async fn a_charset_another_type_and_anything_in_the_url_are_rejected() {
 async fn everything_else_is_404() {
     let (concur, _) = simulator().await;
     let http = reqwest::Client::new();
-    for path in ["/", "/oauth2/v0/token", "/oauth2/v0/otp", "/profile/identity/v4/Users/1"] {
+    for path in ["/", "/oauth2/v0/token", "/oauth2/v0/otp", "/oauth2/v0/jwks", "/profile/identity/v4/Users/1"]
+    {
         let response = http.get(format!("{}{path}", concur.base_uri())).send().await.unwrap();
         assert_eq!(response.status(), 404, "{path}");
     }
