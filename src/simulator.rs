@@ -37,7 +37,8 @@
 //! | `GET /profile/identity/v4/Users` | a list of one user, to try an access token on; 401 without a live one |
 //!
 //! Everything else is 404. That goes for `/oauth2/v0/jwks` too: there is no key, and the signature of an `id_token` is
-//! made up. Its payload is right, but for `concur.version` and `concur.profile`, which it lacks.
+//! made up. Its payload lacks `concur.version` and `concur.profile`, whose values SAP's page does not show; nor does it
+//! show the `concur.type` of a company, which is `company` here.
 //!
 //! [Faults](Fault) befall the first two and the `DELETE`. Browsers use the same base URI as programs: there is no
 //! second host with `www-`.
@@ -75,11 +76,12 @@
 //!
 //! The rest of SAP's table cannot be provoked by a request: use [`Fault::code`] for whoever comes next, or
 //! [`refuse_app`](ConcurSimulator::refuse_app) (53, 59), [`refuse_grant_type`](ConcurSimulator::refuse_grant_type)
-//! (60, 107) and [`refuse_principal`](ConcurSimulator::refuse_principal) (10 to 14, 123, 139 and so on) until further notice.
-//! Accounts do not get locked by themselves: SAP does not say after how many attempts.
+//! (60, 107) and [`refuse_principal`](ConcurSimulator::refuse_principal) (10 to 14, 123, 139 and so on) until further
+//! notice. Accounts do not get locked by themselves: SAP does not say after how many attempts.
 //!
-//! Where SAP's page leaves open which code it is (5 or 100, 105 or 108, 135), the table above is this simulator's choice;
-//! so are the order of checks and what is said of one-time passwords and codes beyond that page.
+//! Where SAP's page leaves open which code it is (5 or 100, 105 or 108, 135), the table above is this simulator's
+//! choice; so are the order of checks, how long one-time passwords and authorization codes live, and that access
+//! tokens are good in every data centre.
 //!
 //! # Beside it
 //!

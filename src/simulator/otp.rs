@@ -169,8 +169,9 @@ fn channel_handle(form: &Form) -> Result<&str, Refusal> {
 impl ConcurSimulator {
     /// Every mail so far with a one-time password, in the order they were sent.
     ///
-    /// A one-time password is good for one grant within an hour, by the app that asked for it. Up to five of a user's may
-    /// be open for an app at a time; then code 82 is the answer to `POST /oauth2/v0/otp`. (SAP's page names no figures.)
+    /// A one-time password is good for one grant within an hour, by the app that asked for it. Up to five of a user's
+    /// may be open for an app at a time; then code 82 is the answer to `POST /oauth2/v0/otp`. (SAP's page names no
+    /// figures.)
     ///
     /// ```
     /// use concur_auth::{reqwest::{self, Client}, simulator::ConcurSimulator};
@@ -180,7 +181,7 @@ impl ConcurSimulator {
     /// let (app, user) = (concur.app(), concur.add_user());
     /// let post = async |path: &str, fields: &str| {
     ///     let common = format!(
-    ///         "client_id={}&client_secret={}&channel_type=email&channel_handle={}&link=https://app.example.com/welcome",
+    ///         "client_id={}&client_secret={}&channel_type=email&channel_handle={}&link=https://app.example.com/in",
     ///         app.id(), app.secret(), user.username(),
     ///     );
     ///     let request = Client::new().post(format!("{}{path}", concur.base_uri())).body(common + fields);
@@ -189,7 +190,7 @@ impl ConcurSimulator {
     /// assert_eq!(post("/oauth2/v0/otp", "").await?.text().await?, r#"{"message":"otp sent"}"#);
     ///
     /// let mail = &concur.mails()[0];
-    /// assert!(mail.link().unwrap().starts_with("https://app.example.com/welcome?token="));
+    /// assert!(mail.link().unwrap().starts_with("https://app.example.com/in?token="));
     /// let fields = format!("&grant_type=otp&otp={}", mail.one_time_password());
     /// assert_eq!(post("/oauth2/v0/token", &fields).await?.status(), 200);
     /// # Ok(()) }

@@ -26,8 +26,8 @@ impl Concur {
     }
 }
 
-/// Lasting refusals. Unlike a [`Fault`](super::Fault) they concern only whom they name, and only once everything that is
-/// looked at before is right.
+/// Lasting refusals. Unlike a [`Fault`](super::Fault) they concern only whom they name, and only once Concur knows who
+/// it is.
 impl ConcurSimulator {
     /// Refuses everything that the app with this id asks for: for example with code 59 (client disabled) or 53
     /// (company not enabled for this client).
