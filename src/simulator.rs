@@ -22,40 +22,123 @@
 //! # Ok(()) }
 //! ```
 //!
-//! It serves two endpoints, `POST /oauth2/v0/token` and, to try an access token on,
-//! `GET /profile/identity/v4/Users`. Everything else is 404.
+//! There is one app, one company and one base URI, and as many further ones as a test adds:
+//! [apps](ConcurSimulator::add_app), [users](ConcurSimulator::add_user),
+//! [data centres](ConcurSimulator::add_data_centre), [implementation sites](ConcurSimulator::add_implementation_site).
 //!
-//! Beside it: [`ManualClock`], which a test moves by hand, and [`store_contract`], which checks a store of yours.
+//! # Endpoints
+//!
+//! | request | what it does |
+//! |---|---|
+//! | `POST /oauth2/v0/token` | grants tokens; see below |
+//! | `POST /oauth2/v0/otp` | [mails](ConcurSimulator::mails) a one-time password to a user |
+//! | `GET /oauth2/v0/authorize` | sends a browser back with an authorization code, once [somebody is at it](ConcurSimulator::consent_as) |
+//! | `DELETE /app-mgmt/v0/connections` | revokes all refresh tokens of the bearer's principal for the app; 401 without a live access token |
+//! | `GET /profile/identity/v4/Users` | a list of one user, to try an access token on; 401 without a live one |
+//!
+//! Everything else is 404. That goes for `/oauth2/v0/jwks` too: there is no key, and the signature of an `id_token` is
+//! made up. Its payload lacks `concur.version` and `concur.profile`, whose values SAP's page does not show; nor does it
+//! show the `concur.type` of a company, which is `company` here.
+//!
+//! [Faults](Fault) befall the first two and the `DELETE`. Browsers use the same base URI as programs: there is no
+//! second host with `www-`.
+//!
+//! # Grants
+//!
+//! | `grant_type` | where it is accepted |
+//! |---|---|
+//! | `password`, `credtype=authtoken`: the company's UUID and a [company request token](ConcurSimulator::issue_request_token) | landing zone, geolocation |
+//! | `password`, `credtype=password` or none: a user's name and password | geolocation |
+//! | `refresh_token`, perhaps with a narrower `scope` | geolocation |
+//! | `client_credentials`: no refresh token comes back | anywhere |
+//! | `authorization_code`: `code`, `redirect_uri` | landing zone, geolocation |
+//! | `otp`: `channel_handle`, `channel_type`, `otp`, perhaps a `scope`, and all that was sent to `/otp` | geolocation |
+//!
+//! # Codes
+//!
+//! | code | is the answer to |
+//! |---|---|
+//! | 5 | a wrong password; a company's UUID or request token that is unknown, expired or used up |
+//! | 16 | a principal who lives elsewhere; with the `geolocation` to retry against |
+//! | 51, 52, 62, 63, 65, 101, 102, 106 | nothing in `username`, `password`, `client_id`, `client_secret`, `grant_type`, `code`, `redirect_uri`, `refresh_token` |
+//! | 54 | a `scope` that exceeds what was granted or [may be asked for](ConcurSimulatorBuilder::scopes) |
+//! | 55, 80, 81 | an address that is no user's, a channel that is not `email`, a handle that is no address |
+//! | 56, 57, 58 | nothing in `otp`, `channel_type`, `channel_handle` |
+//! | 60 | an unknown `grant_type` |
+//! | 61, 64 | an unknown app, its wrong secret |
+//! | 82, 83, 84, 85 | too many one-time passwords open, none open, other facts than were sent to `/otp`, a wrong one |
+//! | 100 | an unknown user name |
+//! | 103, 104 | a code that is unknown, expired or used; another `redirect_uri` |
+//! | 105, 136 | a code or refresh token, a company request token, of [another app](ConcurSimulator::add_app) |
+//! | 108 | a refresh token that is unknown, expired, rotated away or revoked |
+//! | 120 | another `credtype` |
+//! | 135 | another content type, a charset, anything in the URL of a `POST`; for `/authorize`, another `response_type` than `code` or a `redirect_uri` that is not a URL |
+//!
+//! The rest of SAP's table cannot be provoked by a request: use [`Fault::code`] for whoever comes next, or
+//! [`refuse_app`](ConcurSimulator::refuse_app) (53, 59), [`refuse_grant_type`](ConcurSimulator::refuse_grant_type)
+//! (60, 107) and [`refuse_principal`](ConcurSimulator::refuse_principal) (10 to 14, 123, 139 and so on) until further
+//! notice. Accounts do not get locked by themselves: SAP does not say after how many attempts.
+//!
+//! Where SAP's page leaves open which code it is (5 or 100, 105 or 108, 135), the table above is this simulator's
+//! choice; so are the order of checks, how long one-time passwords and authorization codes live, and that access
+//! tokens are good in every data centre.
+//!
+//! # Beside it
+//!
+//! [`ManualClock`], which a test moves by hand, and [`store_contract`], which checks a store of yours.
 
+mod app_center;
+mod apps;
+mod authorize;
+mod connections;
+mod data_centres;
 mod endpoints;
 mod fault;
+mod form;
+mod grants;
+mod id_token;
 mod manual_clock;
+mod otp;
+mod principals;
 mod recorded_request;
+mod refusals;
 mod reply;
 mod server;
 mod store_contract;
 mod tokens;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
 
 use serde_json::{Value, json};
 
-use self::{endpoints::Concur, server::Server, tokens::Tokens};
 pub use self::{
+    apps::SimulatedApp,
     fault::Fault,
     manual_clock::ManualClock,
+    otp::Mail,
+    principals::SimulatedUser,
     recorded_request::RecordedRequest,
     store_contract::{StoreCondition, store_contract},
     tokens::Rotation,
 };
+use self::{
+    endpoints::Concur,
+    server::Server,
+    tokens::{Connection, Tokens},
+};
 use crate::{Clock, Credentials, SystemClock};
 
-/// A simulated SAP Concur with one app and one company. It ends when it is dropped.
+/// A simulated SAP Concur. It ends when it is dropped.
 ///
-/// The app's id and secret, the company's UUID and all tokens are made up anew for each. The example at the
+/// The ids, secrets and tokens are made up anew for each. The example at the
 /// [module](self) shows it at work.
 pub struct ConcurSimulator {
     server: Server,
+    /// Further base URIs of the same Concur.
+    other_servers: Mutex<Vec<Server>>,
 }
 
 impl ConcurSimulator {
@@ -71,22 +154,27 @@ impl ConcurSimulator {
     /// A simulator with a clock or a rotation of your own.
     #[must_use]
     pub fn builder() -> ConcurSimulatorBuilder {
-        ConcurSimulatorBuilder { clock: Arc::new(SystemClock), rotation: Rotation::Never }
+        ConcurSimulatorBuilder {
+            clock: Arc::new(SystemClock),
+            rotation: Rotation::Never,
+            scopes: String::from("openid company.read user.read"),
+        }
     }
 
-    /// `http://127.0.0.1:<port>`: the base URI, and the `geolocation` in replies.
+    /// `http://127.0.0.1:<port>`: the base URI of the global landing zone, which is a data centre as well. Unless a
+    /// principal [was moved](Self::move_principal), it is the `geolocation` in replies.
     #[must_use]
     pub fn base_uri(&self) -> String {
-        self.server.concur().base_uri.clone()
+        self.server.base_uri().to_owned()
     }
 
     /// The app, the company with its newest company request token, and the base URI.
     #[must_use]
     pub fn credentials(&self) -> Credentials {
         let concur = self.server.concur();
-        Credentials::new(&concur.app_id, &concur.client_secret)
-            .company(&concur.company_uuid, concur.tokens.newest_request_token())
-            .base_uri(&concur.base_uri)
+        Credentials::new(concur.apps.first.id(), concur.apps.first.secret())
+            .company(concur.principals.company_uuid(), concur.apps.first.request_token())
+            .base_uri(self.server.base_uri())
     }
 
     /// The same as the text of a `credentials.json`: the tutorial's six members, and `baseURI`.
@@ -103,13 +191,13 @@ impl ConcurSimulator {
     pub fn credentials_json(&self) -> String {
         let concur = self.server.concur();
         let members = json!({
-            "appID": concur.app_id,
-            "clientSecret": concur.client_secret,
+            "appID": concur.apps.first.id(),
+            "clientSecret": concur.apps.first.secret(),
             "grantType": "password",
-            "companyUUID": concur.company_uuid,
-            "companyRequestToken": concur.tokens.newest_request_token(),
+            "companyUUID": concur.principals.company_uuid(),
+            "companyRequestToken": concur.apps.first.request_token(),
             "credentialType": "authtoken",
-            "baseURI": concur.base_uri,
+            "baseURI": self.server.base_uri(),
         });
         format!("{members:#}\n")
     }
@@ -117,7 +205,7 @@ impl ConcurSimulator {
     /// The UUID of the company.
     #[must_use]
     pub fn company_uuid(&self) -> String {
-        self.server.concur().company_uuid.clone()
+        self.server.concur().principals.company_uuid().to_owned()
     }
 
     /// Issues a new company request token (24 hours, five uses): from now on that of
@@ -125,13 +213,14 @@ impl ConcurSimulator {
     pub fn issue_request_token(&self) -> String {
         let mut concur = self.server.concur();
         let now = concur.clock.now();
-        concur.tokens.issue_request_token(now)
+        concur.issue_request_token(now)
     }
 
     /// How many uses the newest company request token has left.
     #[must_use]
     pub fn request_token_uses_left(&self) -> u32 {
-        self.server.concur().tokens.request_token_uses_left()
+        let concur = self.server.concur();
+        concur.tokens.request_token_uses_left(concur.apps.first.request_token())
     }
 
     /// The text of a `refreshTokenObjectFile.json` as SAP's sample leaves it after a sign-in: the reply on one
@@ -142,18 +231,25 @@ impl ConcurSimulator {
     pub fn token_json(&self) -> String {
         let mut concur = self.server.concur();
         let now = concur.clock.now();
-        let issued = concur.tokens.sign_in(now);
-        let mut object = concur.success(issued);
-        object["companyUUID"] = concur.company_uuid.as_str().into();
+        let connection = Connection {
+            app_id: concur.apps.first.id().to_owned(),
+            principal: concur.principals.company_uuid().to_owned(),
+            scope: concur.scopes.clone(),
+        };
+        let issued = concur.tokens.sign_in(connection, now);
+        let mut object = concur.success(issued, self.server.base_uri(), now);
+        object["companyUUID"] = concur.principals.company_uuid().into();
         object.to_string()
     }
 
-    /// Every /token request has this fault, until it is replaced or [cleared](Self::clear_faults).
+    /// Every /token, /otp and connections request has this fault, until it is replaced or
+    /// [cleared](Self::clear_faults).
     pub fn set_fault(&self, fault: Fault) {
         self.server.concur().faults.standing = Some(fault);
     }
 
-    /// The next `n` /token requests have this fault, after those that were given one in the same way.
+    /// The next `n` /token, /otp and connections requests have this fault, after those that were given one in the
+    /// same way.
     ///
     /// ```
     /// # use concur_auth::simulator::{ConcurSimulator, Fault};
@@ -265,6 +361,7 @@ impl fmt::Debug for ConcurSimulator {
 pub struct ConcurSimulatorBuilder {
     clock: Arc<dyn Clock>,
     rotation: Rotation,
+    scopes: String,
 }
 
 impl ConcurSimulatorBuilder {
@@ -282,14 +379,22 @@ impl ConcurSimulatorBuilder {
         self
     }
 
+    /// The scopes that apps may ask for, with spaces between them: all that is granted where a request names none.
+    #[must_use]
+    pub fn scopes(mut self, scopes: &str) -> Self {
+        scopes.clone_into(&mut self.scopes);
+        self
+    }
+
     /// Starts the simulator on a free port.
     ///
     /// # Panics
     ///
     /// When no port on loopback can be had.
     pub async fn start(self) -> ConcurSimulator {
-        let Self { clock, rotation } = self;
-        let server = Server::start(|base_uri| Concur::new(base_uri, clock, Tokens::new(rotation))).await;
-        ConcurSimulator { server }
+        let Self { clock, rotation, scopes } = self;
+        let server =
+            Server::start(|base_uri| Concur::new(base_uri, clock, Tokens::new(rotation), scopes)).await;
+        ConcurSimulator { server, other_servers: Mutex::default() }
     }
 }

@@ -1,4 +1,4 @@
-//! What the token endpoint does wrong when it is told to.
+//! What the endpoints that programs post to do wrong when they are told to.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -9,7 +9,7 @@ use reqwest::{
 
 use super::reply::refusal;
 
-/// Something that goes wrong at the token endpoint.
+/// Something that goes wrong with a /token, /otp or connections request.
 ///
 /// ```
 /// use std::time::Duration;
@@ -25,7 +25,7 @@ use super::reply::refusal;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Fault {
-    /// Another reply in place of the right one; the grant is not processed.
+    /// Another reply in place of the right one; the request is not processed.
     ///
     /// Made by [`Fault::status`], [`Fault::code`] and [`Fault::html`].
     #[non_exhaustive]
@@ -37,11 +37,11 @@ pub enum Fault {
         /// The body, as sent.
         body: String,
     },
-    /// The right reply, late by this much real time; the grant is processed on arrival.
+    /// The right reply, late by this much real time; the request is processed on arrival.
     Delay(Duration),
-    /// The connection is closed without a reply; the grant is not processed.
+    /// The connection is closed without a reply; the request is not processed.
     DropConnection,
-    /// The grant is processed (a use is burnt, a token rotated), then the connection is closed without a reply.
+    /// The request is processed (a use is burnt, a token rotated), then the connection is closed without a reply.
     DropReply,
 }
 
@@ -64,7 +64,8 @@ impl Fault {
 
     /// The refusal that SAP's table lists under this code, without a `geolocation`.
     ///
-    /// Where that member matters, as for code 16, write it yourself:
+    /// Where that member matters, as for code 16, let the principal
+    /// [live elsewhere](super::ConcurSimulator::move_principal), or write it yourself:
     ///
     /// ```
     /// use concur_auth::simulator::Fault;

@@ -6,6 +6,8 @@ use reqwest::header::HeaderMap;
 use url::form_urlencoded;
 use wiremock::Request;
 
+use super::endpoints::TOKEN_PATH;
+
 /// A request that the simulator received. `Debug` shows none of its secrets.
 ///
 /// ```
@@ -26,6 +28,7 @@ use wiremock::Request;
 /// ```
 #[derive(Clone)]
 pub struct RecordedRequest {
+    base_uri: String,
     method: String,
     path: String,
     query: Option<String>,
@@ -36,9 +39,10 @@ pub struct RecordedRequest {
 }
 
 impl RecordedRequest {
-    pub(super) fn new(request: &Request) -> Self {
+    pub(super) fn new(base_uri: &str, request: &Request) -> Self {
         let grant_type = form_urlencoded::parse(&request.body).find(|(name, _)| name == "grant_type");
         Self {
+            base_uri: base_uri.to_owned(),
             method: request.method.to_string(),
             path: request.url.path().to_owned(),
             query: request.url.query().map(str::to_owned),
@@ -47,6 +51,13 @@ impl RecordedRequest {
             grant_type: grant_type.map(|(_, value)| value.into_owned()),
             status: None,
         }
+    }
+
+    /// The base URI that it was sent to: one of the [data centres](super::ConcurSimulator::add_data_centre) or
+    /// [implementation sites](super::ConcurSimulator::add_implementation_site).
+    #[must_use]
+    pub fn base_uri(&self) -> &str {
+        &self.base_uri
     }
 
     /// The HTTP method, in capitals.
@@ -91,8 +102,12 @@ impl RecordedRequest {
         self.status
     }
 
+    pub(super) fn bearer_token(&self) -> Option<&str> {
+        self.header("authorization")?.strip_prefix("Bearer ")
+    }
+
     pub(super) fn is_for_a_token(&self) -> bool {
-        self.method == "POST" && self.path == "/oauth2/v0/token"
+        self.method == "POST" && self.path == TOKEN_PATH
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use reqwest::{
     StatusCode,
-    header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue},
+    header::{CONTENT_TYPE, DATE, HeaderMap, HeaderValue, LOCATION},
 };
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
@@ -31,6 +31,22 @@ impl Reply {
         Self { headers, body: body.to_string(), ..Self::empty(status) }
     }
 
+    pub(super) fn html(status: StatusCode, body: &str) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/html"))]);
+        Self { headers, body: body.to_owned(), ..Self::empty(status) }
+    }
+
+    /// To a call without a live access token.
+    pub(super) fn unauthorized() -> Self {
+        Self::json(StatusCode::UNAUTHORIZED, &json!({ "error": "invalid_token" }))
+    }
+
+    /// Empty, where `location` cannot be part of a header.
+    pub(super) fn redirect(status: StatusCode, location: &str) -> Self {
+        let location = HeaderValue::try_from(location).ok().map(|location| (LOCATION, location));
+        Self { headers: location.into_iter().collect(), ..Self::empty(status) }
+    }
+
     pub(super) fn sent_at(self, now: SystemTime) -> ResponseTemplate {
         let mut template = ResponseTemplate::new(self.status.as_u16())
             .insert_header("concur-correlationid", uuid())
@@ -45,8 +61,37 @@ impl Reply {
     }
 }
 
+/// A number of SAP's table of errors.
+pub(super) type Code = u32;
+
+/// Why a request is refused.
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    geolocation: Option<String>,
+}
+
+impl Refusal {
+    /// Code 16, and where to retry.
+    pub(super) fn lives_elsewhere(geolocation: &str) -> Self {
+        Self { code: 16, geolocation: Some(geolocation.to_owned()) }
+    }
+
+    /// As the data centre at `base_uri` says it.
+    pub(super) fn reply(self, base_uri: &str) -> Reply {
+        let (status, mut body) = refusal(self.code);
+        body["geolocation"] = self.geolocation.as_deref().unwrap_or(base_uri).into();
+        Reply::json(status, &body)
+    }
+}
+
+impl From<Code> for Refusal {
+    fn from(code: Code) -> Self {
+        Self { code, geolocation: None }
+    }
+}
+
 /// The status and the body that go with a number of SAP's table of errors.
-pub(super) fn refusal(code: u32) -> (StatusCode, Value) {
+pub(super) fn refusal(code: Code) -> (StatusCode, Value) {
     let (status, error) = match code {
         5 | 10..=14 | 19 | 20 | 60 | 104 | 105 | 108 => (StatusCode::BAD_REQUEST, "invalid_grant"),
         // SAP lists the statuses without saying which goes with what; RFC 6749 section 5.2 does.
@@ -55,6 +100,9 @@ pub(super) fn refusal(code: u32) -> (StatusCode, Value) {
         59 => (StatusCode::FORBIDDEN, "access_denied"),
         _ => (StatusCode::BAD_REQUEST, "invalid_request"),
     };
-    let description = ConcurCode::new(code).meaning().unwrap_or_default();
-    (status, json!({ "code": code, "error": error, "error_description": description }))
+    (status, json!({ "code": code, "error": error, "error_description": meaning(code) }))
+}
+
+pub(super) fn meaning(code: Code) -> &'static str {
+    ConcurCode::new(code).meaning().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Concur behind a lock, served by wiremock on a loopback port.
+//! Concur behind a lock, served by wiremock on loopback: one port for each base URI.
 //!
 //! Always: a request is answered as a whole, fault included, before the next one is looked at.
 
@@ -18,7 +18,8 @@ pub(super) struct Server {
 }
 
 struct Desk {
-    concur: Mutex<Concur>,
+    base_uri: String,
+    concur: Arc<Mutex<Concur>>,
     /// The reply to the request that wiremock is working on.
     reply: Mutex<Option<ResponseTemplate>>,
 }
@@ -27,13 +28,28 @@ impl Server {
     /// Serves the Concur that `create` makes for a base URI.
     pub(super) async fn start(create: impl FnOnce(String) -> Concur) -> Self {
         let wiremock = MockServer::builder().disable_request_recording().start().await;
-        let desk = Arc::new(Desk { concur: Mutex::new(create(wiremock.uri())), reply: Mutex::new(None) });
+        let concur = Arc::new(Mutex::new(create(wiremock.uri())));
+        Self::serve(wiremock, concur).await
+    }
+
+    /// Serves the same Concur at one more base URI.
+    pub(super) async fn start_another(&self) -> Self {
+        let wiremock = MockServer::builder().disable_request_recording().start().await;
+        Self::serve(wiremock, Arc::clone(&self.desk.concur)).await
+    }
+
+    async fn serve(wiremock: MockServer, concur: Arc<Mutex<Concur>>) -> Self {
+        let desk = Arc::new(Desk { base_uri: wiremock.uri(), concur, reply: Mutex::new(None) });
         Mock::given(ConnectionIsClosed(Arc::clone(&desk)))
             .respond_with_err(|_: &Request| io::Error::from(io::ErrorKind::ConnectionAborted))
             .mount(&wiremock)
             .await;
         Mock::given(matchers::any()).respond_with(PreparedReply(Arc::clone(&desk))).mount(&wiremock).await;
         Self { desk, _wiremock: wiremock }
+    }
+
+    pub(super) fn base_uri(&self) -> &str {
+        &self.desk.base_uri
     }
 
     pub(super) fn concur(&self) -> MutexGuard<'_, Concur> {
@@ -50,7 +66,7 @@ struct ConnectionIsClosed(Arc<Desk>);
 
 impl Match for ConnectionIsClosed {
     fn matches(&self, request: &Request) -> bool {
-        let reply = lock(&self.0.concur).answer(request);
+        let reply = lock(&self.0.concur).answer(&self.0.base_uri, request);
         let is_closed = reply.is_none();
         *lock(&self.0.reply) = reply;
         is_closed

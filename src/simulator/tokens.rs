@@ -8,6 +8,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::reply::Code;
+
 pub(super) const ACCESS_LIFETIME: Duration = Duration::from_secs(3600);
 /// SAP's six months.
 const REFRESH_LIFETIME: Duration = Duration::from_secs(182 * 24 * 3600);
@@ -33,34 +35,57 @@ pub enum Rotation {
 #[derive(Default)]
 pub(super) struct Tokens {
     pub(super) rotation: Rotation,
-    newest_request_token: String,
     request_tokens: HashMap<String, RequestToken>,
     refresh_tokens: HashMap<String, RefreshToken>,
     /// Rotated away, each with its family.
     rotated: HashMap<String, Family>,
     next_family: Family,
-    /// With the time each expires.
-    access_tokens: HashMap<String, SystemTime>,
+    access_tokens: HashMap<String, AccessToken>,
+}
+
+/// What a sign-in settles for every token that descends from it.
+#[derive(Clone)]
+pub(super) struct Connection {
+    pub(super) app_id: String,
+    /// The principal's UUID.
+    pub(super) principal: String,
+    /// Names with spaces between them.
+    pub(super) scope: String,
 }
 
 /// The number of the sign-in that a refresh token descends from.
 type Family = u64;
 
 struct RequestToken {
+    app_id: String,
     expires_at: SystemTime,
     uses_left: u32,
 }
 
 struct RefreshToken {
+    connection: Connection,
     family: Family,
+    expires_at: SystemTime,
+}
+
+struct AccessToken {
+    /// Not that of an app by itself.
+    connection: Option<Connection>,
     expires_at: SystemTime,
 }
 
 /// What a successful grant gives out.
 pub(super) struct Issued {
     pub(super) access_token: String,
+    pub(super) scope: String,
+    /// Not for an app by itself.
+    pub(super) renewal: Option<Renewal>,
+}
+
+pub(super) struct Renewal {
+    pub(super) connection: Connection,
     pub(super) refresh_token: String,
-    pub(super) refresh_expires_at: SystemTime,
+    pub(super) expires_at: SystemTime,
 }
 
 impl Tokens {
@@ -68,42 +93,61 @@ impl Tokens {
         Self { rotation, ..Self::default() }
     }
 
-    pub(super) fn issue_request_token(&mut self, now: SystemTime) -> String {
+    pub(super) fn issue_request_token(&mut self, app_id: &str, now: SystemTime) -> String {
         let token = format!("at-{}", random(28));
-        let granted = RequestToken { expires_at: later(now, REQUEST_LIFETIME), uses_left: REQUEST_USES };
+        let granted = RequestToken {
+            app_id: app_id.to_owned(),
+            expires_at: later(now, REQUEST_LIFETIME),
+            uses_left: REQUEST_USES,
+        };
         self.request_tokens.insert(token.clone(), granted);
-        self.newest_request_token.clone_from(&token);
         token
     }
 
-    pub(super) fn newest_request_token(&self) -> &str {
-        &self.newest_request_token
+    pub(super) fn request_token_uses_left(&self, token: &str) -> u32 {
+        self.request_tokens.get(token).map_or(0, |token| token.uses_left)
     }
 
-    pub(super) fn request_token_uses_left(&self) -> u32 {
-        self.request_tokens.get(&self.newest_request_token).map_or(0, |token| token.uses_left)
-    }
-
-    /// Burns a use of a company request token; false where it has none left or is not one.
-    pub(super) fn use_request_token(&mut self, token: &str, now: SystemTime) -> bool {
+    /// Burns a use of a company request token.
+    pub(super) fn use_request_token(
+        &mut self,
+        token: &str,
+        app_id: &str,
+        now: SystemTime,
+    ) -> Result<(), Code> {
         match self.request_tokens.get_mut(token) {
+            Some(token) if token.app_id != app_id => Err(136),
             Some(token) if now < token.expires_at && token.uses_left > 0 => {
                 token.uses_left -= 1;
-                true
+                Ok(())
             }
-            _ => false,
+            _ => Err(5),
         }
     }
 
+    /// An access token for an app by itself.
+    pub(super) fn client_credentials(&mut self, scope: &str, now: SystemTime) -> Issued {
+        Issued { access_token: self.issue_access_token(None, now), scope: scope.to_owned(), renewal: None }
+    }
+
     /// The first tokens of a new family.
-    pub(super) fn sign_in(&mut self, now: SystemTime) -> Issued {
+    pub(super) fn sign_in(&mut self, connection: Connection, now: SystemTime) -> Issued {
         let family = self.next_family;
         self.next_family += 1;
-        self.issue(random(30), family, now)
+        let scope = connection.scope.clone();
+        self.issue(random(30), RefreshToken { connection, family, expires_at: now }, scope, now)
+    }
+
+    /// What a live refresh token descends from.
+    pub(super) fn connection(&self, refresh_token: &str, now: SystemTime) -> Option<&Connection> {
+        let token = self.refresh_tokens.get(refresh_token).filter(|token| now < token.expires_at)?;
+        Some(&token.connection)
     }
 
     /// What a refresh grant gives out; `None` for a token that is no good.
-    pub(super) fn refresh(&mut self, token: &str, now: SystemTime) -> Option<Issued> {
+    ///
+    /// A narrower `scope` is that of the access token only (RFC 6749 section 6).
+    pub(super) fn refresh(&mut self, token: &str, scope: Option<&str>, now: SystemTime) -> Option<Issued> {
         if self.rotation == Rotation::AlwaysAndRevokeFamily
             && let Some(stolen) = self.rotated.get(token)
         {
@@ -112,28 +156,45 @@ impl Tokens {
         if !self.is_live(token, now) {
             return None;
         }
-        let family = self.refresh_tokens.remove(token)?.family;
+        let live = self.refresh_tokens.remove(token)?;
         let next = match self.rotation {
             Rotation::Never => token.to_owned(),
             Rotation::Always | Rotation::AlwaysAndRevokeFamily => {
-                self.rotated.insert(token.to_owned(), family);
+                self.rotated.insert(token.to_owned(), live.family);
                 random(30)
             }
         };
-        Some(self.issue(next, family, now))
+        let scope = scope.unwrap_or(&live.connection.scope).to_owned();
+        Some(self.issue(next, live, scope, now))
     }
 
-    fn issue(&mut self, refresh_token: String, family: Family, now: SystemTime) -> Issued {
-        let refresh_expires_at = later(now, REFRESH_LIFETIME);
-        self.refresh_tokens
-            .insert(refresh_token.clone(), RefreshToken { family, expires_at: refresh_expires_at });
-        let access_token = jwt();
-        self.access_tokens.insert(access_token.clone(), later(now, ACCESS_LIFETIME));
-        Issued { access_token, refresh_token, refresh_expires_at }
+    fn issue(
+        &mut self,
+        refresh_token: String,
+        mut granted: RefreshToken,
+        scope: String,
+        now: SystemTime,
+    ) -> Issued {
+        granted.expires_at = later(now, REFRESH_LIFETIME);
+        let access_token = self.issue_access_token(Some(granted.connection.clone()), now);
+        let renewal = Renewal {
+            connection: granted.connection.clone(),
+            refresh_token: refresh_token.clone(),
+            expires_at: granted.expires_at,
+        };
+        self.refresh_tokens.insert(refresh_token, granted);
+        Issued { access_token, scope, renewal: Some(renewal) }
+    }
+
+    fn issue_access_token(&mut self, connection: Option<Connection>, now: SystemTime) -> String {
+        let token = jwt();
+        self.access_tokens
+            .insert(token.clone(), AccessToken { connection, expires_at: later(now, ACCESS_LIFETIME) });
+        token
     }
 
     pub(super) fn is_live(&self, refresh_token: &str, now: SystemTime) -> bool {
-        self.refresh_tokens.get(refresh_token).is_some_and(|token| now < token.expires_at)
+        self.connection(refresh_token, now).is_some()
     }
 
     pub(super) fn revoke(&mut self) {
@@ -141,7 +202,24 @@ impl Tokens {
     }
 
     pub(super) fn admits(&self, access_token: &str, now: SystemTime) -> bool {
-        self.access_tokens.get(access_token).is_some_and(|expires_at| now < *expires_at)
+        self.live_access_token(access_token, now).is_some()
+    }
+
+    fn live_access_token(&self, access_token: &str, now: SystemTime) -> Option<&AccessToken> {
+        self.access_tokens.get(access_token).filter(|token| now < token.expires_at)
+    }
+
+    /// Revokes the refresh tokens of the principal for the app, both those of a live access token; false without one.
+    pub(super) fn disconnect(&mut self, access_token: &str, now: SystemTime) -> bool {
+        let Some(token) = self.live_access_token(access_token, now) else {
+            return false;
+        };
+        if let Some(Connection { app_id, principal, .. }) = token.connection.clone() {
+            self.refresh_tokens.retain(|_, RefreshToken { connection, .. }| {
+                (&connection.app_id, &connection.principal) != (&app_id, &principal)
+            });
+        }
+        true
     }
 
     pub(super) fn expire_access_tokens(&mut self) {
@@ -150,7 +228,7 @@ impl Tokens {
 }
 
 /// Near the end of time the clock of a test may stand still.
-fn later(now: SystemTime, by: Duration) -> SystemTime {
+pub(super) fn later(now: SystemTime, by: Duration) -> SystemTime {
     now.checked_add(by).unwrap_or(now)
 }
 

@@ -1,0 +1,114 @@
+//! The apps that Concur knows: its clients, in OAuth's words.
+
+use std::{fmt, iter, time::SystemTime};
+
+use super::{ConcurSimulator, endpoints::Concur, form::Form, reply::Refusal, tokens::uuid};
+
+/// An app that the simulated Concur knows. `Debug` shows only its id.
+///
+/// ```
+/// use concur_auth::{Credentials, ErrorKind, Grant, OAuthClient, simulator::ConcurSimulator};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), concur_auth::Error> {
+/// let concur = ConcurSimulator::start().await;
+/// let other = concur.add_app();
+///
+/// let credentials = Credentials::new(concur.app().id(), concur.app().secret());
+/// let grant = Grant::company_request_token(concur.company_uuid(), other.request_token());
+/// let refused = OAuthClient::new().request_token(&concur.base_uri().parse()?, &credentials, &grant).await;
+/// assert_eq!(refused.unwrap_err().code().unwrap().number(), 136);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct SimulatedApp {
+    id: String,
+    secret: String,
+    request_token: String,
+}
+
+impl SimulatedApp {
+    /// The `client_id`.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The `client_secret`.
+    #[must_use]
+    pub fn secret(&self) -> &str {
+        &self.secret
+    }
+
+    /// The company request token that was issued last for this app.
+    #[must_use]
+    pub fn request_token(&self) -> &str {
+        &self.request_token
+    }
+}
+
+impl fmt::Debug for SimulatedApp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedApp").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// The first, and those that a test added.
+pub(super) struct Apps {
+    pub(super) first: SimulatedApp,
+    added: Vec<SimulatedApp>,
+}
+
+impl Apps {
+    /// `issue_request_token` is given the id of the app that it is for.
+    pub(super) fn new(issue_request_token: impl FnOnce(&str) -> String) -> Self {
+        Self { first: app(issue_request_token), added: Vec::new() }
+    }
+
+    pub(super) fn find(&self, id: &str) -> Option<&SimulatedApp> {
+        iter::once(&self.first).chain(&self.added).find(|app| app.id == id)
+    }
+}
+
+fn app(issue_request_token: impl FnOnce(&str) -> String) -> SimulatedApp {
+    let id = uuid();
+    SimulatedApp { secret: uuid(), request_token: issue_request_token(&id), id }
+}
+
+impl Concur {
+    /// An app says which one it is; gives its id.
+    pub(super) fn authenticate(&self, form: &Form) -> Result<String, Refusal> {
+        let client_id = form.required("client_id", 62)?;
+        let client_secret = form.required("client_secret", 63)?;
+        let app = self.apps.find(client_id).ok_or(61)?;
+        if client_secret != app.secret {
+            return Err(64.into());
+        }
+        self.not_refused(client_id)?;
+        Ok(client_id.to_owned())
+    }
+
+    pub(super) fn issue_request_token(&mut self, now: SystemTime) -> String {
+        let app = &mut self.apps.first;
+        app.request_token = self.tokens.issue_request_token(&app.id, now);
+        app.request_token.clone()
+    }
+}
+
+/// Apps.
+impl ConcurSimulator {
+    /// The first app, which [`credentials`](Self::credentials) are those of.
+    #[must_use]
+    pub fn app(&self) -> SimulatedApp {
+        self.server.concur().apps.first.clone()
+    }
+
+    /// One more app, with a company request token of its own. What was issued to another app is refused: code 136
+    /// for a company request token, 105 for an authorization code or a refresh token.
+    pub fn add_app(&self) -> SimulatedApp {
+        let mut concur = self.server.concur();
+        let now = concur.clock.now();
+        let added = app(|id| concur.tokens.issue_request_token(id, now));
+        concur.apps.added.push(added.clone());
+        added
+    }
+}

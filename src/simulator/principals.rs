@@ -1,0 +1,110 @@
+//! Whom tokens belong to: the company, and its users.
+
+use std::{collections::HashMap, fmt};
+
+use super::{
+    ConcurSimulator,
+    tokens::{random, uuid},
+};
+
+/// A user of the simulated company. `Debug` shows only the UUID.
+///
+/// ```
+/// use concur_auth::{reqwest, simulator::ConcurSimulator};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> reqwest::Result<()> {
+/// let concur = ConcurSimulator::start().await;
+/// let (app, user) = (concur.app(), concur.add_user());
+/// let form = format!(
+///     "client_id={}&client_secret={}&grant_type=password&username={}&password={}",
+///     app.id(), app.secret(), user.username(), user.password(),
+/// );
+/// let request = reqwest::Client::new().post(format!("{}/oauth2/v0/token", concur.base_uri())).body(form);
+/// let reply = request.header("content-type", "application/x-www-form-urlencoded").send().await?;
+/// assert_eq!(reply.status(), 200);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct SimulatedUser {
+    uuid: String,
+    username: String,
+    password: String,
+}
+
+impl SimulatedUser {
+    /// The UUID: the `sub` of the user's `id_token`s.
+    #[must_use]
+    pub fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    /// The user name, which is also the e-mail address that one-time passwords are sent to.
+    #[must_use]
+    pub fn username(&self) -> &str {
+        &self.username
+    }
+
+    /// The password.
+    #[must_use]
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+}
+
+impl fmt::Debug for SimulatedUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedUser").field("uuid", &self.uuid).finish_non_exhaustive()
+    }
+}
+
+/// One company and its users.
+pub(super) struct Principals {
+    company_uuid: String,
+    /// By the principal's UUID.
+    geolocations: HashMap<String, String>,
+    /// By user name.
+    users: HashMap<String, SimulatedUser>,
+}
+
+impl Principals {
+    pub(super) fn new(geolocation: String) -> Self {
+        let company_uuid = uuid();
+        let geolocations = HashMap::from([(company_uuid.clone(), geolocation)]);
+        Self { company_uuid, geolocations, users: HashMap::new() }
+    }
+
+    pub(super) fn company_uuid(&self) -> &str {
+        &self.company_uuid
+    }
+
+    pub(super) fn user(&self, username: &str) -> Option<&SimulatedUser> {
+        self.users.get(username)
+    }
+
+    /// Lives where the company does.
+    fn add_user(&mut self) -> SimulatedUser {
+        let username = format!("{}@example.com", random(12));
+        let user = SimulatedUser { uuid: uuid(), username, password: random(20) };
+        let geolocation = self.geolocation(&self.company_uuid).to_owned();
+        self.geolocations.insert(user.uuid.clone(), geolocation);
+        self.users.insert(user.username.clone(), user.clone());
+        user
+    }
+
+    pub(super) fn geolocation(&self, uuid: &str) -> &str {
+        self.geolocations.get(uuid).map_or("", String::as_str)
+    }
+
+    /// False where there is nobody with this UUID.
+    pub(super) fn relocate(&mut self, uuid: &str, geolocation: &str) -> bool {
+        self.geolocations.get_mut(uuid).map(|old| geolocation.clone_into(old)).is_some()
+    }
+}
+
+/// Users.
+impl ConcurSimulator {
+    /// One more user of the company, with a name and a password made up anew, who lives where the company does.
+    pub fn add_user(&self) -> SimulatedUser {
+        self.server.concur().principals.add_user()
+    }
+}

@@ -1,0 +1,68 @@
+//! Whom Concur refuses, whatever they send, until it is told otherwise.
+
+use super::{
+    ConcurSimulator,
+    data_centres::Reach,
+    endpoints::Concur,
+    recorded_request::RecordedRequest,
+    reply::{Code, Refusal},
+};
+
+impl Concur {
+    /// The id of an app, the UUID of a principal or a grant type: none is ever another.
+    pub(super) fn not_refused(&self, whom: &str) -> Result<(), Refusal> {
+        self.refusals.get(whom).map_or(Ok(()), |code| Err((*code).into()))
+    }
+
+    /// Whether a principal may sign in here.
+    pub(super) fn admit(
+        &self,
+        principal: &str,
+        reach: Reach,
+        request: &RecordedRequest,
+    ) -> Result<(), Refusal> {
+        self.locate(principal, reach, request)?;
+        self.not_refused(principal)
+    }
+}
+
+/// Lasting refusals. Unlike a [`Fault`](super::Fault) they concern only whom they name, and only once Concur knows who
+/// it is.
+impl ConcurSimulator {
+    /// Refuses everything that the app with this id asks for: for example with code 59 (client disabled) or 53
+    /// (company not enabled for this client).
+    ///
+    /// ```
+    /// # use concur_auth::simulator::ConcurSimulator;
+    /// # async fn example(concur: ConcurSimulator) {
+    /// concur.refuse_app(concur.app().id(), 59);
+    /// concur.refuse_grant_type("refresh_token", 107);
+    /// concur.refuse_principal(&concur.company_uuid(), 14);
+    /// concur.end_refusals();
+    /// # }
+    /// ```
+    pub fn refuse_app(&self, id: &str, code: u32) {
+        self.refuse(id, code);
+    }
+
+    /// Refuses this `grant_type` to every app: for example with code 60 (grant not allowed for this client), or 107
+    /// (refresh disallowed for this app) for `refresh_token`.
+    pub fn refuse_grant_type(&self, grant_type: &str, code: u32) {
+        self.refuse(grant_type, code);
+    }
+
+    /// Refuses the company or user with this UUID: for example with code 10 (account disabled), 14 (account locked)
+    /// or 134 (company undergoing scheduled maintenance).
+    pub fn refuse_principal(&self, uuid: &str, code: u32) {
+        self.refuse(uuid, code);
+    }
+
+    /// Nobody is refused any longer.
+    pub fn end_refusals(&self) {
+        self.server.concur().refusals.clear();
+    }
+
+    fn refuse(&self, whom: &str, code: Code) {
+        self.server.concur().refusals.insert(whom.to_owned(), code);
+    }
+}
