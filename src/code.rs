@@ -7,12 +7,13 @@ use std::fmt;
 /// Every number is kept, also those that SAP has not documented yet.
 ///
 /// ```
-/// use concur_auth::ConcurCode;
+/// use concur_auth::{ConcurCode, Responsible};
 ///
 /// let code = ConcurCode::new(108);
-/// assert_eq!(code.number(), 108);
-/// assert_eq!(code.meaning(), Some("bad or expired refresh token"));
 /// assert_eq!(code.to_string(), "108");
+/// assert_eq!(code.meaning(), Some("bad or expired refresh token"));
+/// assert_eq!(code.responsible(), Some(Responsible::SigningIn));
+/// assert!(!code.is_transient());
 /// assert_eq!(ConcurCode::new(999).meaning(), None);
 /// ```
 ///
@@ -20,7 +21,24 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConcurCode(u32);
 
+/// Who has to act on a [`ConcurCode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Responsible {
+    /// Nobody: it passes.
+    Nobody,
+    /// Whoever signs in: the company's administrator with a new company request token, or a user once more.
+    SigningIn,
+    /// The company's Concur administrator, who can enable accounts.
+    Administrator,
+    /// Whoever registered the app with SAP.
+    AppOwner,
+    /// Whoever wrote the program: it asked for what cannot be.
+    Developer,
+}
+
 impl ConcurCode {
+    pub(crate) const ELSEWHERE: Self = Self(16);
     pub(crate) const BAD_REFRESH_TOKEN: Self = Self(108);
     pub(crate) const MAINTENANCE: Self = Self(134);
 
@@ -39,58 +57,116 @@ impl ConcurCode {
     /// What SAP's documentation says the code means; `None` for a code that is not in its table.
     #[must_use]
     pub const fn meaning(self) -> Option<&'static str> {
+        match self.entry() {
+            Some((meaning, _, _)) => Some(meaning),
+            None => None,
+        }
+    }
+
+    /// Who has to act; `None` for a code that is not in SAP's table.
+    #[must_use]
+    pub const fn responsible(self) -> Option<Responsible> {
+        match self.entry() {
+            Some((_, who, _)) => Some(who),
+            None => None,
+        }
+    }
+
+    /// What to do about it; `None` for a code that is not in SAP's table.
+    #[must_use]
+    pub const fn advice(self) -> Option<&'static str> {
+        match self.entry() {
+            Some((_, _, advice)) => Some(advice),
+            None => None,
+        }
+    }
+
+    /// Whether the same request may work later without anybody doing anything.
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        self.0 == Self::MAINTENANCE.0
+    }
+
+    /// SAP's table: meaning, who has to act, and what to do.
+    const fn entry(self) -> Option<(&'static str, Responsible, &'static str)> {
+        use Responsible::{Administrator, AppOwner, Developer, Nobody, SigningIn};
+        const REPORT: &str = "report it to the program's developers, with the correlation id";
+        const NEW_CODE: &str = "let the user sign in once more, which gives a new code";
+        const NEW_OTP: &str = "request a new one-time password and use it as it was requested";
+        const ENABLE: &str = "ask the company's Concur administrator to enable it";
+        const APP: &str = "check the app's id, secret, grants and scopes on its page";
         Some(match self.0 {
-            5 | 19 => "incorrect credentials",
-            10 | 11 => "account disabled",
-            12 | 13 => "logon denied",
-            20 => "logon denied, typically by an IP restriction",
-            14 => "account locked",
-            16 => "the user lives in another data centre",
-            21 => "an SSO-only client attempted a password login",
-            51 => "username not supplied",
-            52 => "password not supplied",
-            53 => "company not enabled for this client",
-            54 => "scope exceeds what was granted",
-            55 => "unknown email",
-            56 => "otp missing",
-            57 => "channel_type missing",
-            58 => "channel_handle missing",
-            59 => "client disabled",
-            60 => "grant not allowed for this client",
-            61 => "client not found",
-            62 => "client_id not supplied",
-            63 => "client_secret not supplied",
-            64 => "incorrect client credentials",
-            65 => "grant_type not supplied",
-            80 => "invalid channel type",
-            81 => "invalid channel handle",
-            82 => "too many open otp requests",
-            83 => "otp not found",
-            84 => "fact verification failed",
-            85 => "otp verification failed",
-            100 => "unknown username",
-            101 => "code missing",
-            102 => "redirect_uri missing",
-            103 => "code bad or expired",
-            104 => "redirect_uri does not match",
-            105 => "grant was not issued to you",
-            106 => "refresh_token not supplied",
-            107 => "refresh disallowed for this app",
-            108 => "bad or expired refresh token",
-            109 => "loginid not supplied",
-            115 => "unauthenticated client",
-            117 => "nonce mandatory",
-            118 => "display invalid",
-            119 => "prompt invalid",
-            120 => "credtype invalid",
-            121 => "login_type invalid",
-            122 => "proxies invalid",
-            123 => "principal disabled",
-            124 => "product invalid",
-            134 => "company undergoing scheduled maintenance",
-            135 => "unsupported request format",
-            136 => "authtoken was not issued for you",
-            139 => "password must be changed",
+            5 | 19 => ("incorrect credentials", SigningIn, "check the credentials and sign in again"),
+            10 | 11 => ("account disabled", Administrator, ENABLE),
+            12 | 13 => ("logon denied", Administrator, "ask the company's Concur administrator to allow it"),
+            14 => ("account locked", Administrator, "ask the company's Concur administrator to unlock it"),
+            16 => {
+                ("the user lives in another data centre", Developer, "use the base URI of that data centre")
+            }
+            20 => (
+                "logon denied, typically by an IP restriction",
+                Administrator,
+                "ask the company's Concur administrator to allow this machine's address",
+            ),
+            21 => (
+                "an SSO-only client attempted a password login",
+                Developer,
+                "sign in with an authorization code instead",
+            ),
+            51 => ("username not supplied", Developer, REPORT),
+            52 => ("password not supplied", Developer, REPORT),
+            53 => (
+                "company not enabled for this client",
+                Administrator,
+                "ask the company's Concur administrator to enable the app",
+            ),
+            54 => ("scope exceeds what was granted", Developer, "ask for fewer scopes, or sign in again"),
+            55 => ("unknown email", SigningIn, "check the e-mail address"),
+            56 => ("otp missing", Developer, REPORT),
+            57 => ("channel_type missing", Developer, REPORT),
+            58 => ("channel_handle missing", Developer, REPORT),
+            59 => ("client disabled", AppOwner, "ask SAP Concur to enable the app"),
+            60 => ("grant not allowed for this client", AppOwner, APP),
+            61 => ("client not found", AppOwner, APP),
+            62 => ("client_id not supplied", Developer, REPORT),
+            63 => ("client_secret not supplied", Developer, REPORT),
+            64 => ("incorrect client credentials", AppOwner, APP),
+            65 => ("grant_type not supplied", Developer, REPORT),
+            80 => ("invalid channel type", Developer, REPORT),
+            81 => ("invalid channel handle", SigningIn, "check the e-mail address"),
+            82 => ("too many open otp requests", SigningIn, "use the one-time password that was sent before"),
+            83 => ("otp not found", SigningIn, NEW_OTP),
+            84 => ("fact verification failed", SigningIn, NEW_OTP),
+            85 => ("otp verification failed", SigningIn, NEW_OTP),
+            100 => ("unknown username", SigningIn, "check the user name"),
+            101 => ("code missing", Developer, REPORT),
+            102 => ("redirect_uri missing", Developer, REPORT),
+            103 => ("code bad or expired", SigningIn, NEW_CODE),
+            104 => ("redirect_uri does not match", Developer, REPORT),
+            105 => {
+                ("grant was not issued to you", SigningIn, "sign in again with the app that the token is for")
+            }
+            106 => ("refresh_token not supplied", Developer, REPORT),
+            107 => ("refresh disallowed for this app", AppOwner, APP),
+            108 => ("bad or expired refresh token", SigningIn, "sign in again"),
+            109 => ("loginid not supplied", Developer, REPORT),
+            115 => ("unauthenticated client", AppOwner, APP),
+            117 => ("nonce mandatory", Developer, REPORT),
+            118 => ("display invalid", Developer, REPORT),
+            119 => ("prompt invalid", Developer, REPORT),
+            120 => ("credtype invalid", Developer, REPORT),
+            121 => ("login_type invalid", Developer, REPORT),
+            122 => ("proxies invalid", Developer, REPORT),
+            123 => ("principal disabled", Administrator, ENABLE),
+            124 => ("product invalid", Developer, REPORT),
+            134 => ("company undergoing scheduled maintenance", Nobody, "try again later"),
+            135 => ("unsupported request format", Developer, REPORT),
+            136 => (
+                "authtoken was not issued for you",
+                SigningIn,
+                "sign in again with a company request token for this app",
+            ),
+            139 => ("password must be changed", SigningIn, "change the password in Concur"),
             _ => return None,
         })
     }

@@ -92,7 +92,7 @@ pub use url;
 pub use self::{
     access_token::AccessToken,
     clock::{Clock, SystemClock},
-    code::ConcurCode,
+    code::{ConcurCode, Responsible},
     credential_source::{CredentialSource, CredentialsFile, EnvCredentials},
     credentials::Credentials,
     error::{Error, ErrorKind},

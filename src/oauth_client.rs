@@ -1,8 +1,9 @@
 //! The token endpoint: one grant out, one reply back.
 //!
-//! Always: secrets travel in the body, to a checked host, never along a redirect; a request ends within 30 s,
-//! is sent once, and its reply is read up to 256 KiB.
+//! Always: secrets travel in the body, to a checked host; a request ends within 30 s, and its reply is read up to 256
+//! KiB.
 
+mod attempts;
 mod grant;
 mod refusal;
 mod reply;
@@ -18,12 +19,18 @@ use reqwest::{Response, StatusCode, header, redirect, retry, tls};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+pub(crate) use self::attempts::Patience;
+use self::{
+    attempts::{Failure, Fate},
+    refusal::Answer,
+};
 pub use self::{grant::Grant, reply::TokenReply};
 use crate::{
-    Clock, ConcurCode, Credentials, Error, ErrorKind, Geolocation, SystemClock, log, members::Members,
-    runtime,
+    Clock, ConcurCode, Credentials, Error, ErrorKind, Geolocation, SystemClock, clock::Stopwatch, log,
+    members::Members, runtime,
 };
 
+const TOKEN_PATH: &str = "oauth2/v0/token";
 /// The most that is read of a reply.
 const MAX_REPLY: usize = 256 * 1024;
 /// What room is made for a reply that does not announce its length.
@@ -87,7 +94,12 @@ impl OAuthClient {
         }))
     }
 
-    /// Sends one grant to the token endpoint at `base`, once.
+    /// Sends one grant to the token endpoint at `base`, and follows it to where Concur says that the principal lives
+    /// (code 16, redirects of implementation sites): to trusted hosts only.
+    ///
+    /// A failure is returned, not repeated: [`is_transient`](Error::is_transient) and
+    /// [`retry_after`](Error::retry_after) say whether and when to try again. A company request token has five uses;
+    /// after a reply that was lost, one may be spent.
     ///
     /// The request goes on when the returned future is dropped; a [`TokenManager`](crate::TokenManager) also
     /// saves what comes back.
@@ -106,7 +118,7 @@ impl OAuthClient {
         let (client, base, grant) = (self.clone(), base.clone(), grant.clone());
         let credentials = credentials.clone();
         let request = async move {
-            let reply = client.send(&base, &credentials, &grant, &SystemClock).await?;
+            let reply = client.send(&base, &credentials, &grant, &SystemClock, Patience::OneAttempt).await?;
             reply.log();
             Ok(reply)
         };
@@ -117,49 +129,69 @@ impl OAuthClient {
         })?
     }
 
-    /// The same, on the runtime that it is called on: this crate's own.
-    pub(crate) async fn send(
+    /// One request. What goes wrong is told to the log here, and a reply once it is saved: see [`TokenReply::log`].
+    async fn post(
         &self,
         base: &Geolocation,
         credentials: &Credentials,
         grant: &Grant,
         clock: &dyn Clock,
-    ) -> Result<TokenReply, Error> {
-        let host = base.host();
-        log::event!(debug, grant = grant.name(), host, "requesting a token");
-        let response = self
+        attempt: u32,
+        limit: Duration,
+    ) -> Result<TokenReply, Failure> {
+        let (host, watch) = (base.host(), Stopwatch::start());
+        let mut request = self
             .http(base)?
-            .post(base.join("oauth2/v0/token")?)
+            .post(base.join(TOKEN_PATH)?)
+            .timeout(limit.min(REQUEST_TIMEOUT))
             // With a charset parameter Concur rejects the request.
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(header::ACCEPT, "application/json")
-            .body(form(credentials, grant))
-            .send()
-            .await
-            .map_err(|e| unreachable(e, host, grant))?;
+            .body(form(credentials, grant));
+        if let Some(id) = grant.correlation_id() {
+            let id = header::HeaderValue::from_str(id).map_err(|e| {
+                Error::new(ErrorKind::Config, "the grant's correlation id does not fit into an HTTP header")
+                    .caused_by(e)
+            })?;
+            request = request.header(reply::CORRELATION_ID, id);
+        }
+        log::event!(debug, grant = grant.name(), host, attempt, "token request sent");
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(e) => {
+                let failure = unreachable(e, host, grant);
+                let entry = Entry { grant: grant.name(), attempt, status: None, elapsed: watch.elapsed() };
+                entry.failed(host, &failure.error);
+                return Err(failure);
+            }
+        };
 
         let status = response.status();
         let headers = reply::Headers::of(&response, clock.now(), |id| grant.leaks_into(id, credentials));
         let result = match read(response, host, grant).await {
-            Ok(body) if status == StatusCode::OK => match Members::parse_reply(&body) {
-                Ok(members) => Ok(TokenReply::new(members, headers.clone(), base.clone(), grant.name())),
-                Err(fault) => Err(Error::new(
-                    ErrorKind::Protocol,
-                    format!(
-                        "{host} answered with what is not a JSON object; check the base URI and any proxy"
-                    ),
-                )
-                .caused_by(fault)),
-            },
-            Ok(body) => Err(refusal::error(status, &body, host, grant, headers.retry_after)),
-            Err(e) => Err(e),
+            Ok(body) if status == StatusCode::OK => Members::parse_reply(&body).map_err(|fault| {
+                let message = format!(
+                    "{host} answered with what is not a JSON object; check the base URI and any proxy"
+                );
+                Failure::from(Error::new(ErrorKind::Protocol, message).caused_by(fault))
+            }),
+            Ok(body) => {
+                let location = headers.location.as_deref();
+                let answer = Answer { base, status, location, retry_after: headers.retry_after };
+                Err(refusal::failure(&answer, &body, grant))
+            }
+            Err(failure) => Err(failure),
+        };
+        let entry =
+            Entry { grant: grant.name(), attempt, status: Some(status.as_u16()), elapsed: watch.elapsed() };
+        match result {
+            Ok(members) => Ok(TokenReply::new(members, headers, base.clone(), entry)),
+            Err(Failure { error, fate }) => {
+                let error = error.with_correlation_id(headers.correlation_id);
+                entry.failed(host, &error);
+                Err(Failure { error, fate })
+            }
         }
-        .map_err(|e: Error| e.with_correlation_id(headers.correlation_id.clone()));
-        // A success is logged once it is saved: see TokenReply::log.
-        result.inspect_err(|e| {
-            let (grant, code) = (grant.name(), e.code().map(ConcurCode::number));
-            log_answer(grant, host, status, code, headers.correlation_id.as_deref());
-        })
     }
 
     /// Plain http is for loopback only, where no proxy and no certificate has a place.
@@ -191,9 +223,43 @@ impl OAuthClient {
     }
 }
 
-fn log_answer(grant: &str, host: &str, status: StatusCode, code: Option<u32>, correlation_id: Option<&str>) {
-    let status = status.as_u16();
-    log::event!(info, grant, host, status, code, correlation_id, "token endpoint answered");
+/// What the log says of a request.
+#[derive(Clone, Debug)]
+struct Entry {
+    grant: &'static str,
+    attempt: u32,
+    status: Option<u16>,
+    elapsed: Duration,
+}
+
+impl Entry {
+    fn answered(&self, host: &str, correlation_id: Option<&str>) {
+        let Self { grant, attempt, status, .. } = *self;
+        let elapsed_ms = self.elapsed_ms();
+        log::event!(info, grant, host, attempt, status, correlation_id, elapsed_ms, "token request answered");
+    }
+
+    fn failed(&self, host: &str, error: &Error) {
+        let Self { grant, attempt, status, .. } = *self;
+        let code = error.code().map(ConcurCode::number);
+        let (correlation_id, elapsed_ms) = (error.correlation_id(), self.elapsed_ms());
+        log::event!(
+            warn,
+            grant,
+            host,
+            attempt,
+            status,
+            code,
+            correlation_id,
+            elapsed_ms,
+            %error,
+            "token request failed"
+        );
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
@@ -227,7 +293,7 @@ fn form(credentials: &Credentials, grant: &Grant) -> Bytes {
     Bytes::from_owner(Zeroizing::new(form.into_bytes()))
 }
 
-async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroizing<Vec<u8>>, Error> {
+async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
     let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(USUAL_REPLY).min(MAX_REPLY)));
     while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(e, host, grant))? {
@@ -236,7 +302,8 @@ async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroi
             return Err(Error::new(
                 ErrorKind::Protocol,
                 format!("{host} answered with more than 256 KiB; check the base URI and any proxy"),
-            ));
+            )
+            .into());
         }
         if length > body.capacity() {
             // Not left to the vector, which would free the old buffer unwiped.
@@ -249,7 +316,7 @@ async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroi
     Ok(body)
 }
 
-fn unreachable(e: reqwest::Error, host: &str, grant: &Grant) -> Error {
+fn unreachable(e: reqwest::Error, host: &str, grant: &Grant) -> Failure {
     let advice = if grant.is_repeatable() {
         "try again"
     } else {
@@ -262,7 +329,8 @@ fn unreachable(e: reqwest::Error, host: &str, grant: &Grant) -> Error {
     } else {
         format!("the connection to {host} broke off; {advice}")
     };
-    Error::new(ErrorKind::Unavailable, message).caused_by(e.without_url())
+    let fate = if e.is_connect() { Fate::NothingIssued } else { Fate::Unknown };
+    Failure { error: Error::new(ErrorKind::Unavailable, message).caused_by(e.without_url()), fate }
 }
 
 impl Default for OAuthClient {

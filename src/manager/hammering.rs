@@ -1,4 +1,4 @@
-//! Not asking again what Concur has refused: accounts get locked.
+//! Not asking again what Concur has refused, since accounts get locked, nor while it asks to be left alone.
 //!
 //! Always: a refusal is known to all processes on the store before its lock is free, so that those who wait for the
 //! lock do not ask again; what a person does expressly is not held up by it.
@@ -7,7 +7,7 @@ use super::{core::Core, flight::Need, renewal::Flight};
 use crate::{Error, RefreshTokenObject, Refusal, StoreLock, log};
 
 impl Core {
-    /// Whether Concur has refused the same thing before, too short a time ago to ask again.
+    /// Whether Concur has refused the same thing, or asked to be left alone, too short a time ago to ask again.
     pub(super) async fn check_refusal(
         &self,
         flight: Flight<'_>,
@@ -17,6 +17,9 @@ impl Core {
             return Ok(());
         }
         let now = self.clock.now();
+        if let Some(answer) = self.memory.asked_to_wait(now) {
+            return Err(answer);
+        }
         let holds =
             self.recall().await.and_then(|refusal| refusal.still_holds(flight.credentials, stored, now));
         holds.map_or(Ok(()), Err)

@@ -15,6 +15,8 @@ use crate::{AccessToken, Error, Geolocation, RefreshTokenObject, Refusal, Status
 /// The first pause after a failed renewal; it doubles with each further one.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+/// The longest that a `Retry-After` is believed.
+const LONGEST_QUIET: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -43,10 +45,25 @@ pub(super) struct HeldAccess {
 struct Past {
     failures: u32,
     back_off_until: Option<SystemTime>,
+    quiet: Option<Quiet>,
     last_success: Option<SystemTime>,
     last_error: Option<Error>,
     /// For stores that do not remember it.
     refusal: Option<Refusal>,
+}
+
+/// Concur asked to be left alone (`Retry-After`), in this answer.
+#[derive(Debug)]
+struct Quiet {
+    until: SystemTime,
+    lasts: Duration,
+    answer: Error,
+}
+
+impl Quiet {
+    fn is_on(&self, now: SystemTime) -> bool {
+        is_pausing(Some(self.until), now, self.lasts)
+    }
 }
 
 impl Held {
@@ -136,7 +153,9 @@ impl Memory {
     }
 
     pub(super) fn calm(&self, now: SystemTime) -> Calm {
-        if is_pausing(self.past().back_off_until, now, LONGEST_BACK_OFF) {
+        let past = self.past();
+        let is_quiet = past.quiet.as_ref().is_some_and(|quiet| quiet.is_on(now));
+        if is_quiet || is_pausing(past.back_off_until, now, LONGEST_BACK_OFF) {
             Calm::BackingOff
         } else {
             Calm::Calm
@@ -158,6 +177,25 @@ impl Memory {
         past.failures += 1;
         past.back_off_until = now.checked_add(jittered(pause, fastrand::f64()));
         past.last_error = Some(error.clone());
+        let is_quiet = past.quiet.as_ref().is_some_and(|quiet| quiet.is_on(now));
+        if let Some(after) = error.retry_after().filter(|_| !is_quiet) {
+            let lasts = after.min(LONGEST_QUIET);
+            let until = now.checked_add(lasts).unwrap_or(now);
+            past.quiet = Some(Quiet { until, lasts, answer: error.clone() });
+        }
+    }
+
+    /// The answer in which Concur asked to be left alone, while that lasts.
+    pub(super) fn asked_to_wait(&self, now: SystemTime) -> Option<Error> {
+        let past = self.past();
+        let Quiet { until, answer, .. } = past.quiet.as_ref().filter(|quiet| quiet.is_on(now))?;
+        let left = until.duration_since(now).unwrap_or_default();
+        let seconds = left.as_secs_f64().ceil();
+        let message = format!(
+            "{} [nothing was sent: Concur has asked to be left alone for another {seconds} s]",
+            answer.message()
+        );
+        Some(Error::new(answer.kind(), message).answered_as(answer).with_retry_after(Some(left)))
     }
 
     pub(super) fn refusal(&self) -> Option<Refusal> {

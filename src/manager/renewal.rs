@@ -15,8 +15,8 @@ use super::{
     memory::{Held, geolocation_of},
 };
 use crate::{
-    ConcurCode, Credentials, Error, ErrorKind, Grant, RefreshTokenObject, StoreLock, TokenOrigin, TokenReply,
-    error::COMPANY_TOKENS_PAGE, log,
+    ConcurCode, Credentials, Error, ErrorKind, Geolocation, Grant, RefreshTokenObject, StoreLock,
+    TokenOrigin, TokenReply, error::COMPANY_TOKENS_PAGE, log, oauth_client::Patience,
 };
 
 /// How often the lock is asked for. A pause grows from the first to the longest.
@@ -32,6 +32,7 @@ pub(super) struct Flight<'a> {
     pub(super) need: &'a Need,
     pub(super) identity: &'a Identity,
     pub(super) credentials: &'a Credentials,
+    pub(super) patience: Patience,
 }
 
 enum Start {
@@ -71,7 +72,8 @@ impl Core {
 
     async fn renew(self: &Arc<Self>, need: &Need, crew: &Crew) -> Result<Landing, Error> {
         let credentials = self.source.credentials().await?;
-        let flight = Flight { need, identity: self.identify(&credentials)?, credentials: &credentials };
+        let identity = self.identify(&credentials)?;
+        let mut flight = Flight { need, identity, credentials: &credentials, patience: Patience::Repeat };
         self.check_replacement(flight)?;
         let lock = match self.start(flight, crew).await? {
             Start::Locked(lock) => lock,
@@ -82,6 +84,9 @@ impl Core {
             let stored = self.look(credentials.company_uuid(), flight.identity).await?;
             if let Some(held) = stored.as_ref().filter(|held| self.satisfies(need, held)) {
                 return Ok(Landing::Done(Landed { held: Arc::clone(held), fresh: false }));
+            }
+            if self.can_do_without(need, stored.as_deref()) {
+                flight.patience = Patience::OneAttempt;
             }
             let stored = stored.as_deref().map(|held| &held.object);
             self.check_refusal(flight, stored).await?;
@@ -169,24 +174,23 @@ impl Core {
         stored: Option<&RefreshTokenObject>,
         flight: Flight<'_>,
     ) -> Result<Exchanged, Error> {
-        let Flight { need, credentials, identity } = flight;
-        if let Need::SignIn(grant) = need {
-            let reply = self.client.send(&identity.base, credentials, grant, &self.clock).await?;
-            return Ok(Some((reply, TokenOrigin::Obtained)));
+        let base = &flight.identity.base;
+        if let Need::SignIn(grant) = flight.need {
+            return self.send(base, grant, TokenOrigin::Obtained, flight).await;
         }
         let Some(stored) = stored else {
-            return self.obtain(credentials, identity).await;
+            return self.obtain(flight).await;
         };
         let looks_expired = stored.expiry().is_some_and(|expiry| expiry <= self.clock.now());
         let mut no_sign_in = None;
         if looks_expired {
-            match self.obtain(credentials, identity).await {
+            match self.obtain(flight).await {
                 Err(e) if needs_new_request_token(&e) => no_sign_in = Some(e),
                 answer => return answer,
             }
         }
         // One that looks expired comes last, but it comes: our clock may be the one that is wrong.
-        let refused = match self.present(stored, credentials, identity).await {
+        let refused = match self.present(stored, flight).await {
             Err(e) if e.is_invalid_grant() => e,
             answer => return answer,
         };
@@ -201,45 +205,50 @@ impl Core {
             Some(e) => e,
             None => {
                 log::event!(warn, error = %refused, "the refresh token is no longer accepted; signing in again");
-                match self.obtain(credentials, identity).await {
+                match self.obtain(flight).await {
                     Err(e) if needs_new_request_token(&e) || e.kind() == ErrorKind::Refused => e,
                     answer => return answer,
                 }
             }
         };
-        Err(self.reauthorization_required(&refused, &no_sign_in, credentials))
+        Err(self.reauthorization_required(&refused, &no_sign_in, flight.credentials))
     }
 
     /// The refresh grant, at the token's last geolocation.
-    async fn present(
-        &self,
-        stored: &RefreshTokenObject,
-        credentials: &Credentials,
-        identity: &Identity,
-    ) -> Result<Exchanged, Error> {
-        let geolocation = geolocation_of(stored, &identity.base)?;
+    async fn present(&self, stored: &RefreshTokenObject, flight: Flight<'_>) -> Result<Exchanged, Error> {
+        let geolocation = geolocation_of(stored, &flight.identity.base)?;
         let grant = Grant::refresh_token(stored.secret());
-        let reply = self.client.send(&geolocation, credentials, &grant, &self.clock).await?;
-        Ok(Some((reply, TokenOrigin::Renewed)))
+        self.send(&geolocation, &grant, TokenOrigin::Renewed, flight).await
     }
 
     /// The grant with the company request token, at the base URI.
-    async fn obtain(&self, credentials: &Credentials, identity: &Identity) -> Result<Exchanged, Error> {
-        let (uuid, request_token) = credentials.require_company()?;
+    async fn obtain(&self, flight: Flight<'_>) -> Result<Exchanged, Error> {
+        let (uuid, request_token) = flight.credentials.require_company()?;
         let grant = Grant::company_request_token(uuid, request_token);
-        match self.client.send(&identity.base, credentials, &grant, &self.clock).await {
-            Ok(reply) => Ok(Some((reply, TokenOrigin::Obtained))),
-            Err(e) if is_bad_request_token(&e) => Err(Error::new(
-                ErrorKind::ReauthorizationRequired,
-                format!(
-                    "Concur did not accept the company UUID with its company request token, which lives 24 \
-                     hours and five uses; create a new one at {COMPANY_TOKENS_PAGE} and put it into {}",
-                    credentials.place()
-                ),
-            )
-            .answered_as(&e)),
-            Err(e) => Err(e),
-        }
+        let sent = self.send(&flight.identity.base, &grant, TokenOrigin::Obtained, flight).await;
+        sent.map_err(|e| {
+            if !is_bad_request_token(&e) {
+                return e;
+            }
+            let message = format!(
+                "Concur did not accept the company UUID with its company request token, which lives 24 hours and five \
+                 uses; create a new one at {COMPANY_TOKENS_PAGE} and put it into {}",
+                flight.credentials.place()
+            );
+            Error::new(ErrorKind::ReauthorizationRequired, message).answered_as(&e)
+        })
+    }
+
+    async fn send(
+        &self,
+        base: &Geolocation,
+        grant: &Grant,
+        origin: TokenOrigin,
+        flight: Flight<'_>,
+    ) -> Result<Exchanged, Error> {
+        let Flight { credentials, patience, .. } = flight;
+        let reply = self.client.send(base, credentials, grant, &self.clock, patience).await?;
+        Ok(Some((reply, origin)))
     }
 
     /// Both ways are closed: `refused` is what became of the refresh token, `no_sign_in` of the other.

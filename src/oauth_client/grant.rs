@@ -19,6 +19,7 @@ pub struct Grant {
     grant_type: &'static str,
     company_uuid: Option<String>,
     fields: Vec<(&'static str, Secret)>,
+    correlation_id: Option<String>,
 }
 
 impl Grant {
@@ -35,6 +36,7 @@ impl Grant {
                 ("password", Secret::new(request_token)),
                 ("credtype", Secret::new("authtoken")),
             ],
+            correlation_id: None,
         }
     }
 
@@ -44,7 +46,21 @@ impl Grant {
             grant_type: "refresh_token",
             company_uuid: None,
             fields: vec![("refresh_token", Secret::new(token))],
+            correlation_id: None,
         }
+    }
+
+    /// The id by which SAP's support and your own logs can find the request: sent as `concur-correlationid`.
+    ///
+    /// It must fit into an HTTP header; sending fails with [`ErrorKind::Config`](crate::ErrorKind::Config) otherwise.
+    #[must_use]
+    pub fn with_correlation_id(mut self, id: impl Into<String>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    pub(crate) fn correlation_id(&self) -> Option<&str> {
+        self.correlation_id.as_deref()
     }
 
     /// The `grant_type`, which is no secret.

@@ -4,71 +4,114 @@
 
 use std::time::Duration;
 
-use reqwest::StatusCode;
+use reqwest::{StatusCode, Url};
 
-use super::Grant;
+use super::{
+    Grant, TOKEN_PATH,
+    attempts::{Failure, Fate},
+};
 use crate::{
-    ConcurCode, Error, ErrorKind,
+    ConcurCode, Error, ErrorKind, Geolocation,
     error::{APPS_PAGE, COMPANY_TOKENS_PAGE},
     members::Members,
 };
 
-pub(super) fn error(
-    status: StatusCode,
-    body: &[u8],
-    host: &str,
-    grant: &Grant,
-    retry_after: Option<Duration>,
-) -> Error {
+/// What a refusal says beside its body.
+pub(super) struct Answer<'a> {
+    pub(super) base: &'a Geolocation,
+    pub(super) status: StatusCode,
+    pub(super) location: Option<&'a str>,
+    pub(super) retry_after: Option<Duration>,
+}
+
+pub(super) fn failure(answer: &Answer<'_>, body: &[u8], grant: &Grant) -> Failure {
+    let Answer { base, status, retry_after, .. } = *answer;
+    let host = base.host();
     let members = Members::parse(body).unwrap_or_default();
     let number = members.seconds("code").ok().flatten().and_then(|number| u32::try_from(number).ok());
     let code = number.map(ConcurCode::new);
     let named = members.string("error").ok().flatten();
     let is_invalid_grant = named.as_ref().is_some_and(|error| error.expose() == "invalid_grant");
 
-    let (kind, message) = if code == Some(ConcurCode::MAINTENANCE) {
+    let is_overload = status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
+    let (kind, fate, message) = if code.is_some_and(ConcurCode::is_transient) {
         let message = format!("{host}: company undergoing scheduled maintenance; try again later");
-        (ErrorKind::Unavailable, message)
-    } else if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
-        (ErrorKind::Unavailable, format!("{host} answered {status}; try again later"))
+        (ErrorKind::Unavailable, Fate::NothingIssued, message)
+    } else if status.is_server_error() || is_overload {
+        let fate = match status.as_u16() {
+            429 | 503 => Fate::NothingIssued,
+            500 | 502 | 504 => Fate::Unknown,
+            _ => Fate::Final,
+        };
+        (ErrorKind::Unavailable, fate, format!("{host} answered {status}; try again later"))
     } else if status.is_redirection() {
-        let message = format!("{host} answered with a redirect, which is not followed; check the base URI");
-        (ErrorKind::Protocol, message)
+        match redirect(answer) {
+            Ok(fate) => {
+                let message =
+                    format!("{host} answered with a redirect, which is not followed; check the base URI");
+                (ErrorKind::Protocol, fate, message)
+            }
+            Err(untrusted) => return untrusted.into(),
+        }
     } else if code.is_none() && named.is_none() {
         let message = format!(
             "{host} answered {status} without one of Concur's error codes; check the base URI and any proxy"
         );
-        (ErrorKind::Protocol, message)
+        (ErrorKind::Protocol, Fate::Final, message)
     } else {
+        let fate = match members.string("geolocation") {
+            Ok(Some(elsewhere)) if code == Some(ConcurCode::ELSEWHERE) => {
+                match base
+                    .received(elsewhere.expose(), "where Concur's code 16 says that the principal lives")
+                {
+                    Ok(elsewhere) => Fate::Elsewhere(elsewhere),
+                    Err(untrusted) => return untrusted.with_code(code, false).into(),
+                }
+            }
+            _ => Fate::Final,
+        };
         let meaning = code.and_then(ConcurCode::meaning).unwrap_or(if is_invalid_grant {
             "the grant is not valid"
         } else {
             "a reason that its documentation does not list"
         });
         let advice = advice(code, grant);
-        (
-            ErrorKind::Refused,
-            format!("Concur refused the {} grant at {host}: {meaning}; {advice}", grant.name()),
-        )
+        let message = format!("Concur refused the {} grant at {host}: {meaning}; {advice}", grant.name());
+        (ErrorKind::Refused, fate, message)
     };
     // What a server that is down says of the grant means nothing.
     let refuses_grant =
         kind == ErrorKind::Refused && (is_invalid_grant || code == Some(ConcurCode::BAD_REFRESH_TOKEN));
-    Error::new(kind, message).with_code(code, refuses_grant).with_retry_after(retry_after)
+    let error = Error::new(kind, message).with_code(code, refuses_grant).with_retry_after(retry_after);
+    Failure { error, fate }
+}
+
+/// Only a redirect that keeps method and body (RFC 9110 section 15.4) and leads to a token endpoint is followed.
+fn redirect(answer: &Answer<'_>) -> Result<Fate, Error> {
+    let keeps_body = matches!(answer.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+    let target =
+        answer.location.and_then(|location| Url::parse(answer.base.as_str()).ok()?.join(location).ok());
+    match target {
+        Some(target)
+            if keeps_body && target.path() == format!("/{TOKEN_PATH}") && target.query().is_none() =>
+        {
+            let origin = format!("where {} redirects to", answer.base.host());
+            answer.base.received(target.as_str(), &origin).map(Fate::Elsewhere)
+        }
+        _ => Ok(Fate::Final),
+    }
 }
 
 fn advice(code: Option<ConcurCode>, grant: &Grant) -> String {
-    match code.map(ConcurCode::number) {
-        Some(59..=65 | 107 | 115) => {
-            format!("check the app's id, secret and grants at {APPS_PAGE}")
-        }
-        Some(5 | 19 | 136) if grant.name() == "password" => {
+    match code.map(|code| (code.number(), code.advice())) {
+        Some((59..=61 | 64 | 107 | 115, Some(advice))) => format!("{advice} ({APPS_PAGE})"),
+        Some((5 | 19 | 136, _)) if grant.company_uuid().is_some() => {
             format!("check the company UUID and create a new company request token at {COMPANY_TOKENS_PAGE}")
         }
-        Some(108) => {
+        Some((108, _)) => {
             format!("sign in again with a new company request token from {COMPANY_TOKENS_PAGE}")
         }
-        Some(10..=14 | 20 | 53 | 123) => "ask the company's Concur administrator to enable it".to_owned(),
+        Some((_, Some(advice))) => advice.to_owned(),
         _ => "ask SAP Concur's support, with the correlation id".to_owned(),
     }
 }

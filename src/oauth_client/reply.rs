@@ -5,9 +5,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use reqwest::{Response, StatusCode, header};
+use reqwest::{Response, header};
 
-use super::log_answer;
+use super::Entry;
 use crate::{
     AccessToken, Error, ErrorKind, Geolocation, RefreshTokenObject,
     members::{BadMember, Members},
@@ -21,8 +21,11 @@ pub struct TokenReply {
     members: Members,
     headers: Headers,
     base: Geolocation,
-    grant: &'static str,
+    entry: Entry,
 }
+
+/// The id of a request, by which SAP's support finds it.
+pub(super) const CORRELATION_ID: &str = "concur-correlationid";
 
 /// The headers that mean something.
 #[derive(Clone, Debug)]
@@ -30,6 +33,7 @@ pub(super) struct Headers {
     pub(super) received_at: SystemTime,
     pub(super) server_time: Option<SystemTime>,
     pub(super) retry_after: Option<Duration>,
+    pub(super) location: Option<String>,
     pub(super) correlation_id: Option<String>,
 }
 
@@ -53,20 +57,20 @@ impl Headers {
             received_at: now,
             server_time: date,
             retry_after,
-            correlation_id: text("concur-correlationid").filter(is_id).map(str::to_owned),
+            location: text(header::LOCATION.as_str()).map(str::to_owned),
+            correlation_id: text(CORRELATION_ID).filter(is_id).map(str::to_owned),
         }
     }
 }
 
 impl TokenReply {
-    pub(super) fn new(members: Members, headers: Headers, base: Geolocation, grant: &'static str) -> Self {
-        Self { members, headers, base, grant }
+    pub(super) fn new(members: Members, headers: Headers, base: Geolocation, entry: Entry) -> Self {
+        Self { members, headers, base, entry }
     }
 
     /// Tells the log of it. Not before it is saved: a subscriber may end the process.
     pub(crate) fn log(&self) {
-        let id = self.headers.correlation_id.as_deref();
-        log_answer(self.grant, self.base.host(), StatusCode::OK, None, id);
+        self.entry.answered(self.base.host(), self.headers.correlation_id.as_deref());
     }
 
     /// The refresh token and all that came with it.
