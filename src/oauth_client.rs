@@ -6,6 +6,7 @@
 mod grant;
 mod refusal;
 mod reply;
+mod unreachable;
 
 use std::{
     fmt, mem,
@@ -18,11 +19,9 @@ use reqwest::{Response, StatusCode, header, redirect, retry, tls};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use self::unreachable::Cut;
 pub use self::{grant::Grant, reply::TokenReply};
-use crate::{
-    Clock, ConcurCode, Credentials, Error, ErrorKind, Geolocation, SystemClock, log, members::Members,
-    runtime,
-};
+use crate::{Clock, ConcurCode, Credentials, Error, ErrorKind, Geolocation, SystemClock, log, runtime};
 
 /// The most that is read of a reply.
 const MAX_REPLY: usize = 256 * 1024;
@@ -136,23 +135,15 @@ impl OAuthClient {
             .body(form(credentials, grant))
             .send()
             .await
-            .map_err(|e| unreachable(e, host, grant))?;
+            .map_err(|e| unreachable::error(e, host, grant))?;
 
         let status = response.status();
         let headers = reply::Headers::of(&response, clock.now(), |id| grant.leaks_into(id, credentials));
-        let result = match read(response, host, grant).await {
-            Ok(body) if status == StatusCode::OK => match Members::parse_reply(&body) {
-                Ok(members) => Ok(TokenReply::new(members, headers.clone(), base.clone(), grant.name())),
-                Err(fault) => Err(Error::new(
-                    ErrorKind::Protocol,
-                    format!(
-                        "{host} answered with what is not a JSON object; check the base URI and any proxy"
-                    ),
-                )
-                .caused_by(fault)),
-            },
-            Ok(body) => Err(refusal::error(status, &body, host, grant, headers.retry_after)),
-            Err(e) => Err(e),
+        let (body, cut) = read(response).await;
+        let result = match (status, cut) {
+            (StatusCode::OK, cut) => TokenReply::read(&body, cut, grant, &headers, base),
+            (_, Some(cut)) => Err(cut.explain(host, grant)),
+            (_, None) => Err(refusal::error(status, &body, host, grant, headers.retry_after)),
         }
         .map_err(|e: Error| e.with_correlation_id(headers.correlation_id.clone()));
         // A success is logged once it is saved: see TokenReply::log.
@@ -227,16 +218,19 @@ fn form(credentials: &Credentials, grant: &Grant) -> Bytes {
     Bytes::from_owner(Zeroizing::new(form.into_bytes()))
 }
 
-async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroizing<Vec<u8>>, Error> {
+/// What came of the body, and why no more.
+async fn read(mut response: Response) -> (Zeroizing<Vec<u8>>, Option<Cut>) {
     let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
     let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(USUAL_REPLY).min(MAX_REPLY)));
-    while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(e, host, grant))? {
+    loop {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return (body, None),
+            Err(e) => return (body, Some(Cut::Off(e.without_url()))),
+        };
         let length = body.len() + chunk.len();
         if length > MAX_REPLY {
-            return Err(Error::new(
-                ErrorKind::Protocol,
-                format!("{host} answered with more than 256 KiB; check the base URI and any proxy"),
-            ));
+            return (body, Some(Cut::TooLong));
         }
         if length > body.capacity() {
             // Not left to the vector, which would free the old buffer unwiped.
@@ -246,23 +240,6 @@ async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroi
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
-}
-
-fn unreachable(e: reqwest::Error, host: &str, grant: &Grant) -> Error {
-    let advice = if grant.is_repeatable() {
-        "try again"
-    } else {
-        "the grant may have been spent all the same, so find out why before you try again"
-    };
-    let message = if e.is_connect() {
-        format!("could not connect to {host}; check the network, any proxy, and the base URI")
-    } else if e.is_timeout() {
-        format!("{host} did not answer in time; {advice}")
-    } else {
-        format!("the connection to {host} broke off; {advice}")
-    };
-    Error::new(ErrorKind::Unavailable, message).caused_by(e.without_url())
 }
 
 impl Default for OAuthClient {

@@ -7,7 +7,7 @@ use std::{
 
 use reqwest::{Response, StatusCode, header};
 
-use super::log_answer;
+use super::{Grant, log_answer, unreachable::Cut};
 use crate::{
     AccessToken, Error, ErrorKind, Geolocation, RefreshTokenObject,
     members::{BadMember, Members},
@@ -22,6 +22,8 @@ pub struct TokenReply {
     headers: Headers,
     base: Geolocation,
     grant: &'static str,
+    /// Why there is no more than this, where it is not all.
+    fault: Option<Error>,
 }
 
 /// The headers that mean something.
@@ -59,8 +61,33 @@ impl Headers {
 }
 
 impl TokenReply {
-    pub(super) fn new(members: Members, headers: Headers, base: Geolocation, grant: &'static str) -> Self {
-        Self { members, headers, base, grant }
+    /// Of a reply that is cut short, a usable refresh token counts all the same: no other may come.
+    pub(super) fn read(
+        body: &[u8],
+        cut: Option<Cut>,
+        grant: &Grant,
+        headers: &Headers,
+        base: &Geolocation,
+    ) -> Result<Self, Error> {
+        let (members, garbled) = Members::parse_reply(body);
+        let reply =
+            Self { members, headers: headers.clone(), base: base.clone(), grant: grant.name(), fault: None };
+        match cut.or(garbled.map(Cut::Garbled)) {
+            None => Ok(reply),
+            Some(cut) if reply.refresh_token_object().is_ok() => {
+                let host = base.host();
+                let fault = Error::new(
+                    cut.kind(),
+                    format!(
+                        "the reply of {host} is good up to its refresh token but not to its end; try again"
+                    ),
+                )
+                .with_correlation_id(headers.correlation_id.clone())
+                .caused_by(cut);
+                Ok(Self { fault: Some(fault), ..reply })
+            }
+            Some(cut) => Err(cut.explain(base.host(), grant)),
+        }
     }
 
     /// Tells the log of it. Not before it is saved: a subscriber may end the process.
@@ -111,12 +138,16 @@ impl TokenReply {
             received_at,
             server_time,
         )
-        .map_err(|e| self.protocol("holds no usable refresh token").caused_by(e))?;
-        Ok((object, fault.map_err(|bad| self.at_fault(bad))))
+        .map_err(|e| self.protocol(&format!("holds no usable refresh token: {e}")))?;
+        let fault = match &self.fault {
+            Some(cut) => Err(cut.clone()),
+            None => fault.map_err(|bad| self.at_fault(bad)),
+        };
+        Ok((object, fault))
     }
 
     fn at_fault(&self, bad: BadMember) -> Error {
-        self.protocol("has a fault").caused_by(bad)
+        self.protocol(&format!("has a fault: {bad}"))
     }
 
     fn protocol(&self, what: &str) -> Error {
