@@ -13,6 +13,10 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
+/// Up to what size an object takes over members of another: if replies differ in their members' names, those would
+/// pile up until the file is larger than any that is read.
+const MOST_INHERITED: usize = 512 * 1024;
+
 /// The members of one JSON object, by name. Of members with the same name the last counts, as in JavaScript.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Members(BTreeMap<String, Zeroizing<String>>);
@@ -115,13 +119,21 @@ impl Members {
         self.0.remove(name);
     }
 
-    /// Takes from `other` what is not here, except the members named.
+    /// Takes from `other` what is not here, except the members named, and as far as there is room.
     pub(crate) fn inherit(&mut self, other: &Self, except: &[&str]) {
+        let mut size = self.size();
         for (name, raw) in &other.0 {
-            if !except.contains(&name.as_str()) && !self.0.contains_key(name) {
+            let larger = size + size_of_member(name, raw);
+            if larger <= MOST_INHERITED && !except.contains(&name.as_str()) && !self.0.contains_key(name) {
                 self.0.insert(name.clone(), raw.clone());
+                size = larger;
             }
         }
+    }
+
+    /// The most that its JSON form can take up.
+    fn size(&self) -> usize {
+        self.0.iter().map(|(name, raw)| size_of_member(name, raw)).sum::<usize>() + 8
     }
 
     /// Pretty-printed JSON: first the members named by `order`, then the others by name.
@@ -129,8 +141,7 @@ impl Members {
         let first = order.iter().filter_map(|name| self.0.get_key_value(*name));
         let rest = self.0.iter().filter(|(name, _)| !order.contains(&name.as_str()));
         // Sized beforehand: a growing string would leave unwiped copies of secrets behind.
-        let size: usize = self.0.iter().map(|(name, raw)| 6 * name.len() + raw.len() + 8).sum();
-        let mut json = Zeroizing::new(String::with_capacity(size + 8));
+        let mut json = Zeroizing::new(String::with_capacity(self.size()));
         json.push('{');
         for (index, (name, raw)) in first.chain(rest).enumerate() {
             json.push_str(if index == 0 { "\n  " } else { ",\n  " });
@@ -147,6 +158,11 @@ impl fmt::Debug for Members {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
+}
+
+/// Every character of a name may have to be escaped.
+fn size_of_member(name: &str, raw: &str) -> usize {
+    6 * name.len() + raw.len() + 8
 }
 
 fn decode<T: DeserializeOwned>(raw: &str) -> Option<T> {

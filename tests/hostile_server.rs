@@ -483,6 +483,24 @@ async fn a_refresh_token_is_saved_however_badly_the_reply_ends() {
     }
 }
 
+/// Hundreds of kilobytes of news in every reply, under new names: the file must stay one that can be read.
+#[tokio::test]
+async fn what_replies_leave_behind_does_not_pile_up() {
+    let server = Server::new(|connection, number| {
+        let news = "x".repeat(200 * 1024);
+        connection.write_all(&ok(format!(r#"{{"refresh_token": "r{number}", "news{number}": "{news}"}}"#)))
+    });
+    let file = TokenFile::new();
+    std::fs::write(&file.path, r#"{"refresh_token": "r", "companyUUID": "uuid", "note": "mine"}"#).unwrap();
+    for number in 0..6 {
+        let renewed = server.manager_on(&file.path).refresh().await.unwrap();
+        assert_eq!(renewed.secret(), format!("r{number}"));
+    }
+    let json = std::fs::read_to_string(&file.path).unwrap();
+    assert_eq!(json.matches("\"news").count(), 2, "the newest, and what fits beside it");
+    assert!(json.contains("\"news5\"") && json.contains("\"note\": \"mine\""));
+}
+
 #[tokio::test]
 async fn a_second_reply_in_the_same_breath_is_not_taken_for_the_next_ones() {
     let server = Server::new(|connection, number| {
