@@ -94,7 +94,8 @@ impl OAuthClient {
     /// # Errors
     ///
     /// [`ErrorKind::Refused`] with Concur's code; [`ErrorKind::Unavailable`] when the network, the server or the
-    /// company's maintenance is in the way; [`ErrorKind::Protocol`] when the reply is not one;
+    /// company's maintenance is in the way; [`ErrorKind::Untrusted`] when the server has no certificate that this
+    /// machine accepts (nothing was sent then); [`ErrorKind::Protocol`] when the reply is not one;
     /// [`ErrorKind::Config`] when no HTTP client can be built.
     pub async fn request_token(
         &self,
