@@ -29,7 +29,7 @@ pub enum ErrorKind {
     Unavailable,
     /// A reply that is not what the protocol allows.
     Protocol,
-    /// A host that must not receive secrets.
+    /// A host that must not receive secrets: not Concur's, or without a certificate that proves it is.
     Untrusted,
     /// The token store failed, or its lock could not be had.
     Store,

@@ -19,6 +19,9 @@ const CONCUR_DOMAINS: [&str; 2] = [".concursolutions.com", ".concurcdc.cn"];
 /// http or https on any port. A path is dropped and the host written in lower case, because SAP's replies
 /// have been seen with both.
 ///
+/// What counts is the host that the URL standard reads out of a text, because that is the one connected to: full-width
+/// letters, soft hyphens or line breaks in a name of Concur's make it no other host, and a Cyrillic letter does.
+///
 /// ```
 /// use concur_auth::Geolocation;
 ///
@@ -70,7 +73,9 @@ impl Geolocation {
         let Some(host) = base.host_str() else {
             return Err(refused("a URI without a host", origin));
         };
-        let is_concur = CONCUR_DOMAINS.iter().any(|domain| host.ends_with(domain)) && base.port().is_none();
+        let is_below =
+            |domain| host.strip_suffix(domain).is_some_and(|name| name.split('.').all(|l| !l.is_empty()));
+        let is_concur = CONCUR_DOMAINS.into_iter().any(is_below) && base.port().is_none();
         let is_named = trust.hosts.iter().any(|named| named.eq_ignore_ascii_case(host));
         let allowed = match base.scheme() {
             "https" => is_concur || is_named || (trust.loopback && is_loopback(&base)),
@@ -111,7 +116,8 @@ impl Geolocation {
         let url = self.base.join(path).map_err(|e| {
             Error::new(ErrorKind::Config, "that path cannot be joined to the geolocation").caused_by(e)
         })?;
-        if url.origin() == self.base.origin() {
+        // Not by origins: those are the same whatever user information a URL brings.
+        if url.as_str().starts_with(self.base.as_str()) {
             Ok(url)
         } else {
             Err(Error::new(
@@ -249,7 +255,12 @@ mod tests {
     fn join_stays_on_the_host() {
         let base: Geolocation = "https://us.api.concursolutions.com".parse().unwrap();
         assert_eq!(base.join("/a/b?c=d").unwrap().as_str(), "https://us.api.concursolutions.com/a/b?c=d");
-        for away in ["https://example.net/", "//example.net/x", "http://us.api.concursolutions.com/"] {
+        for away in [
+            "https://example.net/",
+            "//example.net/x",
+            "http://us.api.concursolutions.com/",
+            "//user@us.api.concursolutions.com/",
+        ] {
             assert_eq!(base.join(away).unwrap_err().kind(), ErrorKind::Untrusted, "{away}");
         }
     }

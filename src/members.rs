@@ -5,13 +5,17 @@
 use std::{collections::BTreeMap, fmt};
 
 use serde::{
-    Deserializer,
-    de::{DeserializeOwned, MapAccess, Visitor},
+    Deserialize, Deserializer,
+    de::{self, DeserializeOwned, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
 use crate::secret::Secret;
+
+/// Up to what size an object takes over members of another: if replies differ in their members' names, those would
+/// pile up until the file is larger than any that is read.
+const MOST_INHERITED: usize = 512 * 1024;
 
 /// The members of one JSON object, by name. Of members with the same name the last counts, as in JavaScript.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -34,23 +38,39 @@ pub(crate) struct BadMember(pub(crate) &'static str, pub(crate) &'static str);
 impl Members {
     /// Reads an object; a byte order mark before it is tolerated.
     pub(crate) fn parse(json: &[u8]) -> Result<Self, Fault> {
-        let text = std::str::from_utf8(json).map_err(|_| Fault::NotText)?;
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let mut reader = serde_json::Deserializer::from_str(text);
-        let members = reader.deserialize_map(ObjectVisitor).map_err(|e| fault(&e))?;
-        reader.end().map_err(|e| fault(&e))?;
+        let mut members = Self::default();
+        members.read(std::str::from_utf8(json).map_err(|_| Fault::NotText)?)?;
         Ok(members)
     }
 
-    /// Reads a reply, in which a byte that is no text must not cost the token beside it.
-    pub(crate) fn parse_reply(json: &[u8]) -> Result<Self, Fault> {
-        match Self::parse(json) {
-            Err(Fault::NotText) => {
-                let text = Zeroizing::new(String::from_utf8_lossy(json).into_owned());
-                Self::parse(text.as_bytes())
+    /// Reads a reply as far as it is one, and says why not further: what is no text or no JSON must not cost the
+    /// token before it.
+    pub(crate) fn parse_reply(json: &[u8]) -> (Self, Option<Fault>) {
+        let lossy;
+        let text = match std::str::from_utf8(json) {
+            Ok(text) => text,
+            Err(_) => {
+                lossy = Zeroizing::new(String::from_utf8_lossy(json).into_owned());
+                lossy.as_str()
             }
-            read => read,
+        };
+        let mut members = Self::default();
+        let fault = members.read(text).err();
+        if fault.is_some() {
+            // A number that the text ends with may have been cut short.
+            let sure = text.trim_end_matches(|c: char| c.is_ascii_digit() || ".+-eE".contains(c));
+            members = Self::default();
+            let _ = members.read(sure);
         }
+        (members, fault)
+    }
+
+    /// Takes in the members of an object; those before a fault are there also when it fails.
+    fn read(&mut self, text: &str) -> Result<(), Fault> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut reader = serde_json::Deserializer::from_str(text);
+        reader.deserialize_map(ObjectVisitor(self)).map_err(|e| fault(&e))?;
+        reader.end().map_err(|e| fault(&e))
     }
 
     /// A member's text, if it is a JSON string; blank ones count as absent.
@@ -99,13 +119,21 @@ impl Members {
         self.0.remove(name);
     }
 
-    /// Takes from `other` what is not here, except the members named.
+    /// Takes from `other` what is not here, except the members named, and as far as there is room.
     pub(crate) fn inherit(&mut self, other: &Self, except: &[&str]) {
+        let mut size = self.size();
         for (name, raw) in &other.0 {
-            if !except.contains(&name.as_str()) && !self.0.contains_key(name) {
+            let larger = size + size_of_member(name, raw);
+            if larger <= MOST_INHERITED && !except.contains(&name.as_str()) && !self.0.contains_key(name) {
                 self.0.insert(name.clone(), raw.clone());
+                size = larger;
             }
         }
+    }
+
+    /// The most that its JSON form can take up.
+    fn size(&self) -> usize {
+        self.0.iter().map(|(name, raw)| size_of_member(name, raw)).sum::<usize>() + 8
     }
 
     /// Pretty-printed JSON: first the members named by `order`, then the others by name.
@@ -113,8 +141,7 @@ impl Members {
         let first = order.iter().filter_map(|name| self.0.get_key_value(*name));
         let rest = self.0.iter().filter(|(name, _)| !order.contains(&name.as_str()));
         // Sized beforehand: a growing string would leave unwiped copies of secrets behind.
-        let size: usize = self.0.iter().map(|(name, raw)| 6 * name.len() + raw.len() + 8).sum();
-        let mut json = Zeroizing::new(String::with_capacity(size + 8));
+        let mut json = Zeroizing::new(String::with_capacity(self.size()));
         json.push('{');
         for (index, (name, raw)) in first.chain(rest).enumerate() {
             json.push_str(if index == 0 { "\n  " } else { ",\n  " });
@@ -133,6 +160,11 @@ impl fmt::Debug for Members {
     }
 }
 
+/// Every character of a name may have to be escaped.
+fn size_of_member(name: &str, raw: &str) -> usize {
+    6 * name.len() + raw.len() + 8
+}
+
 fn decode<T: DeserializeOwned>(raw: &str) -> Option<T> {
     serde_json::from_str(raw).ok()
 }
@@ -147,21 +179,43 @@ fn fault(e: &serde_json::Error) -> Fault {
     Fault::Syntax { what, line: e.line(), column: e.column() }
 }
 
-struct ObjectVisitor;
+struct ObjectVisitor<'a>(&'a mut Members);
 
-impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = Members;
+impl<'de> Visitor<'de> for ObjectVisitor<'_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
-        let mut members = BTreeMap::new();
-        while let Some((name, raw)) = map.next_entry::<String, &'de RawValue>()? {
-            members.insert(name, Zeroizing::new(raw.get().to_owned()));
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        while let Some((Name(name), raw)) = map.next_entry::<Name, &'de RawValue>()? {
+            self.0.0.insert(name, Zeroizing::new(raw.get().to_owned()));
         }
-        Ok(Members(members))
+        Ok(())
+    }
+}
+
+/// A member's name. JSON allows halves of surrogate pairs in it, and nothing else need suffer for them.
+struct Name(String);
+
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_bytes(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl Visitor<'_> for NameVisitor {
+    type Value = Name;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a member's name")
+    }
+
+    fn visit_bytes<E: de::Error>(self, name: &[u8]) -> Result<Name, E> {
+        Ok(Name(String::from_utf8_lossy(name).into_owned()))
     }
 }
 
@@ -194,6 +248,28 @@ mod tests {
             assert_eq!(Members::parse(json.as_bytes()).unwrap_err().to_string(), fault, "{json}");
         }
         assert_eq!(Members::parse(b"{\"a\": \"\xff\"}").unwrap_err(), Fault::NotText);
+    }
+
+    #[test]
+    fn of_a_reply_the_members_before_a_fault_are_read() {
+        for (json, names) in [
+            (&b"{\"a\": \"x\", \"b\": 1"[..], &["a"][..]),
+            (b"{\"a\": \"x\", \"b\": \"y", &["a"]),
+            (b"{\"a\": \"x\", \"b\": tru", &["a"]),
+            (b"{\"a\": \"x\"", &["a"]),
+            (b"{\"a\": \"x\", \"b\": 1} 36", &["a", "b"]),
+            (b"{\"a\": \"x\"}\0\0", &["a"]),
+            (b"{\"a\": \"\xff\", \"b\": \"\0\"}", &["a"]),
+            (b"[{\"a\": \"x\"}]", &[]),
+            (b"\x1f\x8b\x08", &[]),
+        ] {
+            let (members, fault) = Members::parse_reply(json);
+            assert!(fault.is_some());
+            assert_eq!(members.0.keys().collect::<Vec<_>>(), names);
+        }
+        let (members, fault) = Members::parse_reply(b"{\"\\ud800\": 1, \"a\": \"x\"}");
+        assert_eq!(fault, None);
+        assert!(members.0.contains_key("a"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod attempts;
 mod grant;
 mod refusal;
 mod reply;
+mod unreachable;
 
 use std::{
     fmt, mem,
@@ -20,14 +21,11 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 pub(crate) use self::attempts::Patience;
-use self::{
-    attempts::{Failure, Fate},
-    refusal::Answer,
-};
+use self::{attempts::Failure, refusal::Answer, unreachable::Cut};
 pub use self::{grant::Grant, reply::TokenReply};
 use crate::{
     Clock, ConcurCode, Credentials, Error, ErrorKind, Geolocation, SystemClock, clock::Stopwatch, log,
-    members::Members, runtime,
+    runtime,
 };
 
 const TOKEN_PATH: &str = "oauth2/v0/token";
@@ -107,7 +105,8 @@ impl OAuthClient {
     /// # Errors
     ///
     /// [`ErrorKind::Refused`] with Concur's code; [`ErrorKind::Unavailable`] when the network, the server or the
-    /// company's maintenance is in the way; [`ErrorKind::Protocol`] when the reply is not one;
+    /// company's maintenance is in the way; [`ErrorKind::Untrusted`] when the server has no certificate that this
+    /// machine accepts (nothing was sent then); [`ErrorKind::Protocol`] when the reply is not one;
     /// [`ErrorKind::Config`] when no HTTP client can be built.
     pub async fn request_token(
         &self,
@@ -159,7 +158,7 @@ impl OAuthClient {
         let response = match request.send().await {
             Ok(response) => response,
             Err(e) => {
-                let failure = unreachable(e, host, grant);
+                let failure = unreachable::failure(e, host, grant);
                 let entry = Entry { grant: grant.name(), attempt, status: None, elapsed: watch.elapsed() };
                 entry.failed(host, &failure.error);
                 return Err(failure);
@@ -168,30 +167,23 @@ impl OAuthClient {
 
         let status = response.status();
         let headers = reply::Headers::of(&response, clock.now(), |id| grant.leaks_into(id, credentials));
-        let result = match read(response, host, grant).await {
-            Ok(body) if status == StatusCode::OK => Members::parse_reply(&body).map_err(|fault| {
-                let message = format!(
-                    "{host} answered with what is not a JSON object; check the base URI and any proxy"
-                );
-                Failure::from(Error::new(ErrorKind::Protocol, message).caused_by(fault))
-            }),
-            Ok(body) => {
+        let (body, cut) = read(response).await;
+        let entry =
+            Entry { grant: grant.name(), attempt, status: Some(status.as_u16()), elapsed: watch.elapsed() };
+        let result = match (status, cut) {
+            (StatusCode::OK, cut) => TokenReply::read(&body, cut, grant, &headers, base, &entry),
+            (_, Some(cut)) => Err(cut.explain(host, grant)),
+            (_, None) => {
                 let location = headers.location.as_deref();
                 let answer = Answer { base, status, location, retry_after: headers.retry_after };
                 Err(refusal::failure(&answer, &body, grant))
             }
-            Err(failure) => Err(failure),
         };
-        let entry =
-            Entry { grant: grant.name(), attempt, status: Some(status.as_u16()), elapsed: watch.elapsed() };
-        match result {
-            Ok(members) => Ok(TokenReply::new(members, headers, base.clone(), entry)),
-            Err(Failure { error, fate }) => {
-                let error = error.with_correlation_id(headers.correlation_id);
-                entry.failed(host, &error);
-                Err(Failure { error, fate })
-            }
-        }
+        result.map_err(|Failure { error, fate }| {
+            let error = error.with_correlation_id(headers.correlation_id.clone());
+            entry.failed(host, &error);
+            Failure { error, fate }
+        })
     }
 
     /// Plain http is for loopback only, where no proxy and no certificate has a place.
@@ -293,17 +285,19 @@ fn form(credentials: &Credentials, grant: &Grant) -> Bytes {
     Bytes::from_owner(Zeroizing::new(form.into_bytes()))
 }
 
-async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroizing<Vec<u8>>, Failure> {
+/// What came of the body, and why no more.
+async fn read(mut response: Response) -> (Zeroizing<Vec<u8>>, Option<Cut>) {
     let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
     let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(USUAL_REPLY).min(MAX_REPLY)));
-    while let Some(chunk) = response.chunk().await.map_err(|e| unreachable(e, host, grant))? {
+    loop {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return (body, None),
+            Err(e) => return (body, Some(Cut::Off(e.without_url()))),
+        };
         let length = body.len() + chunk.len();
         if length > MAX_REPLY {
-            return Err(Error::new(
-                ErrorKind::Protocol,
-                format!("{host} answered with more than 256 KiB; check the base URI and any proxy"),
-            )
-            .into());
+            return (body, Some(Cut::TooLong));
         }
         if length > body.capacity() {
             // Not left to the vector, which would free the old buffer unwiped.
@@ -313,24 +307,6 @@ async fn read(mut response: Response, host: &str, grant: &Grant) -> Result<Zeroi
         }
         body.extend_from_slice(&chunk);
     }
-    Ok(body)
-}
-
-fn unreachable(e: reqwest::Error, host: &str, grant: &Grant) -> Failure {
-    let advice = if grant.is_repeatable() {
-        "try again"
-    } else {
-        "the grant may have been spent all the same, so find out why before you try again"
-    };
-    let message = if e.is_connect() {
-        format!("could not connect to {host}; check the network, any proxy, and the base URI")
-    } else if e.is_timeout() {
-        format!("{host} did not answer in time; {advice}")
-    } else {
-        format!("the connection to {host} broke off; {advice}")
-    };
-    let fate = if e.is_connect() { Fate::NothingIssued } else { Fate::Unknown };
-    Failure { error: Error::new(ErrorKind::Unavailable, message).caused_by(e.without_url()), fate }
 }
 
 impl Default for OAuthClient {

@@ -127,6 +127,10 @@ impl RefreshTokenObject {
 
     fn read(members: Members) -> Result<Self, NotOne> {
         let refresh_token = members.string("refresh_token")?.ok_or(NotOne::NoToken)?;
+        // One that was damaged on its way must not take the place of one that may still be good.
+        if refresh_token.expose().contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
+            return Err(BadMember("refresh_token", "printable text").into());
+        }
         let text = |name| members.string(name).ok().flatten().map(|text| text.expose().trim().to_owned());
         let time = |name| members.seconds(name).ok().flatten().and_then(clock::from_unix_seconds);
         let scopes = text("scope").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
@@ -359,9 +363,15 @@ mod tests {
 
     #[test]
     fn only_a_usable_refresh_token_makes_an_object() {
-        for json in
-            ["{}", r#"{"refresh_token":""}"#, r#"{"refresh_token":5}"#, "[]", "", "{\"refresh_token\":\"r"]
-        {
+        for json in [
+            "{}",
+            r#"{"refresh_token":""}"#,
+            r#"{"refresh_token":5}"#,
+            r#"{"refresh_token":"r\u0000"}"#,
+            "[]",
+            "",
+            "{\"refresh_token\":\"r",
+        ] {
             assert!(RefreshTokenObject::from_json(json).is_err(), "{json}");
         }
         let odd = r#"{"refresh_token":"r","scope":[],"companyUUID":1,"refresh_expires_in":"x"}"#;

@@ -98,8 +98,8 @@ async fn a_reply_with_a_bad_member_is_saved_and_then_reported() {
         scene.concur.set_reply_member(member, Some(json));
         let error = scene.manager().get_valid_refresh_token().await.expect_err(member);
         assert_eq!(error.kind(), ErrorKind::Protocol, "{member}");
-        let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert!(cause.starts_with(&format!("the member {member} is not ")), "{cause}");
+        let named = format!("the reply of 127.0.0.1 has a fault: the member {member} is not ");
+        assert!(error.to_string().starts_with(&named), "{error}");
         assert!(scene.concur.is_live(&scene.stored_refresh_token()), "{member}");
         // From the store it is served, and nothing more is sent.
         scene.manager().get_valid_refresh_token().await.unwrap();

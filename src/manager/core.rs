@@ -2,7 +2,10 @@
 //!
 //! Always: a caller waits for a flight only if nothing valid is held; what cannot be judged passing is said.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    env::{self, VarError},
+    sync::{Arc, OnceLock},
+};
 
 use tokio::sync::watch;
 
@@ -122,11 +125,15 @@ impl Core {
         if let Some(identity) = self.identity.get() {
             return Ok(identity);
         }
-        let base = match (&self.base, credentials.own_base_uri(), std::env::var("CONCUR_BASE_URI")) {
+        let base = match (&self.base, credentials.own_base_uri(), env::var("CONCUR_BASE_URI")) {
             (Some(base), ..) => base.clone(),
             (None, Some(uri), _) => self.configured(uri, &credentials.place_of_base_uri())?,
             (None, None, Ok(uri)) if !uri.trim().is_empty() => {
                 self.configured(&uri, "the environment variable CONCUR_BASE_URI")?
+            }
+            (None, None, Err(VarError::NotUnicode(_))) => {
+                let message = "the environment variable CONCUR_BASE_URI is not UTF-8 text; set it again";
+                return Err(Error::new(ErrorKind::Config, message));
             }
             (None, None, _) => self.configured(Geolocation::GLZ, "the default")?,
         };

@@ -115,3 +115,57 @@ fn advice(code: Option<ConcurCode>, grant: &Grant) -> String {
         _ => "ask SAP Concur's support, with the correlation id".to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECRET: &str = "s3cr3t-t0k3n";
+
+    fn value() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<i128>().prop_map(|number| number.to_string()),
+            (0..150_u32).prop_map(|number| number.to_string()),
+            (0..150_u32).prop_map(|number| format!("\"{number}\"")),
+            any::<f64>().prop_map(|number| format!("{number:?}")),
+            Just("\"invalid_grant\"".to_owned()),
+            Just("\"https://us2.api.concursolutions.com\"".to_owned()),
+            Just("\"https://example.net\"".to_owned()),
+            Just(format!("\"{SECRET}\"")),
+            Just(format!("[\"{SECRET}\"]")),
+            Just(SECRET.to_owned()),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_body_gives_an_error_in_our_own_words(
+            status in 100..=999_u16,
+            body: Vec<u8>,
+            values in proptest::collection::vec(value(), 4),
+            location: Option<String>,
+        ) {
+            let [code, error, description, geolocation] = values.try_into().unwrap();
+            let json = format!(
+                "{{\"code\": {code}, \"error\": {error}, \"error_description\": {description}, \"geolocation\": {geolocation}}}"
+            );
+            let base: Geolocation = "https://us.api.concursolutions.com".parse().unwrap();
+            for body in [&body, json.as_bytes(), &[json.as_bytes(), &body].concat()] {
+                let grant = Grant::refresh_token(SECRET);
+                let status = StatusCode::from_u16(status).unwrap();
+                let answer = Answer { base: &base, status, location: location.as_deref(), retry_after: None };
+                let Failure { error, fate } = failure(&answer, body, &grant);
+                if let Fate::Elsewhere(elsewhere) = fate {
+                    prop_assert!(elsewhere.host().ends_with(".concursolutions.com"));
+                }
+                let shown = format!("{error} {error:?} {error:#?}");
+                prop_assert!(!shown.contains(SECRET), "{}", shown);
+                prop_assert!(shown.contains("us.api.concursolutions.com") || error.kind() == ErrorKind::Untrusted, "{}", shown);
+            }
+        }
+    }
+}

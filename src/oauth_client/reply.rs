@@ -7,7 +7,7 @@ use std::{
 
 use reqwest::{Response, header};
 
-use super::Entry;
+use super::{Entry, Grant, attempts::Failure, unreachable::Cut};
 use crate::{
     AccessToken, Error, ErrorKind, Geolocation, RefreshTokenObject,
     members::{BadMember, Members},
@@ -22,6 +22,8 @@ pub struct TokenReply {
     headers: Headers,
     base: Geolocation,
     entry: Entry,
+    /// Why there is no more than this, where it is not all.
+    fault: Option<Error>,
 }
 
 /// The id of a request, by which SAP's support finds it.
@@ -42,12 +44,8 @@ impl Headers {
     pub(super) fn of(response: &Response, now: SystemTime, is_secret: impl Fn(&str) -> bool) -> Self {
         let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
         let date = text(header::DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
-        let retry_after = text(header::RETRY_AFTER.as_str()).and_then(|value| {
-            value.trim().parse().map(Duration::from_secs).ok().or_else(|| {
-                let at = httpdate::parse_http_date(value).ok()?;
-                Some(at.duration_since(date.unwrap_or(now)).unwrap_or_default())
-            })
-        });
+        let retry_after = text(header::RETRY_AFTER.as_str())
+            .and_then(|value| self::retry_after(value.trim(), date.unwrap_or(now)));
         let is_id = |id: &&str| {
             (1..=64).contains(&id.len())
                 && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
@@ -63,9 +61,44 @@ impl Headers {
     }
 }
 
+/// Seconds, or a date by the clock that says `now` (RFC 9110 section 10.2.3).
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let at = httpdate::parse_http_date(value).ok()?;
+    Some(at.duration_since(now).unwrap_or_default())
+}
+
 impl TokenReply {
-    pub(super) fn new(members: Members, headers: Headers, base: Geolocation, entry: Entry) -> Self {
-        Self { members, headers, base, entry }
+    /// Of a reply that is cut short, a usable refresh token counts all the same: no other may come.
+    pub(super) fn read(
+        body: &[u8],
+        cut: Option<Cut>,
+        grant: &Grant,
+        headers: &Headers,
+        base: &Geolocation,
+        entry: &Entry,
+    ) -> Result<Self, Failure> {
+        let (members, garbled) = Members::parse_reply(body);
+        let reply =
+            Self { members, headers: headers.clone(), base: base.clone(), entry: entry.clone(), fault: None };
+        match cut.or(garbled.map(Cut::Garbled)) {
+            None => Ok(reply),
+            Some(cut) if reply.refresh_token_object().is_ok() => {
+                let host = base.host();
+                let fault = Error::new(
+                    cut.kind(),
+                    format!(
+                        "the reply of {host} is good up to its refresh token but not to its end; try again"
+                    ),
+                )
+                .with_correlation_id(headers.correlation_id.clone())
+                .caused_by(cut);
+                Ok(Self { fault: Some(fault), ..reply })
+            }
+            Some(cut) => Err(cut.explain(base.host(), grant)),
+        }
     }
 
     /// Tells the log of it. Not before it is saved: a subscriber may end the process.
@@ -115,12 +148,16 @@ impl TokenReply {
             received_at,
             server_time,
         )
-        .map_err(|e| self.protocol("holds no usable refresh token").caused_by(e))?;
-        Ok((object, fault.map_err(|bad| self.at_fault(bad))))
+        .map_err(|e| self.protocol(&format!("holds no usable refresh token: {e}")))?;
+        let fault = match &self.fault {
+            Some(cut) => Err(cut.clone()),
+            None => fault.map_err(|bad| self.at_fault(bad)),
+        };
+        Ok((object, fault))
     }
 
     fn at_fault(&self, bad: BadMember) -> Error {
-        self.protocol("has a fault").caused_by(bad)
+        self.protocol(&format!("has a fault: {bad}"))
     }
 
     fn protocol(&self, what: &str) -> Error {
@@ -139,5 +176,136 @@ impl fmt::Debug for TokenReply {
             .field("members", &self.members)
             .field("base", &self.base)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::clock;
+
+    const SECRET: &str = "s3cr3t-t0k3n";
+
+    /// Any second that a `SystemTime` can hold.
+    fn any_time() -> impl Strategy<Value = SystemTime> {
+        prop_oneof![any::<u64>(), 0..4_000_000_000_u64, Just(253_402_300_799)].prop_map(|seconds| {
+            SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH)
+        })
+    }
+
+    fn headers() -> impl Strategy<Value = Headers> {
+        (any_time(), proptest::option::of(any_time())).prop_map(|(received_at, server_time)| Headers {
+            received_at,
+            server_time,
+            retry_after: None,
+            location: None,
+            correlation_id: None,
+        })
+    }
+
+    /// JSON texts, right ones among them, for any member.
+    fn value() -> impl Strategy<Value = String> {
+        prop_oneof![
+            any::<f64>().prop_map(|number| format!("{number:?}")),
+            any::<i128>().prop_map(|number| number.to_string()),
+            any::<u64>().prop_map(|number| format!("\"{number}\"")),
+            (0..8_000_000_000_u64).prop_map(|number| number.to_string()),
+            any::<String>().prop_map(|text| serde_json::to_string(&text).unwrap()),
+            Just(format!("\"{SECRET}\"")),
+            Just(format!("{{\"refresh_token\": [\"{SECRET}\"]}}")),
+            Just("null".to_owned()),
+            Just("\"Bearer\"".to_owned()),
+        ]
+    }
+
+    fn read(body: &[u8], headers: &Headers) -> Result<TokenReply, Error> {
+        let base: Geolocation = Geolocation::GLZ.parse().unwrap();
+        let grant = Grant::company_request_token("uuid", SECRET);
+        let entry = Entry { grant: grant.name(), attempt: 1, status: Some(200), elapsed: Duration::ZERO };
+        TokenReply::read(body, None, &grant, headers, &base, &entry).map_err(|failure| failure.error)
+    }
+
+    fn shows_nothing(e: &Error) -> Result<(), TestCaseError> {
+        let shown = format!("{e} {e:?} {e:#?}");
+        prop_assert!(!shown.contains(SECRET), "{}", shown);
+        Ok(())
+    }
+
+    /// Uses all there is, and saves and loads the token.
+    fn use_up(reply: &TokenReply) -> Result<(), TestCaseError> {
+        let shown = format!("{reply:?}");
+        prop_assert!(!shown.contains(SECRET), "{}", shown);
+        match reply.succeed(None, false, Some("uuid")) {
+            Ok((object, fault)) => {
+                let again = RefreshTokenObject::from_json(&object.to_json()).unwrap();
+                prop_assert!(again.is_same_reply(&object));
+                prop_assert_eq!(again.expires_at(), object.expires_at());
+                prop_assert_eq!(again.access().is_some(), object.access().is_some());
+                if let Err(e) = fault {
+                    shows_nothing(&e)?;
+                }
+            }
+            Err(e) => shows_nothing(&e)?,
+        }
+        if let Err(e) = reply.access_token() {
+            shows_nothing(&e)?;
+        }
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_are_a_reply_or_an_error(body: Vec<u8>, headers in headers()) {
+            match read(&body, &headers) {
+                Ok(reply) => use_up(&reply)?,
+                Err(e) => shows_nothing(&e)?,
+            }
+        }
+
+        #[test]
+        fn any_members_are_a_reply_whose_faults_quote_nothing(
+            values in proptest::collection::vec(value(), 8),
+            headers in headers(),
+        ) {
+            let names = [
+                "refresh_token", "refresh_expires_in", "access_token", "token_type", "expires_in", "scope", "id_token",
+                "companyUUID",
+            ];
+            let members: Vec<String> =
+                names.iter().zip(values).map(|(name, value)| format!("\"{name}\": {value}")).collect();
+            use_up(&read(format!("{{{}}}", members.join(",")).as_bytes(), &headers).unwrap())?;
+        }
+
+        #[test]
+        fn whatever_follows_a_refresh_token_does_not_cost_it(rest: Vec<u8>, headers in headers()) {
+            for start in [format!("{{\"refresh_token\": \"{SECRET}\", "), format!("{{\"refresh_token\": \"{SECRET}\"}}")] {
+                let reply = read(&[start.as_bytes(), &rest].concat(), &headers).unwrap();
+                let object = reply.refresh_token_object().unwrap();
+                prop_assert_eq!(object.secret(), SECRET);
+                use_up(&reply)?;
+            }
+        }
+
+        #[test]
+        fn retry_after_is_seconds_or_a_date_or_nothing(
+            text: String,
+            seconds: u64,
+            pause in 0..1_000_000_000_u64,
+            now in 0..4_000_000_000_u64,
+        ) {
+            let now = clock::from_unix_seconds(now).unwrap();
+            let _ = retry_after(&text, now);
+            prop_assert_eq!(retry_after(&seconds.to_string(), now), Some(Duration::from_secs(seconds)));
+            let date = |at| httpdate::fmt_http_date(at);
+            prop_assert_eq!(
+                retry_after(&date(now + Duration::from_secs(pause)), now),
+                Some(Duration::from_secs(pause))
+            );
+            prop_assert_eq!(retry_after(&date(SystemTime::UNIX_EPOCH), now), Some(Duration::ZERO));
+        }
     }
 }
