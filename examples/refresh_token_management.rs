@@ -14,6 +14,7 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use concur_auth::{
@@ -27,6 +28,8 @@ struct Arguments {
     base_uri: Option<String>,
 }
 
+/// How long to wait on the way out for a renewal and for room on the disk.
+const PATIENCE: Duration = Duration::from_secs(10);
 const USAGE: &str = "usage: refresh_token_management [--dir DIR] [--base-uri URI]";
 
 #[tokio::main(flavor = "current_thread")]
@@ -35,14 +38,23 @@ async fn main() -> ExitCode {
     let Some(arguments) = arguments(std::env::args_os().skip(1)) else {
         return say(io::stderr(), USAGE, 1);
     };
+    let tokens = match manager(arguments) {
+        Ok(tokens) => tokens,
+        Err(e) => return say(io::stderr(), &explain(&e), exit_code(&e)),
+    };
     tokio::select! {
-        outcome = run(arguments) => match outcome {
+        outcome = run(&tokens) => match outcome {
             Ok(report) => say(io::stdout(), &report, 0),
             Err(e) => say(io::stderr(), &explain(&e), exit_code(&e)),
         },
-        // A signal's default is to end the process on the spot. Returning from `main` lets a renewal that has spent a
-        // grant come to its end, and its token to the disk.
-        code = signal() => say(io::stderr(), "Interrupted; a renewal under way is brought to its end first.", code),
+        // A signal's default is to end the process on the spot, and with it a token that Concur has just issued.
+        code = signal() => {
+            say(io::stderr(), "Interrupted; a renewal under way is brought to its end first.", code);
+            match tokens.shutdown(PATIENCE).await {
+                Ok(()) => ExitCode::from(code),
+                Err(e) => say(io::stderr(), &explain(&e), code),
+            }
+        }
     }
 }
 
@@ -65,15 +77,20 @@ async fn signal() -> u8 {
     }
 }
 
-async fn run(arguments: Arguments) -> Result<String, Error> {
+fn manager(arguments: Arguments) -> Result<TokenManager, Error> {
     let mut builder = TokenManager::builder()
         .credentials(CredentialsFile::new(arguments.dir.join("credentials.json")))
         .store(JsonFileStore::new(arguments.dir.join("refreshTokenObjectFile.json")));
     if let Some(uri) = arguments.base_uri {
         builder = builder.base_uri(uri);
     }
-    let tokens = builder.build()?;
+    builder.build()
+}
+
+async fn run(tokens: &TokenManager) -> Result<String, Error> {
     let token = tokens.get_valid_refresh_token().await?;
+    // One that the disk would not take yet is of no use to the next run.
+    tokens.shutdown(PATIENCE).await?;
     let origin = match tokens.status().source {
         Some(TokenOrigin::Renewed) => "renewed",
         Some(TokenOrigin::Obtained) => "obtained",

@@ -3,11 +3,15 @@
 use std::{
     fmt,
     future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use time::OffsetDateTime;
+
+use crate::caught::caught;
 
 /// Where a [`TokenManager`](crate::TokenManager) takes the time from, and how it sleeps.
 ///
@@ -40,7 +44,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
 }
 
-impl<C: Clock + ?Sized> Clock for std::sync::Arc<C> {
+impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> SystemTime {
         (**self).now()
     }
@@ -74,6 +78,23 @@ impl Clock for SystemClock {
             };
             sleep.await;
         })
+    }
+}
+
+/// A user's clock. Should it panic, the machine's is asked instead.
+#[derive(Debug)]
+pub(crate) struct Guarded(pub(crate) Arc<dyn Clock>);
+
+impl Clock for Guarded {
+    fn now(&self) -> SystemTime {
+        catch_unwind(AssertUnwindSafe(|| self.0.now())).unwrap_or_else(|_| SystemClock.now())
+    }
+
+    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        match catch_unwind(AssertUnwindSafe(|| self.0.sleep(duration))) {
+            Ok(sleep) => Box::pin(caught(sleep, || ())),
+            Err(_) => SystemClock.sleep(duration),
+        }
     }
 }
 

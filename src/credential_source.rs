@@ -52,7 +52,7 @@ impl<T: CredentialSource> DynCredentialSource for T {
             let credentials = caught(async { CredentialSource::credentials(self).await }, || {
                 let name = std::any::type_name::<T>();
                 let message = format!("the credential source {name} panicked; see the panic's message");
-                Error::new(ErrorKind::CredentialsInvalid, message)
+                Err(Error::new(ErrorKind::CredentialsInvalid, message))
             })
             .await?;
             credentials.require_app()?;

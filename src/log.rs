@@ -5,6 +5,8 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use tracing::Span;
+
 /// `event!(warn, error = %e, "what happened")`: as tracing's own macros, under the target `concur_auth`.
 macro_rules! event {
     ($level:ident, $($what:tt)+) => {
@@ -15,4 +17,12 @@ pub(crate) use event;
 
 pub(crate) fn quietly(tell: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(tell));
+}
+
+/// Does `work` within `span`, if the subscriber lets it.
+pub(crate) fn within<T>(span: &Span, work: impl FnOnce() -> T) -> T {
+    let entered = catch_unwind(AssertUnwindSafe(|| span.enter()));
+    let outcome = work();
+    quietly(|| drop(entered));
+    outcome
 }

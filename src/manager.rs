@@ -233,7 +233,7 @@ impl TokenManager {
         let mut last = None;
         let all_saved = async {
             self.0.flights.until_landed().await;
-            while let Err(e) = self.0.save_what_is_unsaved().await {
+            while let Err(e) = self.0.save_in_background().await {
                 last = Some(e);
                 self.0.clock.sleep(Duration::from_millis(100)).await;
             }

@@ -67,8 +67,8 @@ struct Http {
 enum Settings {
     Ours,
     Given(Box<reqwest::ClientBuilder>),
-    /// Given, and found unusable. They can be tried only once.
-    Unusable(Error),
+    /// Given and tried, which can be done once.
+    Spent,
 }
 
 impl OAuthClient {
@@ -128,7 +128,7 @@ impl OAuthClient {
         })?
     }
 
-    /// One request. What goes wrong is told to the log here, and a reply once it is saved: see [`TokenReply::log`].
+    /// One request. What goes wrong is told to the log here; of a reply the log is told by whoever keeps it.
     async fn post(
         &self,
         base: &Geolocation,
@@ -197,21 +197,28 @@ impl OAuthClient {
             return Ok(client);
         }
         let client = if base.is_plain() {
-            build(reqwest::Client::builder().no_proxy().tls_certs_only([]))?
+            build(reqwest::Client::builder().no_proxy().tls_certs_only([]))
         } else {
-            match mem::replace(&mut *settings, Settings::Ours) {
-                // What is wrong may pass, such as too many open files: the next request tries again.
-                Settings::Ours => build(reqwest::Client::builder())?,
-                Settings::Given(given) => build(*given).inspect_err(|e| {
-                    *settings = Settings::Unusable(e.clone());
-                })?,
-                Settings::Unusable(e) => {
-                    *settings = Settings::Unusable(e.clone());
-                    return Err(e);
+            match &mut *settings {
+                Settings::Ours => build(reqwest::Client::builder()),
+                Settings::Given(given) => {
+                    let given = mem::take(&mut **given);
+                    *settings = Settings::Spent;
+                    build(given)
                 }
+                Settings::Spent => return Err(spent()),
             }
         };
-        Ok(slot.get_or_init(|| client))
+        client.map(|client| slot.get_or_init(|| client)).map_err(|e| match *settings {
+            Settings::Spent => spent().caused_by(e.without_url()),
+            // It may pass, as a lack of memory or of open files does: the next request tries again.
+            _ => Error::new(
+                ErrorKind::Unavailable,
+                "could not build the HTTP client; check this machine's certificates, and this process's limits on \
+                 memory and open files",
+            )
+            .caused_by(e.without_url()),
+        })
     }
 }
 
@@ -254,7 +261,7 @@ impl Entry {
     }
 }
 
-fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
+fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::Error> {
     settings
         .user_agent(concat!("concur-auth/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -265,14 +272,14 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, Error> {
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(REQUEST_TIMEOUT)
         .build()
-        .map_err(|e| {
-            Error::new(
-                ErrorKind::Config,
-                "could not build the HTTP client; check the settings given to http_client and this machine's \
-                 certificates",
-            )
-            .caused_by(e.without_url())
-        })
+}
+
+fn spent() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "no HTTP client could be built of the settings given to http_client; check them, this machine's certificates, \
+         and this process's limits on open files, then start the program again",
+    )
 }
 
 /// The form, in memory that is wiped once it has been sent.

@@ -3,7 +3,13 @@
 mod json_file;
 mod memory;
 
-use std::{any::Any, fmt, future::Future, pin::Pin};
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+};
 
 pub use self::{json_file::JsonFileStore, memory::MemoryStore};
 use crate::{Error, ErrorKind, RefreshTokenObject, Refusal, caught::caught};
@@ -15,10 +21,9 @@ use crate::{Error, ErrorKind, RefreshTokenObject, Refusal, caught::caught};
 /// [`try_lock`](Self::try_lock), or two of them may renew at once.
 ///
 /// A renewal calls a store, and a [`CredentialSource`](crate::CredentialSource), on a thread of its own within this
-/// crate's tokio runtime, so they may block and may use tokio's timers and sockets; connections that belong to another
-/// runtime may not outlive that one. `load` is also called on the task that calls
-/// [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token), and what is unsaved is saved on the one
-/// that calls [`shutdown`](crate::TokenManager::shutdown). A panic counts as an error.
+/// crate's tokio runtime: they may block and may use tokio's timers and sockets, but may not start or enter a runtime of
+/// their own, and connections that belong to another runtime may not outlive that one. `load` is also called on the task that calls
+/// [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token). A panic counts as an error.
 ///
 /// ```
 /// use concur_auth::{Error, RefreshTokenObject, StoreLock, TokenStore};
@@ -217,16 +222,18 @@ impl<T: TokenStore> DynTokenStore for T {
     }
 
     fn describe(&self) -> String {
-        TokenStore::describe(self)
+        let described = catch_unwind(AssertUnwindSafe(|| TokenStore::describe(self)));
+        described.unwrap_or_else(|_| std::any::type_name::<T>().to_owned())
     }
 }
 
+/// The calls are made inside futures, so that a panic while one is made is caught, too.
 fn guarded<'a, T: 'a>(
     store: &'a impl TokenStore,
     call: impl Future<Output = Result<T, Error>> + Send + 'a,
 ) -> BoxFuture<'a, T> {
     Box::pin(caught(call, || {
-        let message = format!("{} panicked; see the panic's message", TokenStore::describe(store));
-        Error::new(ErrorKind::Store, message)
+        let message = format!("{} panicked; see the panic's message", DynTokenStore::describe(store));
+        Err(Error::new(ErrorKind::Store, message))
     }))
 }

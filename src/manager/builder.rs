@@ -10,7 +10,7 @@ use url::Host;
 use super::{TokenManager, core::Core};
 use crate::{
     Clock, CredentialSource, CredentialsFile, Error, ErrorKind, Geolocation, JsonFileStore, OAuthClient,
-    SystemClock, TokenStore, credential_source::DynCredentialSource, store::DynTokenStore,
+    SystemClock, TokenStore, clock::Guarded, credential_source::DynCredentialSource, store::DynTokenStore,
 };
 
 /// Puts a [`TokenManager`] together; every part has a default.
@@ -129,16 +129,8 @@ impl TokenManagerBuilder {
     /// no URL, when `trust_host` was given something else than a host, or when both `http_client` and `oauth_client`
     /// were given.
     pub fn build(self) -> Result<TokenManager, Error> {
-        if let Some(host) = self.trusted_hosts.iter().find(|host| Host::parse(host).is_err()) {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "trust_host(\"{host}\") does not name a host; give a name or an IP address, without scheme, port \
-                     and path"
-                ),
-            ));
-        }
-        let trusted_hosts: Arc<[String]> = self.trusted_hosts.into();
+        let trusted_hosts: Arc<[String]> =
+            self.trusted_hosts.iter().map(|host| host_name(host)).collect::<Result<_, _>>()?;
         let client = match (self.oauth_client, self.http_client) {
             (Some(_), Some(_)) => {
                 return Err(Error::new(
@@ -163,7 +155,7 @@ impl TokenManagerBuilder {
                 .credentials
                 .unwrap_or_else(|| Box::new(CredentialsFile::new(super::CREDENTIALS_FILE))),
             client,
-            clock: self.clock,
+            clock: Arc::new(Guarded(self.clock)),
             policy: self.policy,
             base,
             trusted_hosts,
@@ -174,4 +166,19 @@ impl TokenManagerBuilder {
             subscribers: OnceLock::new(),
         })))
     }
+}
+
+/// As a URL spells it.
+fn host_name(host: &str) -> Result<String, Error> {
+    let parsed = match host.parse() {
+        Ok(ip) => Ok(Host::Ipv6(ip)),
+        Err(_) => Host::parse(host),
+    };
+    let named = parsed.map(|host| host.to_string());
+    named.map_err(|e| {
+        let message = format!(
+            "trust_host(\"{host}\") does not name a host; give a name or an IP address, without scheme, port and path"
+        );
+        Error::new(ErrorKind::Config, message).caused_by(e)
+    })
 }

@@ -151,25 +151,27 @@ impl Core {
         company_uuid: Option<&str>,
         identity: &Identity,
     ) -> Result<Option<Arc<Held>>, Error> {
-        let before = self.memory.held();
-        if before.as_ref().is_some_and(|held| held.unsaved) {
-            return Ok(before);
+        loop {
+            let before = self.memory.held();
+            if before.as_ref().is_some_and(|held| held.unsaved) {
+                return Ok(before);
+            }
+            let Some(object) = self.store.load().await? else {
+                return Ok(None);
+            };
+            same_company(object.company_uuid(), company_uuid, || {
+                format!("the token in {}", self.store.describe())
+            })?;
+            if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
+                return Ok(before);
+            }
+            let held = Held::new(object, TokenOrigin::Stored, &identity.base, before.as_deref());
+            if let Some(held) = self.memory.publish_after(&before, held) {
+                self.announce();
+                return Ok(Some(held));
+            }
+            // Memory has changed meanwhile, and what was read may be older than that.
         }
-        let Some(object) = self.store.load().await? else {
-            return Ok(None);
-        };
-        same_company(
-            object.company_uuid(),
-            company_uuid,
-            &format!("the token in {}", self.store.describe()),
-        )?;
-        if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
-            return Ok(before);
-        }
-        let held = Held::new(object, TokenOrigin::Stored, &identity.base, before.as_deref());
-        let held = self.memory.publish_after(&before, held);
-        self.announce();
-        Ok(Some(held))
     }
 
     /// Tells the subscribers, if there are any. Whoever comes last reads memory last, so the final state is told.
@@ -229,13 +231,18 @@ impl Core {
     }
 }
 
-pub(super) fn same_company(theirs: Option<&str>, ours: Option<&str>, token: &str) -> Result<(), Error> {
+pub(super) fn same_company(
+    theirs: Option<&str>,
+    ours: Option<&str>,
+    token: impl Fn() -> String,
+) -> Result<(), Error> {
     match (theirs, ours) {
         (Some(theirs), Some(ours)) if !theirs.eq_ignore_ascii_case(ours) => Err(Error::new(
             ErrorKind::Config,
             format!(
-                "{token} belongs to company {theirs}, but the credentials name company {ours}; use another place for \
-                 this company's token, or move that one away"
+                "{} belongs to company {theirs}, but the credentials name company {ours}; use another place for this \
+                 company's token, or move that one away",
+                token()
             ),
         )),
         _ => Ok(()),

@@ -7,6 +7,7 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
     time::Duration,
 };
 
@@ -14,9 +15,10 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
 };
+use tracing::Span;
 
 use super::{core::Core, memory::Held};
-use crate::{Clock as _, Error, Grant, RefreshTokenObject, SystemClock, runtime};
+use crate::{Clock as _, Error, ErrorKind, Grant, RefreshTokenObject, SystemClock, log, runtime};
 
 /// How long a flight waits for a blocking thread of the caller's runtime. Real time: real threads are waited for.
 const LONGEST_QUEUE: Duration = Duration::from_secs(1);
@@ -64,7 +66,7 @@ pub(super) enum Landing {
 #[derive(Clone, Debug)]
 pub(super) struct Landed {
     pub(super) held: Arc<Held>,
-    /// It came from Concur in this flight, which makes it valid whatever our clock says.
+    /// It was issued by Concur in this flight, which makes it valid whatever our clock says.
     pub(super) fresh: bool,
 }
 
@@ -84,6 +86,8 @@ struct Slot {
 #[derive(Clone, Debug)]
 struct Ticket {
     number: u64,
+    /// Its end concerns whoever started it: what it brings in place of what was held is no answer to others.
+    replaces: bool,
     landing: watch::Receiver<Option<Landing>>,
 }
 
@@ -129,7 +133,8 @@ impl Core {
                     (Some(ticket), _) => (ticket.clone(), None),
                     (None, _) => {
                         let (sender, landing) = watch::channel(None);
-                        let ticket = Ticket { number: slot.next_number, landing };
+                        let ticket =
+                            Ticket { number: slot.next_number, replaces: join == Join::Own, landing };
                         slot.next_number += 1;
                         slot.in_the_air = Some(ticket.clone());
                         let crew = Crew { core: Arc::clone(self), number: ticket.number, landing: sender };
@@ -137,15 +142,16 @@ impl Core {
                     }
                 }
             };
-            let number = ticket.number;
+            let (number, replaces) = (ticket.number, ticket.replaces);
             let is_ours = crew.is_some();
             if let Some(crew) = crew {
                 crew.take_off(need.clone(), elsewhere);
             }
             match (ticket.landing().await, join) {
                 (_, Join::Since(first)) if number < first => {}
-                (_, Join::Own) if !is_ours => {}
+                _ if !is_ours && (replaces || join == Join::Own) => {}
                 (Some(landing), _) => return Some(landing),
+                (None, _) if is_ours && elsewhere => return Some(Landing::Failed(no_thread())),
                 (None, _) => elsewhere |= is_ours,
             }
         }
@@ -162,19 +168,19 @@ pub(super) struct Crew {
 impl Crew {
     /// Runs the flight on the caller's runtime, or on this crate's own: `elsewhere`, or where there is no other.
     fn take_off(self, need: Need, elsewhere: bool) {
-        let span = tracing::Span::current();
+        let span = Span::current();
         let ours = match runtime::handle() {
             Ok(ours) => ours,
             Err(e) => return self.land(Landing::Failed(e)),
         };
         let flight = move || {
-            let run = || span.in_scope(|| ours.block_on(self.core.run(&need, &self)));
-            let landing = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| self.core.crashed());
+            let run = || catch_unwind(AssertUnwindSafe(|| ours.block_on(self.core.run(&need, &self))));
+            let landing = log::within(&span, run).unwrap_or_else(|_| self.core.crashed());
             self.land(landing);
         };
         match Handle::try_current() {
             Ok(callers) if !elsewhere => queue(flight, &callers, ours),
-            _ => drop(ours.spawn_blocking(flight)),
+            _ => on_a_thread(flight),
         }
     }
 
@@ -209,14 +215,17 @@ impl Drop for Crew {
     }
 }
 
-/// Queues `flight` for a blocking thread of the caller's runtime. Should none get free, it is given up, and those who
-/// wait for it start another elsewhere: they may be what takes the threads.
+/// Queues `flight` for a blocking thread of the caller's runtime. Should none get free it takes off elsewhere: those who
+/// wait for it may be what takes the threads.
 fn queue(flight: impl FnOnce() + Send + 'static, callers: &Handle, ours: &Handle) {
     let flight = Arc::new(Mutex::new(Some(flight)));
+    // Weak, so that a flight whose runtime ends while it is queued is lost, and known to be.
     let queued = Arc::downgrade(&flight);
     let patience = ours.spawn(async move {
         SystemClock.sleep(LONGEST_QUEUE).await;
-        drop(queued.upgrade().and_then(|flight| take(&flight)));
+        if let Some(flight) = queued.upgrade().and_then(|flight| take(&flight)) {
+            on_a_thread(flight);
+        }
     });
     callers.spawn_blocking(move || {
         if let Some(flight) = take(&flight) {
@@ -224,6 +233,19 @@ fn queue(flight: impl FnOnce() + Send + 'static, callers: &Handle, ours: &Handle
             flight();
         }
     });
+}
+
+/// Not on a blocking thread of our runtime: name resolution needs those, and flights would wait for themselves.
+fn on_a_thread(flight: impl FnOnce() + Send + 'static) {
+    // Where there is no thread to be had, the flight never takes off, and who waits for it sees that.
+    let _ = thread::Builder::new().name("concur-auth-flight".to_owned()).spawn(flight);
+}
+
+fn no_thread() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "could not start a thread for the renewal; check this process's limits on threads and memory",
+    )
 }
 
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {

@@ -5,11 +5,12 @@
 
 use std::{
     fmt,
+    future::{Future, poll_fn},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 
 use super::{
     core::Core,
@@ -32,8 +33,13 @@ pub struct KeepAlive(JoinHandle<()>);
 
 impl KeepAlive {
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, Error> {
-        let core = Arc::clone(core);
-        Ok(Self(runtime::handle()?.spawn(async move { core.renew_for_ever().await })))
+        // The loop outlives the caller's runtime, but its flights take off there: the end of that waits for them.
+        let callers = Handle::try_current().ok();
+        let mut renewing = Box::pin(Arc::clone(core).renew_for_ever());
+        Ok(Self(runtime::handle()?.spawn(poll_fn(move |context| {
+            let _entered = callers.as_ref().map(Handle::enter);
+            renewing.as_mut().poll(context)
+        }))))
     }
 }
 

@@ -118,13 +118,12 @@ impl Memory {
         held
     }
 
-    /// Publishes what was read from the store, unless something newer was published since `before` was read. What is
-    /// held then.
-    pub(super) fn publish_after(&self, before: &Option<Arc<Held>>, held: Held) -> Arc<Held> {
+    /// Publishes what was read from the store; `None` if what is held is no longer what it was `before` the read.
+    pub(super) fn publish_after(&self, before: &Option<Arc<Held>>, held: Held) -> Option<Arc<Held>> {
         let held = Arc::new(held);
         let found = self.held.compare_and_swap(before, Some(Arc::clone(&held)));
-        let is_newer = found.as_ref().map(Arc::as_ptr) != before.as_ref().map(Arc::as_ptr);
-        found.clone().filter(|_| is_newer).unwrap_or(held)
+        let is_as_before = found.as_ref().map(Arc::as_ptr) == before.as_ref().map(Arc::as_ptr);
+        is_as_before.then_some(held)
     }
 
     pub(super) fn mark_saved(&self) {

@@ -3,11 +3,7 @@
 //! Always: nothing is sent before the store has been locked, read again and found able to save; what Concur
 //! sends is saved before anybody sees it.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use super::{
     core::{Core, Identity, same_company},
@@ -63,10 +59,8 @@ impl Core {
     pub(super) fn crashed(&self) -> Landing {
         let error =
             Error::new(ErrorKind::Config, "the renewal panicked; see the panic's message and report it");
-        // The clock may be what panics.
-        if let Ok(now) = catch_unwind(AssertUnwindSafe(|| self.clock.now())) {
-            self.memory.note_failure(&error, now);
-        }
+        self.memory.note_failure(&error, self.clock.now());
+        self.announce();
         Landing::Failed(error)
     }
 
@@ -96,7 +90,7 @@ impl Core {
             self.store.rehearse(stored, &lock).await?;
             if let Need::Adopt(object) = need {
                 let held = self.hold(object.clone(), TokenOrigin::Adopted, flight, lock).await;
-                return Ok(Landing::Done(Landed { held, fresh: true }));
+                return Ok(Landing::Done(Landed { held, fresh: false }));
             }
             match self.exchange(stored, flight).await {
                 Ok(Some((reply, origin))) => return self.keep(&reply, origin, stored, flight, lock).await,
@@ -126,7 +120,7 @@ impl Core {
             }
             Need::RefreshToken | Need::AccessToken | Need::Ahead | Need::Grant => None,
         };
-        same_company(theirs, flight.credentials.company_uuid(), "the token to be held")
+        same_company(theirs, flight.credentials.company_uuid(), || "the token to be held".to_owned())
     }
 
     /// Gets the store's lock, unless it turns out on the way that nothing has to be renewed.
@@ -291,8 +285,9 @@ impl Core {
             _ => stored.filter(|_| same_grant).and_then(RefreshTokenObject::company_uuid),
         };
         let company = of_grant.or_else(|| flight.credentials.company_uuid());
-        let (object, fault) = reply.succeed(stored, same_grant, company)?;
+        let (object, fault) = reply.succeed(stored, same_grant, company).inspect_err(|_| reply.log())?;
         let held = self.hold(object, origin, flight, lock).await;
+        // Not before it is saved: a subscriber may end the process.
         reply.log();
         if let Err(fault) = fault.and_then(|()| geolocation_of(&held.object, &flight.identity.base).map(drop))
         {

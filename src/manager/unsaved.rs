@@ -57,8 +57,7 @@ impl Core {
                 drop(unsaved);
                 let core = Arc::clone(self);
                 if let Ok(ours) = runtime::handle() {
-                    // Not on the one worker, which a slow disk would keep from the network.
-                    ours.spawn_blocking(move || ours.block_on(core.keep_saving()));
+                    ours.spawn(async move { core.keep_saving().await });
                 }
                 log::event!(
                     error,
@@ -81,15 +80,25 @@ impl Core {
         self.store.save(&kept.object, &kept.lock).await
     }
 
-    async fn keep_saving(&self) {
+    async fn keep_saving(self: Arc<Self>) {
         let mut pause = FIRST_PAUSE;
         loop {
             self.clock.sleep(pause).await;
-            if self.save_what_is_unsaved().await.is_ok() {
+            if self.save_in_background().await.is_ok() {
                 return;
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Saves a token left unsaved on a thread that a slow disk may block, and without being cancelled.
+    pub(super) async fn save_in_background(self: &Arc<Self>) -> Result<(), Error> {
+        if self.unsaved.0.lock().await.is_none() {
+            return Ok(());
+        }
+        let (core, ours) = (Arc::clone(self), runtime::handle()?);
+        let saved = ours.spawn_blocking(move || ours.block_on(core.save_what_is_unsaved())).await;
+        saved.map_err(|e| Error::store("the save did not come to its end; please report this", e))?.map(drop)
     }
 
     /// Saves a token left unsaved, if there is one. The lock comes back for whoever wants to go on under it.

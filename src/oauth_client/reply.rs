@@ -101,7 +101,7 @@ impl TokenReply {
         }
     }
 
-    /// Tells the log of it. Not before it is saved: a subscriber may end the process.
+    /// Tells the log of it.
     pub(crate) fn log(&self) {
         self.entry.answered(self.base.host(), self.headers.correlation_id.as_deref());
     }

@@ -45,6 +45,7 @@ pub struct JsonFileStore {
 /// What earlier looks have found out.
 #[derive(Debug, Default)]
 struct Seen {
+    /// Looked at under the lock, or there were none.
     leftovers_looked_for: bool,
     last_read: Option<LastRead>,
 }
@@ -89,8 +90,7 @@ impl JsonFileStore {
     fn read(&self) -> io::Result<Option<RefreshTokenObject>> {
         let mut seen = self.seen();
         if !seen.leftovers_looked_for {
-            self.recover_unlocked();
-            seen.leftovers_looked_for = true;
+            seen.leftovers_looked_for = self.recover();
         }
         let metadata = match fs::metadata(&self.path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -114,20 +114,24 @@ impl JsonFileStore {
         Ok(token)
     }
 
-    /// Adopts what a killed process left, so that the token it replaced is not served. Who may only read, or finds
-    /// the lock taken by a process that is saving, goes on with what is there.
-    fn recover_unlocked(&self) {
+    /// Adopts what a killed process left, so that the token it replaced is not served; whether there is nothing left.
+    /// Who may only read, or finds the lock taken by a process that is saving, goes on with what is there.
+    fn recover(&self) -> bool {
         let recovered = files::resolve(&self.path).and_then(|target| {
-            if leftovers::are_there(&target)?
-                && let Ok(Some(lock)) = FileLock::try_acquire(target)
-            {
-                leftovers::adopt(lock.target())?;
+            if !leftovers::are_there(&target)? {
+                return Ok(true);
             }
-            Ok(())
+            let Ok(Some(lock)) = FileLock::try_acquire(target) else { return Ok(false) };
+            leftovers::adopt(lock.target()).map(|()| true)
         });
-        if let Err(error) = recovered {
-            let file = self.path.display();
-            log::event!(warn, %file, %error, "could not look for what a killed process left");
+        match recovered {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => {
+                let file = self.path.display();
+                log::event!(warn, %file, %error, "could not look for what a killed process left");
+                false
+            }
+            Ok(nothing_left) => nothing_left,
         }
     }
 

@@ -1,6 +1,6 @@
 //! What killed processes and broken files leave beside the token file.
 //!
-//! Only ever called under the lock, when no living process has a temporary file.
+//! Always: nothing is renamed or deleted but under the lock, when no other living process has a temporary file.
 
 use std::{
     fs, io,
