@@ -61,15 +61,15 @@ async fn errors_have_code_and_correlation_id_and_none_of_the_servers_words() {
             "id-1",
             ErrorKind::Refused,
             "Concur refused the password grant at 127.0.0.1: account locked; ask the company's Concur administrator to \
-             enable it (code 14, correlation id id-1)",
+             unlock it (code 14, correlation id id-1)",
         ),
         (
             400,
             r#"{"code": 61, "error": "invalid_client"}"#,
             "the-secret",
             ErrorKind::Refused,
-            "Concur refused the password grant at 127.0.0.1: client not found; check the app's id, secret and grants at \
-             https://www.concursolutions.com/nui/ocstool (code 61)",
+            "Concur refused the password grant at 127.0.0.1: client not found; check the app's id, secret, grants and \
+             scopes on its page (https://www.concursolutions.com/nui/ocstool) (code 61)",
         ),
         (
             403,
@@ -173,7 +173,7 @@ async fn a_reply_that_names_another_host_is_saved_and_then_refused() {
 
 #[tokio::test]
 async fn a_server_that_cannot_be_reached_is_said_so() {
-    let scene = Scene::new().await;
+    let scene = Scene::skipping(Rotation::Never).await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);

@@ -90,7 +90,7 @@ async fn on_any_other_code_no_request_token_is_spent() {
 #[tokio::test]
 async fn on_a_failure_of_the_server_no_request_token_is_spent() {
     for status in [429, 500, 503] {
-        let scene = Scene::new().await;
+        let scene = Scene::skipping(Rotation::Never).await;
         scene.write_token(&scene.concur.token_json());
         scene.concur.set_fault(Fault::status(status).body(r#"{"code": 108, "error": "invalid_grant"}"#));
         let error = scene.manager().access_token().await.unwrap_err();

@@ -59,7 +59,7 @@ async fn in_the_mandatory_window_all_wait() {
 
 #[tokio::test]
 async fn a_passing_failure_serves_the_valid_token_and_is_not_repeated_before_a_back_off() {
-    let scene = Scene::new().await;
+    let scene = Scene::skipping(Rotation::Never).await;
     let tokens = scene.manager();
     let old = tokens.access_token().await.unwrap();
     scene.concur.set_fault(Fault::status(503));

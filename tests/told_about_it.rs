@@ -13,7 +13,7 @@ use support::{HOUR, Scene, noon};
 
 #[tokio::test]
 async fn the_status_tells_everything_and_no_secret() {
-    let scene = Scene::new().await;
+    let scene = Scene::skipping(Rotation::Never).await;
     let tokens = scene.manager();
     assert_eq!(tokens.status().to_string(), "no token held yet");
     let token = tokens.get_valid_refresh_token().await.unwrap();
@@ -53,7 +53,7 @@ async fn the_status_tells_everything_and_no_secret() {
 
 #[tokio::test]
 async fn subscribers_are_told_of_each_change() {
-    let scene = Scene::new().await;
+    let scene = Scene::skipping(Rotation::Never).await;
     let tokens = scene.manager();
     let mut changes = tokens.subscribe().await;
     tokens.get_valid_refresh_token().await.unwrap();

@@ -79,7 +79,8 @@ impl Core {
             if let Some(held) = stored.as_ref().filter(|held| self.satisfies(need, held)) {
                 return Ok(Landing::Done(Landed { held: Arc::clone(held), fresh: false }));
             }
-            if self.can_do_without(need, stored.as_deref()) {
+            // Nobody waits for what is renewed ahead of time, nor has to where a valid token is held.
+            if matches!(need, Need::Ahead) || self.can_do_without(need, stored.as_deref()) {
                 flight.patience = Patience::OneAttempt;
             }
             let stored = stored.as_deref().map(|held| &held.object);
@@ -294,10 +295,7 @@ impl Core {
             return Ok(Landing::Faulty(fault));
         }
         if matches!(flight.need, Need::AccessToken) && held.access.is_none() {
-            return Ok(Landing::Faulty(Error::new(
-                ErrorKind::Protocol,
-                "Concur's reply holds no access token; the refresh token that came with it is saved",
-            )));
+            return Ok(Landing::Faulty(reply.without_access_token()));
         }
         Ok(Landing::Done(Landed { held, fresh: true }))
     }

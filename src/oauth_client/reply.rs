@@ -156,6 +156,11 @@ impl TokenReply {
         Ok((object, fault))
     }
 
+    /// What is wrong with the reply, where an access token was wanted and its refresh token is saved.
+    pub(crate) fn without_access_token(&self) -> Error {
+        self.protocol("holds no access token, and the refresh token that came with it is saved")
+    }
+
     fn at_fault(&self, bad: BadMember) -> Error {
         self.protocol(&format!("has a fault: {bad}"))
     }

@@ -79,9 +79,19 @@ impl Scene {
         Self { _no_forks: Some(no_forks), ..Self::among_forks(rotation).await }
     }
 
+    /// On a clock that skips the pauses between the attempts at a grant.
+    pub async fn skipping(rotation: Rotation) -> Self {
+        let no_forks = Turn::take(1, |scenes| scenes >= 0).await;
+        let scene = Self::on(ManualClock::skipping(noon()), rotation).await;
+        Self { _no_forks: Some(no_forks), ..scene }
+    }
+
     /// For a test that starts processes and runs [`alone`].
     pub async fn among_forks(rotation: Rotation) -> Self {
-        let clock = ManualClock::new(noon());
+        Self::on(ManualClock::new(noon()), rotation).await
+    }
+
+    async fn on(clock: ManualClock, rotation: Rotation) -> Self {
         let concur = ConcurSimulator::builder().clock(clock.clone()).rotation(rotation).start().await;
         let dir = tempfile::tempdir().unwrap();
         let scene = Self { _no_forks: None, concur, clock, dir };
