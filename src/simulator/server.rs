@@ -1,6 +1,7 @@
 //! Concur behind a lock, served by wiremock on a loopback port.
 //!
-//! Always: a request is answered as a whole, fault included, before the next one is looked at.
+//! Always: a request is answered as a whole, fault included, before the next one is looked at. A reply that is held
+//! back blocks the server's only thread, and nothing but the requests behind it.
 
 use std::{
     io,
@@ -9,7 +10,11 @@ use std::{
 
 use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate, matchers};
 
-use super::endpoints::Concur;
+use super::{
+    endpoints::Concur,
+    held_replies::{Gate, HeldReplies},
+    recorded_request::RecordedRequest,
+};
 
 /// Ends when dropped.
 pub(super) struct Server {
@@ -21,13 +26,15 @@ struct Desk {
     concur: Mutex<Concur>,
     /// The reply to the request that wiremock is working on.
     reply: Mutex<Option<ResponseTemplate>>,
+    gate: Arc<Gate>,
 }
 
 impl Server {
     /// Serves the Concur that `create` makes for a base URI.
     pub(super) async fn start(create: impl FnOnce(String) -> Concur) -> Self {
         let wiremock = MockServer::builder().disable_request_recording().start().await;
-        let desk = Arc::new(Desk { concur: Mutex::new(create(wiremock.uri())), reply: Mutex::new(None) });
+        let concur = Mutex::new(create(wiremock.uri()));
+        let desk = Arc::new(Desk { concur, reply: Mutex::new(None), gate: Arc::default() });
         Mock::given(ConnectionIsClosed(Arc::clone(&desk)))
             .respond_with_err(|_: &Request| io::Error::from(io::ErrorKind::ConnectionAborted))
             .mount(&wiremock)
@@ -38,6 +45,17 @@ impl Server {
 
     pub(super) fn concur(&self) -> MutexGuard<'_, Concur> {
         lock(&self.desk.concur)
+    }
+
+    pub(super) fn hold_replies(&self) -> HeldReplies {
+        self.desk.gate.hold()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // wiremock, dropped next, waits for the request that it is working on.
+        self.desk.gate.lift_all();
     }
 }
 
@@ -50,9 +68,17 @@ struct ConnectionIsClosed(Arc<Desk>);
 
 impl Match for ConnectionIsClosed {
     fn matches(&self, request: &Request) -> bool {
-        let reply = lock(&self.0.concur).answer(request);
+        let arrival = self.0.gate.arrival();
+        let (reply, is_for_a_token) = {
+            let mut concur = lock(&self.0.concur);
+            let reply = concur.answer(request);
+            (reply, concur.requests.last().is_some_and(RecordedRequest::is_for_a_token))
+        };
         let is_closed = reply.is_none();
         *lock(&self.0.reply) = reply;
+        if is_for_a_token {
+            self.0.gate.pass(arrival);
+        }
         is_closed
     }
 }
