@@ -22,6 +22,9 @@
 //! # Ok(()) }
 //! ```
 //!
+//! Nothing in it takes time, so a test need not wait for any either: [`ConcurSimulator::hold_replies`] keeps requests
+//! under way for as long as the test likes.
+//!
 //! There is one app, one company and one base URI, and as many further ones as a test adds:
 //! [apps](ConcurSimulator::add_app), [users](ConcurSimulator::add_user),
 //! [data centres](ConcurSimulator::add_data_centre), [implementation sites](ConcurSimulator::add_implementation_site).
@@ -96,6 +99,7 @@ mod endpoints;
 mod fault;
 mod form;
 mod grants;
+mod held_replies;
 mod id_token;
 mod manual_clock;
 mod otp;
@@ -117,6 +121,7 @@ use serde_json::{Value, json};
 pub use self::{
     apps::SimulatedApp,
     fault::Fault,
+    held_replies::HeldReplies,
     manual_clock::ManualClock,
     otp::Mail,
     principals::SimulatedUser,
@@ -268,6 +273,41 @@ impl ConcurSimulator {
         let mut concur = self.server.concur();
         concur.faults.clear();
         concur.odd_members.clear();
+    }
+
+    /// Holds back the replies to /token requests that arrive from now on, until the guard is released or dropped.
+    ///
+    /// The grant is processed on arrival (a use is burnt, a token rotated) and the request recorded; only its reply
+    /// waits. So a test can wait for a request to be under way, do what it is about, and then let the reply go, all
+    /// without a delay in real time:
+    ///
+    /// ```
+    /// use concur_auth::{MemoryStore, TokenManager, simulator::ConcurSimulator};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), concur_auth::Error> {
+    /// let concur = ConcurSimulator::start().await;
+    /// let tokens =
+    ///     TokenManager::builder().credentials(concur.credentials()).store(MemoryStore::new()).build()?;
+    ///
+    /// let held = concur.hold_replies();
+    /// let call = tokio::spawn({ let tokens = tokens.clone(); async move { tokens.access_token().await } });
+    /// while concur.token_requests() == 0 {
+    ///     tokio::task::yield_now().await;
+    /// }
+    /// call.abort(); // The caller gives up, with the reply on its way.
+    /// held.release();
+    ///
+    /// tokens.access_token().await?;
+    /// assert_eq!(concur.token_requests(), 1, "the reply was not lost");
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Requests are served one at a time: while a reply is held back, those that come after it, API calls too, wait
+    /// in line and are neither processed nor recorded. A guard holds no reply to a request that arrived before it;
+    /// so, to let replies go one by one, take the next guard before releasing the one that is held. The guards of a
+    /// simulator that has been dropped hold nothing.
+    pub fn hold_replies(&self) -> HeldReplies {
+        self.server.hold_replies()
     }
 
     /// What refresh grants do to refresh tokens from now on.

@@ -4,13 +4,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use concur_auth::{
-    MemoryStore, TokenManager,
+    CredentialSource, Credentials, Error, MemoryStore, TokenManager,
     simulator::{ConcurSimulator, Fault, ManualClock, Rotation},
 };
-use support::{DAY, HOUR, MINUTE, Scene, noon, really_wait, until};
+use support::{DAY, HOUR, MINUTE, Scene, noon, until};
 
 /// Three minutes at a time, waiting for the keeper to have had its turn in each: slower than its own tick, and fast
 /// enough for its ten minutes' lead. Where that is far off, straight to it.
@@ -112,19 +112,35 @@ async fn a_server_that_gives_no_access_token_is_not_asked_every_minute() {
 
 #[tokio::test]
 async fn it_stops_with_its_guard_and_a_reply_on_its_way_is_still_saved() {
+    /// Part of a manager, as long as anybody has one.
+    #[derive(Debug)]
+    struct Part {
+        credentials: Credentials,
+        _part: Arc<()>,
+    }
+    impl CredentialSource for Part {
+        async fn credentials(&self) -> Result<Credentials, Error> {
+            Ok(self.credentials.clone())
+        }
+    }
+
     let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
-    let tokens = scene.manager();
+    let part = Arc::new(());
+    let source = Part { credentials: scene.concur.credentials(), _part: Arc::clone(&part) };
+    let tokens = scene.builder().credentials(source).build().unwrap();
     let kept = tokens.keep_alive().await.unwrap();
     until(|| scene.clock.sleepers() == 1).await;
-    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(200)));
+    let held = scene.concur.hold_replies();
     scene.clock.advance(HOUR);
     until(|| scene.concur.token_requests() == 2).await;
     drop(kept);
+    held.release();
     tokens.shutdown(HOUR).await.unwrap();
     assert!(scene.concur.is_live(&scene.stored_refresh_token()));
-    scene.clock.advance(DAY);
-    really_wait(Duration::from_millis(50)).await;
-    assert_eq!((scene.concur.token_requests(), scene.clock.sleepers()), (2, 0));
     // Never needed for correctness.
     tokens.access_token().await.unwrap();
+    // And nobody is left who could renew.
+    drop(tokens);
+    until(|| Arc::strong_count(&part) == 1).await;
+    assert_eq!((scene.concur.token_requests(), scene.clock.sleepers()), (2, 0));
 }

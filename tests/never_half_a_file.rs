@@ -4,11 +4,16 @@
 
 mod support;
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use concur_auth::{
-    JsonFileStore, TokenManager, TokenStore,
-    simulator::{ConcurSimulator, Fault, Rotation},
+    JsonFileStore, RefreshTokenObject, TokenManager, TokenStore, reqwest,
+    simulator::{ConcurSimulator, Fault, RecordedRequest, Rotation},
+    url::form_urlencoded,
 };
 use support::{Scene, alone, child, names_in, really_wait, until};
 
@@ -75,42 +80,120 @@ async fn a_leftover_older_than_the_token_file_is_deleted() {
     assert_eq!(scene.folder(), CLEAN);
 }
 
-fn beside(scene: &Scene, suffix: &str) -> std::path::PathBuf {
+fn beside(scene: &Scene, suffix: &str) -> PathBuf {
     scene.dir.path().join(format!("refreshTokenObjectFile.json{suffix}"))
 }
 
 /// A process that renews as fast as it can is killed at random moments, and its folder looked at each time.
+///
+/// What reached the disk is found again. A token may be lost only with the reply to the last grant, which may die on the
+/// wire or in the dead process's memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_9_at_any_moment_leaves_a_readable_file_and_no_litter() {
+async fn kill_9_at_any_moment_leaves_a_readable_file_and_no_litter_and_loses_nothing_written() {
     let _alone = alone().await;
     let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("refreshTokenObjectFile.json");
-    for round in 0..40 {
+    let mut lost_with_a_reply = 0;
+    for round in 0..60 {
         concur.issue_request_token();
         fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
         fs::write(&path, concur.token_json()).unwrap();
         let (before, requests) = (names_in(dir.path()), concur.count("refresh_token"));
         let mut process = child("renews_for_ever").env("DIR", dir.path()).spawn().unwrap();
-        if round % 2 == 0 {
+        match round % 3 {
             // At the first change in the folder.
-            until(|| names_in(dir.path()) != before || concur.count("refresh_token") > requests).await;
-        } else {
-            until(|| concur.count("refresh_token") > requests).await;
-            really_wait(Duration::from_micros(fastrand::u64(0..4000))).await;
+            0 => until(|| names_in(dir.path()) != before || concur.count("refresh_token") > requests).await,
+            1 => {
+                until(|| concur.count("refresh_token") > requests).await;
+                really_wait(Duration::from_micros(fastrand::u64(0..4000))).await;
+            }
+            // Between a save and its rename, unless that is never seen.
+            _ => {
+                let saving = || leftovers(&path).into_iter().any(|token| Some(token) != token_in(&path));
+                until(|| saving() || concur.count("refresh_token") > requests + 100).await;
+            }
         }
         process.kill().unwrap();
         process.wait().unwrap();
+        // A request that the process had sent comes before this one.
+        reqwest::get(concur.base_uri()).await.unwrap();
 
-        let content = fs::read_to_string(&path).unwrap();
-        concur_auth::RefreshTokenObject::from_json(&content).expect("an unreadable file");
+        let in_target = token_in(&path).expect("an unreadable file");
+        let leftovers = leftovers(&path);
+        assert!(leftovers.len() <= 1, "round {round}: one process saves one at a time");
+        let newest = leftovers.first().unwrap_or(&in_target);
+        let was_spent = !concur.is_live(newest);
+        if was_spent {
+            assert!(leftovers.is_empty(), "round {round}: spent while its successor was being saved");
+            let requests = concur.requests();
+            let last =
+                requests.iter().rfind(|request| request.grant_type() == Some("refresh_token")).unwrap();
+            assert_eq!(presented(last), *newest, "round {round}: more than a reply was lost");
+            lost_with_a_reply += 1;
+        }
+
+        let before = concur.requests().len();
         let tokens = TokenManager::load_from(dir.path()).await.unwrap();
         tokens.refresh().await.unwrap();
+        assert_eq!(presented(&concur.requests()[before]), *newest, "round {round}");
+        assert_eq!(concur.count("password"), lost_with_a_reply, "round {round}");
+        assert!(concur.is_live(&token_in(&path).unwrap()), "round {round}");
         assert_eq!(names_in(dir.path()), CLEAN, "round {round}");
     }
-    let lost = concur.count("password");
-    // A reply may die on the wire or in the dead process's memory; whatever reached the disk is found again.
-    assert!(lost < 40, "every kill lost the token");
+}
+
+/// As above, at the one moment that matters most: the old token is spent, and the new one not in its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_9_between_a_save_and_its_rename_loses_nothing() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
+    let path = scene.token_path();
+    scene.write_token(&scene.concur.token_json());
+    let held = scene.concur.hold_replies();
+    let mut process = child("renews_for_ever").env("DIR", scene.dir.path()).spawn().unwrap();
+    until(|| scene.concur.token_requests() == 1).await;
+    // A folder in the file's place keeps the rename from succeeding.
+    let elsewhere = scene.dir.path().join("old");
+    fs::rename(&path, &elsewhere).unwrap();
+    fs::create_dir(&path).unwrap();
+    held.release();
+    until(|| !leftovers(&path).is_empty()).await;
+    process.kill().unwrap();
+    process.wait().unwrap();
+    fs::remove_dir(&path).unwrap();
+    fs::rename(&elsewhere, &path).unwrap();
+
+    let saved = leftovers(&path);
+    scene.manager().refresh().await.unwrap();
+    assert_eq!(saved, [presented(&scene.concur.requests()[1])]);
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (2, 0));
+    assert_eq!(scene.folder(), CLEAN);
+}
+
+/// The refresh token in a file, if it is a whole one.
+fn token_in(path: &Path) -> Option<String> {
+    let token = RefreshTokenObject::from_json(&fs::read_to_string(path).ok()?).ok()?;
+    Some(token.secret().to_owned())
+}
+
+/// The tokens in whole temporary files that are not older than the token file: those of saves without their rename.
+fn leftovers(target: &Path) -> Vec<String> {
+    let folder = target.parent().unwrap();
+    let modified = |path: &Path| fs::metadata(path).and_then(|it| it.modified()).ok();
+    let is_current = |path: &PathBuf| Some(modified(path)? >= modified(target)?);
+    let temporary = names_in(folder).into_iter().filter(|name| name.contains(".tmp-"));
+    temporary
+        .map(|name| folder.join(name))
+        .filter(|path| is_current(path) == Some(true))
+        .filter_map(|path| token_in(&path))
+        .collect()
+}
+
+/// The refresh token in a request.
+fn presented(request: &RecordedRequest) -> String {
+    let mut form = form_urlencoded::parse(request.body().as_bytes());
+    form.find(|(name, _)| name == "refresh_token").expect("no refresh grant").1.into_owned()
 }
 
 #[tokio::test]
@@ -133,14 +216,14 @@ async fn readers_never_see_half_a_file() {
         .map(|n| {
             let padding = "x".repeat(n * 100_000);
             let json = format!("{{\"refresh_token\": \"r{n}\", \"padding\": \"{padding}\"}}");
-            concur_auth::RefreshTokenObject::from_json(&json).unwrap()
+            RefreshTokenObject::from_json(&json).unwrap()
         })
         .collect();
     let path = scene.token_path();
     let reader = tokio::task::spawn_blocking(move || {
         for _ in 0..2000 {
             let json = fs::read_to_string(&path).unwrap();
-            concur_auth::RefreshTokenObject::from_json(&json).unwrap();
+            RefreshTokenObject::from_json(&json).unwrap();
         }
     });
     while !reader.is_finished() {
@@ -151,7 +234,7 @@ async fn readers_never_see_half_a_file() {
     reader.await.unwrap();
 }
 
-fn set_modified(path: &std::path::Path, seconds_after_noon: i64) {
+fn set_modified(path: &Path, seconds_after_noon: i64) {
     let time = support::noon() + concur_auth::time::Duration::seconds(seconds_after_noon);
     fs::File::options().write(true).open(path).unwrap().set_modified(time.into()).unwrap();
 }
@@ -234,8 +317,8 @@ async fn a_save_is_private_from_its_creation_and_synced_before_and_after_its_ren
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn saves_once() {
-    let path = std::path::PathBuf::from(std::env::var_os("DIR").unwrap()).join("token.json");
-    let token = concur_auth::RefreshTokenObject::from_json(r#"{"refresh_token": "r"}"#).unwrap();
+    let path = PathBuf::from(std::env::var_os("DIR").unwrap()).join("token.json");
+    let token = RefreshTokenObject::from_json(r#"{"refresh_token": "r"}"#).unwrap();
     fs::write(&path, token.to_json()).unwrap();
     let store = JsonFileStore::new(path);
     let lock = store.try_lock().await.unwrap().unwrap();

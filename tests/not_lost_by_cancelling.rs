@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     panic,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,7 +16,7 @@ use std::{
 
 use concur_auth::{
     Clock, CredentialSource, Credentials, Error, ErrorKind, TokenManager,
-    simulator::{ConcurSimulator, Fault, ManualClock, Rotation},
+    simulator::{ConcurSimulator, ManualClock, Rotation},
 };
 use support::{HOUR, MINUTE, Scene, all_succeed, alone, child, poll_and_drop, until};
 
@@ -60,14 +61,15 @@ async fn a_time_out_loses_nothing() {
     let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
-    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    let held = scene.concur.hold_replies();
     {
         let mut call = Box::pin(tokens.refresh());
         tokio::select! {
-            _ = &mut call => panic!("the reply is late"),
+            _ = &mut call => panic!("the reply is held back"),
             () = until(|| scene.concur.count("refresh_token") == 1) => {}
         }
     }
+    held.release();
     tokens.shutdown(HOUR).await.unwrap();
     assert!(scene.concur.is_live(&scene.stored_refresh_token()));
     assert_eq!(scene.concur.token_requests(), 2);
@@ -100,10 +102,14 @@ fn the_end_of_a_runtime_loses_nothing_and_the_manager_lives_on() {
     let scene = outer.block_on(Scene::with(Rotation::AlwaysAndRevokeFamily));
     let tokens = scene.manager();
     for round in 1..=5 {
-        scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(100)));
+        let held = scene.concur.hold_replies();
         let inner = runtime();
         let call = tokens.clone();
-        inner.spawn(async move { call.refresh().await });
+        inner.spawn(async move {
+            // The reply comes when the ending runtime drops this caller.
+            let _held = held;
+            call.refresh().await
+        });
         inner.block_on(until(|| scene.concur.token_requests() == round));
         drop(inner);
         assert!(scene.concur.is_live(&scene.stored_refresh_token()), "round {round}");
@@ -282,14 +288,17 @@ async fn returning_from_main_in_mid_flight_waits_for_the_save() {
     std::fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
     let path = dir.path().join("refreshTokenObjectFile.json");
     std::fs::write(&path, concur.token_json()).unwrap();
+    let (sent, left) = (dir.path().join("sent"), dir.path().join("left"));
     for round in 1..=3 {
-        concur.set_fault(Fault::Delay(Duration::from_millis(200)));
-        let process = child("returns_in_mid_flight")
-            .env("DIR", dir.path())
-            .env("BASE", concur.base_uri())
-            .spawn()
-            .unwrap();
+        let held = concur.hold_replies();
+        let process = child("returns_in_mid_flight").env("DIR", dir.path()).spawn().unwrap();
+        until(|| concur.count("refresh_token") == round).await;
+        std::fs::write(&sent, "").unwrap();
+        until(|| left.exists()).await;
+        held.release();
         all_succeed(vec![process]);
+        std::fs::remove_file(&sent).unwrap();
+        std::fs::remove_file(&left).unwrap();
         assert_eq!(concur.count("refresh_token"), round);
         let stored: serde_json::Value =
             serde_json::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
@@ -300,10 +309,21 @@ async fn returning_from_main_in_mid_flight_waits_for_the_save() {
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn returns_in_mid_flight() {
-    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
-    tokio::spawn(async move { tokens.refresh().await });
-    // Time enough for the request to be sent, and too little for the reply to come.
-    support::really_wait(Duration::from_millis(100)).await;
+    /// Dropped with the caller, by the runtime that ends.
+    struct Leaves(PathBuf);
+    impl Drop for Leaves {
+        fn drop(&mut self) {
+            std::fs::write(self.0.join("left"), "").unwrap();
+        }
+    }
+    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
+    let tokens = TokenManager::load_from(&dir).await.unwrap();
+    let leaves = Leaves(dir.clone());
+    tokio::spawn(async move {
+        let _leaves = leaves;
+        tokens.refresh().await
+    });
+    until(|| dir.join("sent").exists()).await;
 }
 
 #[tokio::test]
@@ -312,7 +332,7 @@ async fn shutdown_waits_for_a_flight_until_its_deadline() {
     let tokens = scene.manager();
     tokens.shutdown(Duration::ZERO).await.unwrap();
 
-    scene.concur.set_fault(Fault::Delay(Duration::from_millis(200)));
+    let held = scene.concur.hold_replies();
     let call = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.access_token().await }
@@ -332,7 +352,14 @@ async fn shutdown_waits_for_a_flight_until_its_deadline() {
             scene.token_path().display()
         )
     );
-    tokens.shutdown(HOUR).await.unwrap();
+    let patient = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.shutdown(HOUR).await }
+    });
+    until(|| scene.clock.sleepers() == 1).await;
+    assert!(!patient.is_finished());
+    held.release();
+    patient.await.unwrap().unwrap();
     assert_eq!(scene.stored_refresh_token().len(), 30);
     call.await.unwrap().unwrap();
 }

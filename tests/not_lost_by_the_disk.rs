@@ -13,7 +13,7 @@ use std::{
 
 use concur_auth::{
     ErrorKind, TokenStore as _,
-    simulator::{Fault, ManualClock, Rotation},
+    simulator::{ManualClock, Rotation},
 };
 use support::{HOUR, Scene, alone, until};
 
@@ -207,7 +207,7 @@ async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_i
     let tokens = scene.manager();
     tokens.get_valid_refresh_token().await.unwrap();
 
-    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    let held = scene.concur.hold_replies();
     let renewal = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.refresh().await }
@@ -216,13 +216,15 @@ async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_i
     // A folder over the file: a rename onto it fails until it has gone, and the rest of the disk works.
     fs::rename(scene.token_path(), scene.dir.path().join("old")).unwrap();
     fs::create_dir(scene.token_path()).unwrap();
+    held.release();
     // Five attempts, with pauses on the injected clock in between.
-    while !renewal.is_finished() {
+    until(|| {
         if scene.clock.sleepers() > 0 {
             scene.clock.advance(Duration::from_secs(1));
         }
-        tokio::task::yield_now().await;
-    }
+        renewal.is_finished()
+    })
+    .await;
     let renewed = renewal.await.unwrap().unwrap();
     assert!(!old.contains(renewed.secret()));
     assert!(tokens.status().unsaved);
@@ -282,13 +284,14 @@ async fn a_folder_that_comes_back_gets_the_token() {
     let clock = ManualClock::skipping(support::noon());
     let store = concur_auth::JsonFileStore::new(&path);
     let tokens = scene.builder().clock(clock).store(store).build().unwrap();
-    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    let held = scene.concur.hold_replies();
     let renewal = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.refresh().await }
     });
     until(|| scene.concur.token_requests() == 1).await;
     fs::remove_dir_all(&folder).unwrap();
+    held.release();
     let renewed = renewal.await.unwrap().unwrap();
     fs::create_dir(&folder).unwrap();
     until(|| !tokens.status().unsaved).await;
@@ -302,7 +305,7 @@ async fn the_next_renewal_saves_first_and_goes_on_under_the_same_lock() {
     let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
     scene.write_token(&scene.concur.token_json());
     let tokens = scene.manager();
-    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    let held = scene.concur.hold_replies();
     let renewal = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.refresh().await }
@@ -310,12 +313,14 @@ async fn the_next_renewal_saves_first_and_goes_on_under_the_same_lock() {
     until(|| scene.concur.token_requests() == 1).await;
     fs::remove_file(scene.token_path()).unwrap();
     fs::create_dir(scene.token_path()).unwrap();
-    while !renewal.is_finished() {
+    held.release();
+    until(|| {
         if scene.clock.sleepers() > 0 {
             scene.clock.advance(Duration::from_secs(1));
         }
-        tokio::task::yield_now().await;
-    }
+        renewal.is_finished()
+    })
+    .await;
     assert!(tokens.status().unsaved);
     let error = tokens.refresh().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);
@@ -340,13 +345,14 @@ async fn a_disk_that_fills_up_behind_the_rehearsal_still_takes_the_token() {
     scene.concur.set_reply_member("padding", Some(&format!("\"{}\"", "x".repeat(250 * 1024))));
     let clock = ManualClock::skipping(support::noon());
     let tokens = scene.builder().clock(clock).build().unwrap();
-    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(300)));
+    let held = scene.concur.hold_replies();
     let renewal = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.refresh().await }
     });
     until(|| scene.concur.token_requests() == 1).await;
     fill(scene.dir.path());
+    held.release();
     let renewed = renewal.await.unwrap().unwrap();
     assert!(!tokens.status().unsaved);
     assert_eq!(scene.stored_refresh_token(), renewed.secret());

@@ -46,7 +46,12 @@ async fn ten_thousand_tasks_share_one_request_and_its_result() {
     for wait in [Duration::ZERO, 59 * MINUTE + MINUTE / 2, 2 * HOUR] {
         // Cold, in the mandatory window, expired.
         scene.clock.advance(wait);
-        let results = stampede(&tokens, &Arc::default()).await;
+        let held = scene.concur.hold_replies();
+        let asking = Arc::new(AtomicUsize::new(0));
+        let (results, ()) = tokio::join!(stampede(&tokens, &asking), async {
+            until(|| asking.load(Ordering::Relaxed) == TASKS).await;
+            held.release();
+        });
         requests += 1;
         let first = results[0].as_ref().unwrap().secret();
         assert!(results.iter().all(|result| result.as_ref().unwrap().secret() == first));
@@ -121,10 +126,13 @@ async fn thirty_processes_share_one_request() {
             json["refresh_expires_in"] = 1_517_039_403.into();
             std::fs::write(dir.path().join("refreshTokenObjectFile.json"), json.to_string()).unwrap();
         }
-        // Late enough for all to be waiting.
-        concur.set_fault(Fault::Delay(Duration::from_millis(500)));
+        let held = concur.hold_replies();
         let processes =
             (0..30).map(|_| child("one_of_thirty").env("DIR", dir.path()).spawn().unwrap()).collect();
+        let are_asking =
+            || support::names_in(dir.path()).iter().filter(|name| name.starts_with("asking-")).count();
+        until(|| are_asking() == 30 && concur.token_requests() == 1).await;
+        held.release();
         all_succeed(processes);
         assert_eq!(concur.token_requests(), 1, "expired: {expired}");
     }
@@ -133,7 +141,9 @@ async fn thirty_processes_share_one_request() {
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn one_of_thirty() {
-    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
+    let dir = std::path::PathBuf::from(std::env::var_os("DIR").unwrap());
+    let tokens = TokenManager::load_from(&dir).await.unwrap();
+    std::fs::write(dir.join(format!("asking-{}", std::process::id())), "").unwrap();
     tokens.get_valid_refresh_token().await.unwrap();
     tokens.access_token().await.unwrap();
 }

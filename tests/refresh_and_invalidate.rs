@@ -4,9 +4,9 @@
 
 mod support;
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use concur_auth::{
@@ -31,19 +31,25 @@ async fn refresh_always_sends_a_grant() {
 async fn refresh_shares_a_flight_that_began_after_the_call_and_no_earlier_one() {
     let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
     let tokens = scene.manager();
-    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(200)));
+    let held = scene.concur.hold_replies();
     let early = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.refresh().await.unwrap() }
     });
     until(|| scene.concur.token_requests() == 1).await;
     // Ten more, while the first is in the air.
+    let asking = Arc::new(AtomicUsize::new(0));
     let late: Vec<_> = (0..10)
         .map(|_| {
-            let tokens = tokens.clone();
-            tokio::spawn(async move { tokens.refresh().await.unwrap() })
+            let (tokens, asking) = (tokens.clone(), Arc::clone(&asking));
+            tokio::spawn(async move {
+                asking.fetch_add(1, Ordering::Relaxed);
+                tokens.refresh().await.unwrap()
+            })
         })
         .collect();
+    until(|| asking.load(Ordering::Relaxed) == 10).await;
+    held.release();
     let early = early.await.unwrap();
     for late in late {
         assert_ne!(late.await.unwrap().secret(), early.secret());

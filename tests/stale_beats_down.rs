@@ -4,9 +4,18 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
-use concur_auth::{ErrorKind, simulator::Fault};
+use concur_auth::{
+    ErrorKind,
+    simulator::{Fault, Rotation},
+};
 use support::{DAY, HOUR, MINUTE, Scene, until};
 
 #[tokio::test]
@@ -27,7 +36,7 @@ async fn in_the_advisory_window_one_caller_renews_while_the_others_are_served() 
     let old = tokens.access_token().await.unwrap();
     scene.clock.advance(56 * MINUTE + MINUTE / 2);
 
-    scene.concur.set_fault(Fault::Delay(Duration::from_millis(300)));
+    let held = scene.concur.hold_replies();
     let carrier = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.access_token().await.unwrap() }
@@ -37,6 +46,7 @@ async fn in_the_advisory_window_one_caller_renews_while_the_others_are_served() 
         assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
     }
     assert!(!carrier.is_finished());
+    held.release();
     let new = carrier.await.unwrap();
     assert_ne!(new.secret(), old.secret());
     assert_eq!(tokens.access_token().await.unwrap().secret(), new.secret());
@@ -49,9 +59,16 @@ async fn in_the_mandatory_window_all_wait() {
     let tokens = scene.manager();
     let old = tokens.access_token().await.unwrap();
     scene.clock.advance(59 * MINUTE + MINUTE / 2);
-    scene.concur.set_fault(Fault::Delay(Duration::from_millis(100)));
-    let (one, two) = tokio::join!(tokens.access_token(), tokens.access_token());
-    let (one, two) = (one.unwrap(), two.unwrap());
+    let held = scene.concur.hold_replies();
+    let asking = AtomicUsize::new(0);
+    let ask = async || {
+        asking.fetch_add(1, Ordering::Relaxed);
+        tokens.access_token().await.unwrap()
+    };
+    let ((one, two), ()) = tokio::join!(async { tokio::join!(ask(), ask()) }, async {
+        until(|| scene.concur.token_requests() == 2 && asking.load(Ordering::Relaxed) == 2).await;
+        held.release();
+    });
     assert_eq!(one.secret(), two.secret());
     assert_ne!(one.secret(), old.secret());
     assert_eq!(scene.concur.token_requests(), 2);
@@ -233,11 +250,6 @@ async fn a_back_off_ends_when_the_clock_jumps_back_behind_it() {
 /// Somebody else is renewing: to look whether they are done once a second is enough.
 #[tokio::test]
 async fn a_busy_lock_is_not_asked_for_on_every_call() {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    };
-
     use concur_auth::{Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore};
 
     #[derive(Clone, Debug, Default)]

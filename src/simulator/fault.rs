@@ -38,6 +38,9 @@ pub enum Fault {
         body: String,
     },
     /// The right reply, late by this much real time; the request is processed on arrival.
+    ///
+    /// It stands for a slow network. To put events in order, use
+    /// [`ConcurSimulator::hold_replies`](super::ConcurSimulator::hold_replies).
     Delay(Duration),
     /// The connection is closed without a reply; the request is not processed.
     DropConnection,

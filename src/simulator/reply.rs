@@ -50,8 +50,11 @@ impl Reply {
     pub(super) fn sent_at(self, now: SystemTime) -> ResponseTemplate {
         let mut template = ResponseTemplate::new(self.status.as_u16())
             .insert_header("concur-correlationid", uuid())
-            .set_body_bytes(self.body)
-            .set_delay(self.delay);
+            .set_body_bytes(self.body);
+        // Also a delay of nothing would leave the server to turn to the next request first, whose reply may be held.
+        if !self.delay.is_zero() {
+            template = template.set_delay(self.delay);
+        }
         // HTTP has no date before 1970 and none after 9999; then hyper adds the machine's.
         if let Some(date) = clock::from_unix_seconds(clock::unix_seconds(now)) {
             template = template.insert_header(DATE, httpdate::fmt_http_date(date));

@@ -1,6 +1,7 @@
 //! Concur behind a lock, served by wiremock on loopback: one port for each base URI.
 //!
-//! Always: a request is answered as a whole, fault included, before the next one is looked at.
+//! Always: a request is answered as a whole, fault included, before the next one is looked at. A reply that is held
+//! back blocks the server's only thread, and nothing but the requests behind it.
 
 use std::{
     io,
@@ -9,7 +10,11 @@ use std::{
 
 use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate, matchers};
 
-use super::endpoints::Concur;
+use super::{
+    endpoints::Concur,
+    held_replies::{Gate, HeldReplies},
+    recorded_request::RecordedRequest,
+};
 
 /// Ends when dropped.
 pub(super) struct Server {
@@ -22,6 +27,7 @@ struct Desk {
     concur: Arc<Mutex<Concur>>,
     /// The reply to the request that wiremock is working on.
     reply: Mutex<Option<ResponseTemplate>>,
+    gate: Arc<Gate>,
 }
 
 impl Server {
@@ -29,17 +35,17 @@ impl Server {
     pub(super) async fn start(create: impl FnOnce(String) -> Concur) -> Self {
         let wiremock = MockServer::builder().disable_request_recording().start().await;
         let concur = Arc::new(Mutex::new(create(wiremock.uri())));
-        Self::serve(wiremock, concur).await
+        Self::serve(wiremock, concur, Arc::default()).await
     }
 
     /// Serves the same Concur at one more base URI.
     pub(super) async fn start_another(&self) -> Self {
         let wiremock = MockServer::builder().disable_request_recording().start().await;
-        Self::serve(wiremock, Arc::clone(&self.desk.concur)).await
+        Self::serve(wiremock, Arc::clone(&self.desk.concur), Arc::clone(&self.desk.gate)).await
     }
 
-    async fn serve(wiremock: MockServer, concur: Arc<Mutex<Concur>>) -> Self {
-        let desk = Arc::new(Desk { base_uri: wiremock.uri(), concur, reply: Mutex::new(None) });
+    async fn serve(wiremock: MockServer, concur: Arc<Mutex<Concur>>, gate: Arc<Gate>) -> Self {
+        let desk = Arc::new(Desk { base_uri: wiremock.uri(), concur, reply: Mutex::new(None), gate });
         Mock::given(ConnectionIsClosed(Arc::clone(&desk)))
             .respond_with_err(|_: &Request| io::Error::from(io::ErrorKind::ConnectionAborted))
             .mount(&wiremock)
@@ -55,6 +61,17 @@ impl Server {
     pub(super) fn concur(&self) -> MutexGuard<'_, Concur> {
         lock(&self.desk.concur)
     }
+
+    pub(super) fn hold_replies(&self) -> HeldReplies {
+        self.desk.gate.hold()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // wiremock, dropped next, waits for the request that it is working on.
+        self.desk.gate.lift_all();
+    }
 }
 
 /// Matches where no reply is to be sent.
@@ -66,9 +83,17 @@ struct ConnectionIsClosed(Arc<Desk>);
 
 impl Match for ConnectionIsClosed {
     fn matches(&self, request: &Request) -> bool {
-        let reply = lock(&self.0.concur).answer(&self.0.base_uri, request);
+        let arrival = self.0.gate.arrival();
+        let (reply, is_for_a_token) = {
+            let mut concur = lock(&self.0.concur);
+            let reply = concur.answer(&self.0.base_uri, request);
+            (reply, concur.requests.last().is_some_and(RecordedRequest::is_for_a_token))
+        };
         let is_closed = reply.is_none();
         *lock(&self.0.reply) = reply;
+        if is_for_a_token {
+            self.0.gate.pass(arrival);
+        }
         is_closed
     }
 }

@@ -587,6 +587,109 @@ async fn a_delayed_grant_is_processed_on_arrival_and_holds_up_nobody() {
     assert_eq!(concur.requests()[0].status(), Some(200));
 }
 
+/// Lets other tasks and threads run until there were this many /token requests.
+async fn arrived(concur: &ConcurSimulator, requests: usize) {
+    while concur.token_requests() < requests {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Signs in, in the background.
+fn signing_in(concur: &ConcurSimulator) -> tokio::task::JoinHandle<Response> {
+    let (url, body) = (format!("{}/oauth2/v0/token", concur.base_uri()), encode(&form(concur)));
+    tokio::spawn(async move { post(url, "application/x-www-form-urlencoded", body).await })
+}
+
+#[tokio::test]
+async fn a_held_reply_waits_for_its_release_and_its_grant_does_not() {
+    let (concur, _) = simulator().await;
+    let held = concur.hold_replies();
+    let call = signing_in(&concur);
+    arrived(&concur, 1).await;
+    assert_eq!((concur.request_token_uses_left(), concur.requests()[0].status()), (4, Some(200)));
+    // A reply that is not held has come before somebody else's, asked for later.
+    sign_in(&simulator().await.0).await.unwrap();
+    assert!(!call.is_finished());
+    held.release();
+    assert_eq!(call.await.unwrap().status(), 200);
+
+    // Dropping it is as good, and what comes later is not held.
+    drop(concur.hold_replies());
+    sign_in(&concur).await.unwrap();
+}
+
+#[tokio::test]
+async fn replies_in_place_of_the_right_one_are_held_as_well() {
+    let (concur, _) = simulator().await;
+    let closed = tokio::spawn({
+        concur.fault_next(1, Fault::DropReply);
+        let (client, base, credentials) =
+            (OAuthClient::new(), concur.base_uri().parse().unwrap(), concur.credentials());
+        let grant =
+            Grant::company_request_token(concur.company_uuid(), member(&concur, "companyRequestToken"));
+        async move { client.request_token(&base, &credentials, &grant).await }
+    });
+    let held = concur.hold_replies();
+    arrived(&concur, 1).await;
+    assert!(!closed.is_finished());
+    held.release();
+    assert_eq!(closed.await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn api_calls_are_not_held() {
+    let (concur, _) = simulator().await;
+    let token = text(&parse(&concur.token_json()), "access_token");
+    let _held = concur.hold_replies();
+    assert_eq!(users_status(&concur, &token).await, 200);
+}
+
+#[tokio::test]
+async fn replies_can_be_let_go_one_by_one() {
+    let (concur, _) = simulator().await;
+    let mut held = concur.hold_replies();
+    let mut calls: Vec<_> = (0..3).map(|_| signing_in(&concur)).collect();
+    for round in 1..=3 {
+        arrived(&concur, round).await;
+        assert_eq!(calls.iter().filter(|call| !call.is_finished()).count(), 4 - round);
+        let next = concur.hold_replies();
+        held.release();
+        while calls.iter().all(|call| !call.is_finished()) {
+            tokio::task::yield_now().await;
+        }
+        calls.retain(|call| !call.is_finished());
+        held = next;
+    }
+    assert!(calls.is_empty());
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_caller_that_is_gone_when_its_reply_is_released_holds_up_nobody() {
+    let (concur, _) = simulator().await;
+    let held = concur.hold_replies();
+    let call = signing_in(&concur);
+    arrived(&concur, 1).await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    held.release();
+    sign_in(&concur).await.unwrap();
+    assert_eq!(concur.request_token_uses_left(), 3);
+}
+
+#[tokio::test]
+async fn a_simulator_that_is_dropped_first_waits_for_nobody() {
+    let (concur, _) = simulator().await;
+    let (early, late) = (concur.hold_replies(), concur.hold_replies());
+    let call = signing_in(&concur);
+    arrived(&concur, 1).await;
+    drop(concur);
+    // The reply goes, or the connection ends.
+    let _ = call.await;
+    assert_eq!(format!("{early:?}"), "HeldReplies { .. }");
+    drop((early, late));
+}
+
 #[tokio::test]
 async fn a_dropped_connection_spends_nothing() {
     let (concur, _) = simulator().await;

@@ -4,11 +4,12 @@
 
 use std::{
     future::{Future, poll_fn},
+    panic::Location,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Mutex,
     task::Poll,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use concur_auth::{
@@ -37,16 +38,17 @@ pub struct Turn(i32);
 
 impl Turn {
     async fn take(part: i32, allowed: impl Fn(i32) -> bool) -> Self {
-        until(|| {
-            let mut scenes = SCENES.lock().unwrap();
-            let taken = allowed(*scenes);
-            if taken {
-                *scenes += part;
+        // As long as the others take, who have deadlines of their own.
+        loop {
+            {
+                let mut scenes = SCENES.lock().unwrap();
+                if allowed(*scenes) {
+                    *scenes += part;
+                    return Self(part);
+                }
             }
-            taken
-        })
-        .await;
-        Self(part)
+            tokio::task::yield_now().await;
+        }
     }
 }
 
@@ -61,11 +63,30 @@ pub async fn alone() -> Turn {
     Turn::take(-1, |scenes| scenes == 0).await
 }
 
+/// A flight that waits on the clock keeps its runtime from ending, and so a panic from being shown. When a test fails,
+/// time flies.
+struct FliesOnPanic(ManualClock);
+
+impl Drop for FliesOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let clock = self.0.clone();
+            std::thread::spawn(move || {
+                loop {
+                    clock.advance(MINUTE);
+                    std::thread::yield_now();
+                }
+            });
+        }
+    }
+}
+
 pub struct Scene {
     _no_forks: Option<Turn>,
     pub concur: ConcurSimulator,
     pub clock: ManualClock,
     pub dir: TempDir,
+    _clock: FliesOnPanic,
 }
 
 impl Scene {
@@ -94,7 +115,7 @@ impl Scene {
     async fn on(clock: ManualClock, rotation: Rotation) -> Self {
         let concur = ConcurSimulator::builder().clock(clock.clone()).rotation(rotation).start().await;
         let dir = tempfile::tempdir().unwrap();
-        let scene = Self { _no_forks: None, concur, clock, dir };
+        let scene = Self { _no_forks: None, concur, _clock: FliesOnPanic(clock.clone()), clock, dir };
         scene.write_credentials(&scene.concur.credentials_json());
         scene
     }
@@ -171,10 +192,18 @@ pub fn all_succeed(children: Vec<Child>) {
     }
 }
 
-/// Lets other tasks run until `condition` holds. No time passes on any injected clock.
-pub async fn until(condition: impl Fn() -> bool) {
-    while !condition() {
-        tokio::task::yield_now().await;
+/// Lets other tasks, threads and processes run until `condition` holds. No time passes on any injected clock; a minute
+/// of real time is taken for never.
+#[track_caller]
+#[allow(clippy::disallowed_methods, reason = "a test that waits for ever should say for what")]
+pub fn until(condition: impl Fn() -> bool) -> impl Future<Output = ()> {
+    let caller = Location::caller();
+    async move {
+        let start = Instant::now();
+        while !condition() {
+            assert!(start.elapsed() < MINUTE, "what {caller} waits for has not come about within a minute");
+            tokio::task::yield_now().await;
+        }
     }
 }
 
