@@ -238,25 +238,26 @@ impl TokenManager {
                 self.0.clock.sleep(Duration::from_millis(100)).await;
             }
         };
-        let in_time = before(self.0.clock.sleep(deadline), all_saved).await;
-        match (in_time, last) {
-            (true, _) => Ok(()),
-            (false, Some(e)) => Err(Error::store(
-                format!(
-                    "the newest refresh token is still not saved to {}, and ends with this process; make room \
-                     there, then call shutdown again",
-                    self.0.store.describe()
-                ),
-                e,
-            )),
-            (false, None) => Err(Error::new(
-                ErrorKind::Store,
-                format!(
-                    "a renewal for {} has not come to its end; call shutdown again",
-                    self.0.store.describe()
-                ),
-            )),
+        if before(self.0.clock.sleep(deadline), all_saved).await {
+            return Ok(());
         }
+        let store = self.0.store.describe();
+        let is_unsaved = self.0.memory.held().is_some_and(|held| held.unsaved);
+        let error = Error::new(
+            ErrorKind::Store,
+            if is_unsaved {
+                format!(
+                    "the newest refresh token is still not saved to {store}, and ends with this process; make room \
+                     there, then call shutdown again"
+                )
+            } else {
+                format!("a renewal for {store} has not come to its end; call shutdown again")
+            },
+        );
+        Err(match last {
+            Some(cause) => error.caused_by(cause),
+            None => error,
+        })
     }
 }
 

@@ -145,6 +145,16 @@ async fn a_host_that_is_not_concurs_gets_nothing() {
          port and path"
     );
 
+    for (named, uri) in [
+        ("2001:db8::1", "https://[2001:db8::1]:8443"),
+        ("[2001:db8::1]", "https://[2001:db8::1]"),
+        ("192.0.2.1", "https://192.0.2.1"),
+        ("bücher.example", "https://xn--bcher-kva.example"),
+        ("Gateway.Example.net", "https://gateway.example.net"),
+    ] {
+        TokenManager::builder().trust_host(named).base_uri(uri).build().expect(named);
+    }
+
     let scene = Scene::new().await;
     let credentials =
         scene.concur.credentials_json().replace(&scene.concur.base_uri(), "https://example.net");

@@ -381,3 +381,59 @@ async fn a_token_whose_rename_fails_is_on_the_disk_all_the_same() {
     JsonFileStore::new(scene.token_path()).try_lock().await.unwrap().unwrap();
     assert_eq!(scene.stored_refresh_token(), rotated.secret());
 }
+
+/// A store on a disk that takes nothing.
+#[derive(Debug)]
+struct Full(concur_auth::MemoryStore);
+
+impl concur_auth::TokenStore for Full {
+    async fn load(&self) -> Result<Option<concur_auth::RefreshTokenObject>, concur_auth::Error> {
+        self.0.load().await
+    }
+    async fn save(
+        &self,
+        _: &concur_auth::RefreshTokenObject,
+        _: &concur_auth::StoreLock,
+    ) -> Result<(), concur_auth::Error> {
+        Err(concur_auth::Error::store("no room", "on purpose"))
+    }
+    async fn remove(&self, lock: &concur_auth::StoreLock) -> Result<(), concur_auth::Error> {
+        self.0.remove(lock).await
+    }
+}
+
+/// Many tenants on one full disk: while they wait for room the threads are there for others.
+#[tokio::test]
+async fn tokens_that_wait_for_the_disk_take_no_threads() {
+    let threads = || fs::read_dir("/proc/self/task").unwrap().count();
+    let scene = Scene::new().await;
+    let client = concur_auth::OAuthClient::new();
+    let mut waiting = Vec::new();
+    let before = threads();
+    for tenant in 1..=60 {
+        scene.concur.issue_request_token();
+        let tokens = scene
+            .builder()
+            .oauth_client(client.clone())
+            .credentials(scene.concur.credentials())
+            .store(Full(concur_auth::MemoryStore::new()))
+            .build()
+            .unwrap();
+        let obtaining = tokio::spawn({
+            let tokens = tokens.clone();
+            async move { tokens.get_valid_refresh_token().await }
+        });
+        while !obtaining.is_finished() {
+            // The pauses of the first five attempts, and not those of the savers before.
+            if scene.clock.sleepers() >= tenant {
+                scene.clock.advance(Duration::from_millis(500));
+            }
+            tokio::task::yield_now().await;
+        }
+        obtaining.await.unwrap().unwrap();
+        assert!(tokens.status().unsaved);
+        waiting.push(tokens);
+    }
+    let taken = threads().saturating_sub(before);
+    assert!(taken < 30, "{taken} threads");
+}

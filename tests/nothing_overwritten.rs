@@ -285,3 +285,25 @@ async fn a_link_that_is_changed_under_the_lock_moves_nothing_aside() {
     assert_eq!(fs::read_to_string(&second).unwrap(), "not a token");
     assert!(scene.folder().iter().all(|name| !name.contains("corrupt")), "{:?}", scene.folder());
 }
+
+/// The sample writes in place, and twice within one tick of the file system's clock leaves nothing to see but the text.
+#[tokio::test]
+async fn under_the_lock_the_file_is_read_whatever_its_metadata_says() {
+    use concur_auth::{JsonFileStore, TokenStore as _};
+    let scene = Scene::new().await;
+    let write = |name| scene.write_token(&format!("{{\"refresh_token\": \"{name}\"}}"));
+    write("first");
+    for _ in 0..1000 {
+        let store = JsonFileStore::new(scene.token_path());
+        write("other");
+        assert_eq!(store.load().await.unwrap().unwrap().secret(), "other");
+        write("first");
+        // Where the metadata tells the two apart nothing is shown.
+        let unseen = store.load().await.unwrap().unwrap().secret() == "other";
+        let _lock = store.try_lock().await.unwrap().unwrap();
+        assert_eq!(store.load().await.unwrap().unwrap().secret(), "first");
+        if unseen {
+            break;
+        }
+    }
+}

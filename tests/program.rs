@@ -4,9 +4,13 @@
 
 mod support;
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Stdio},
+};
 
-use concur_auth::simulator::ConcurSimulator;
+use concur_auth::simulator::{ConcurSimulator, Rotation};
 
 struct Run {
     code: i32,
@@ -118,6 +122,49 @@ async fn from_an_empty_folder_to_a_valid_token_and_beyond() {
     let foreign = run(dir.path(), &secrets);
     assert_eq!(foreign.code, 1);
     assert!(foreign.stderr.contains("belongs to company another"), "{}", foreign.stderr);
+}
+
+/// The token that Concur has just issued is brought to the disk first.
+#[cfg(unix)]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signal_in_mid_flight_loses_nothing() {
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
+        let held = concur.hold_replies();
+        let process = program().arg("--dir").arg(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
+        support::until(|| concur.token_requests() == 1).await;
+        let kill = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status().unwrap();
+        assert!(kill.success());
+        held.release();
+        let output = process.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        assert_eq!(
+            String::from_utf8(output.stderr).unwrap(),
+            "Interrupted; a renewal under way is brought to its end first.\n"
+        );
+        let stored = fs::read_to_string(dir.path().join("refreshTokenObjectFile.json")).unwrap();
+        let stored: serde_json::Value = serde_json::from_str(&stored).unwrap();
+        assert!(concur.is_live(stored["refresh_token"].as_str().unwrap()));
+    }
+}
+
+/// A token that only this process knows is of no use to the next run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_token_that_could_not_be_saved_is_no_success() {
+    let concur = ConcurSimulator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
+    let held = concur.hold_replies();
+    let process = program().arg("--dir").arg(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
+    support::until(|| concur.token_requests() == 1).await;
+    fs::remove_dir_all(dir.path()).unwrap();
+    held.release();
+    let output = process.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("\nthe newest refresh token is still not saved to "), "{said}");
 }
 
 #[test]

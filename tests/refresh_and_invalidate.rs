@@ -10,7 +10,7 @@ use std::sync::{
 };
 
 use concur_auth::{
-    Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
+    Error, Grant, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
     simulator::{Fault, Rotation},
 };
 use support::{HOUR, Scene, until};
@@ -196,4 +196,96 @@ async fn a_server_that_returns_the_invalidated_token_is_believed() {
         assert_eq!(tokens.access_token().await.unwrap().secret(), "always-the-same");
     }
     assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// A store that lets something happen just after it was read.
+#[derive(Clone)]
+struct Interrupted {
+    inner: MemoryStore,
+    then: Arc<Mutex<Option<Then>>>,
+}
+
+type Then = Box<dyn FnOnce() + Send>;
+
+impl std::fmt::Debug for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Interrupted")
+    }
+}
+
+impl TokenStore for Interrupted {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        let loaded = self.inner.load().await;
+        if let Some(then) = self.then.lock().unwrap().take() {
+            then();
+        }
+        loaded
+    }
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.inner.save(token, lock).await
+    }
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.inner.remove(lock).await
+    }
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.inner.try_lock().await
+    }
+}
+
+/// An API's 401 is reported while the store is read: that changes what is held, and nothing about what is stored.
+#[tokio::test]
+async fn an_invalidation_while_the_store_is_read_brings_no_rotated_token_back() {
+    let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
+    let store = Interrupted { inner: MemoryStore::new(), then: Arc::default() };
+    let tokens = scene.builder().store(store.clone()).build().unwrap();
+    let access = tokens.access_token().await.unwrap();
+    let sibling = scene.builder().store(store.inner.clone()).build().unwrap();
+    let rotated = sibling.refresh().await.unwrap();
+    *store.then.lock().unwrap() = Some(Box::new({
+        let tokens = tokens.clone();
+        move || tokens.invalidate(&access)
+    }));
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), rotated.secret());
+    assert!(scene.concur.is_live(rotated.secret()));
+}
+
+/// What somebody does expressly ends well or badly for them alone.
+#[tokio::test]
+async fn a_sign_in_that_is_refused_is_no_answer_to_those_who_wait() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    scene.clock.advance(HOUR);
+    let held = scene.concur.hold_replies();
+    let wrong = Grant::company_request_token(scene.concur.company_uuid(), "at-wrong");
+    let sign_in = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.sign_in(wrong).await }
+    });
+    support::until(|| scene.concur.token_requests() == 2).await;
+    let mut waiting = Box::pin(tokens.access_token());
+    assert!(!support::poll_and_drop(&mut waiting, 1).await);
+    held.release();
+    waiting.await.unwrap();
+    assert_eq!(sign_in.await.unwrap().unwrap_err().kind(), concur_auth::ErrorKind::Refused);
+    assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (2, 1));
+}
+
+/// It was not issued in this flight, so its expiry is believed.
+#[tokio::test]
+async fn an_expired_token_that_is_adopted_is_not_handed_out_to_those_who_wait() {
+    let scene = Scene::new().await;
+    let expired = (support::noon() - support::MINUTE).unix_timestamp();
+    let adopted = RefreshTokenObject::from_json(&format!(
+        r#"{{"refresh_token": "stale", "refreshTokenExpiresAt": {expired}, "access_token": "stale",
+             "expires_in": 3600, "accessTokenExpiresAt": {expired}}}"#
+    ))
+    .unwrap();
+    let tokens = scene.manager();
+    let adopting = tokens.adopt(adopted);
+    let (adopting, access, refresh) =
+        tokio::join!(adopting, tokens.access_token(), tokens.get_valid_refresh_token());
+    adopting.unwrap();
+    assert_ne!(access.unwrap().secret(), "stale");
+    assert_ne!(refresh.unwrap().secret(), "stale");
 }

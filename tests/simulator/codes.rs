@@ -142,7 +142,9 @@ async fn a_refused_principal_is_refused_whatever_is_presented() {
 
     let eu = concur.add_data_centre().await;
     concur.move_principal(&concur.company_uuid(), &eu);
-    assert_eq!(code(refresh(&concur, stored.secret()).await), Some(16), "the other data centre will say");
+    let fields = [("grant_type", "refresh_token"), ("refresh_token", stored.secret())];
+    let answer = grant_at(&concur.base_uri(), &app_form(&concur.app(), &fields)).await;
+    assert_eq!(answer.1["code"], 16, "the other data centre will say");
     concur.move_principal(&concur.company_uuid(), &concur.base_uri());
     concur.end_refusals();
     assert!(refresh(&concur, stored.secret()).await.is_ok());
