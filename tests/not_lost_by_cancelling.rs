@@ -240,6 +240,7 @@ async fn a_clock_that_panics_loses_no_token() {
         assert_eq!(scene.stored_refresh_token(), renewed.secret());
         assert!(scene.concur.is_live(renewed.secret()));
     }
+    tokens.shutdown(HOUR).await.unwrap();
     panic::set_hook(quiet);
     assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (1, 3));
 }
