@@ -19,10 +19,16 @@ pub(crate) fn quietly(tell: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(tell));
 }
 
+/// A span, if the subscriber can make one.
+pub(crate) fn span(make: impl FnOnce() -> Span) -> Span {
+    catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Span::none())
+}
+
 /// Does `work` within `span`, if the subscriber lets it.
-pub(crate) fn within<T>(span: &Span, work: impl FnOnce() -> T) -> T {
+pub(crate) fn within<T>(span: Span, work: impl FnOnce() -> T) -> T {
     let entered = catch_unwind(AssertUnwindSafe(|| span.enter()));
     let outcome = work();
     quietly(|| drop(entered));
+    quietly(|| drop(span));
     outcome
 }

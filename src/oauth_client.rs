@@ -21,7 +21,11 @@ use url::form_urlencoded;
 use zeroize::Zeroizing;
 
 pub(crate) use self::attempts::Patience;
-use self::{attempts::Failure, refusal::Answer, unreachable::Cut};
+use self::{
+    attempts::{Failure, Fate},
+    refusal::Answer,
+    unreachable::Cut,
+};
 pub use self::{grant::Grant, reply::TokenReply};
 use crate::{
     Clock, ConcurCode, Credentials, Error, ErrorKind, Geolocation, SystemClock, clock::Stopwatch, log,
@@ -149,8 +153,11 @@ impl OAuthClient {
             .body(form(credentials, grant));
         if let Some(id) = grant.correlation_id() {
             let id = header::HeaderValue::from_str(id).map_err(|e| {
-                Error::new(ErrorKind::Config, "the grant's correlation id does not fit into an HTTP header")
-                    .caused_by(e)
+                Error::new(
+                    ErrorKind::Config,
+                    "the grant's correlation id does not fit into an HTTP header; use visible ASCII",
+                )
+                .caused_by(e)
             })?;
             request = request.header(reply::CORRELATION_ID, id);
         }
@@ -181,7 +188,10 @@ impl OAuthClient {
         };
         result.map_err(|Failure { error, fate }| {
             let error = error.with_correlation_id(headers.correlation_id.clone());
-            entry.failed(host, &error);
+            match fate {
+                Fate::Elsewhere(_) => entry.answered(host, error.correlation_id()),
+                _ => entry.failed(host, &error),
+            }
             Failure { error, fate }
         })
     }

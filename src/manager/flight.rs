@@ -15,7 +15,6 @@ use tokio::{
     runtime::Handle,
     sync::{Notify, watch},
 };
-use tracing::Span;
 
 use super::{core::Core, memory::Held};
 use crate::{Clock as _, Error, ErrorKind, Grant, RefreshTokenObject, SystemClock, log, runtime};
@@ -38,6 +37,20 @@ pub(super) enum Need {
     SignIn(Grant),
     /// This token to be held, in place of whatever is.
     Adopt(RefreshTokenObject),
+}
+
+impl Need {
+    /// What the log calls it.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refresh_token",
+            Self::AccessToken => "access_token",
+            Self::Ahead => "ahead",
+            Self::Grant => "grant",
+            Self::SignIn(_) => "sign_in",
+            Self::Adopt(_) => "adopt",
+        }
+    }
 }
 
 /// Which flight in the air will do.
@@ -168,14 +181,17 @@ pub(super) struct Crew {
 impl Crew {
     /// Runs the flight on the caller's runtime, or on this crate's own: `elsewhere`, or where there is no other.
     fn take_off(self, need: Need, elsewhere: bool) {
-        let span = Span::current();
+        let span = log::span(|| {
+            let store = self.core.store.describe();
+            tracing::info_span!(target: "concur_auth", "renewal", need = need.name(), store)
+        });
         let ours = match runtime::handle() {
             Ok(ours) => ours,
             Err(e) => return self.land(Landing::Failed(e)),
         };
         let flight = move || {
             let run = || catch_unwind(AssertUnwindSafe(|| ours.block_on(self.core.run(&need, &self))));
-            let landing = log::within(&span, run).unwrap_or_else(|_| self.core.crashed());
+            let landing = log::within(span, run).unwrap_or_else(|_| self.core.crashed());
             self.land(landing);
         };
         match Handle::try_current() {

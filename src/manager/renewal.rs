@@ -44,11 +44,14 @@ impl Core {
     pub(super) async fn run(self: &Arc<Self>, need: &Need, crew: &Crew) -> Landing {
         let landing = self.renew(need, crew).await.unwrap_or_else(Landing::Failed);
         match &landing {
-            Landing::Done(_) => self.memory.note_success(self.clock.now()),
+            Landing::Done(Landed { held, .. }) => {
+                self.memory.note_success(self.clock.now());
+                log::event!(info, origin = %held.origin, unsaved = held.unsaved, "renewal done");
+            }
             Landing::Busy => self.memory.note_busy(self.clock.now()),
             Landing::Failed(e) | Landing::Faulty(e) => {
                 self.memory.note_failure(e, self.clock.now());
-                log::event!(warn, error = %e, "the renewal failed");
+                log::event!(warn, error = %e, "renewal failed");
             }
         }
         self.announce();
