@@ -177,3 +177,35 @@ impl fmt::Display for ConcurCode {
         self.0.fmt(f)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The numbers of SAP's table.
+    const TABLE: [u32; 54] = [
+        5, 10, 11, 12, 13, 14, 16, 19, 20, 21, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63, 64, 65,
+        80, 81, 82, 83, 84, 85, 100, 101, 102, 103, 104, 105, 106, 107, 108, 109, 115, 117, 118, 119, 120,
+        121, 122, 123, 124, 134, 135, 136, 139,
+    ];
+
+    #[test]
+    fn each_code_of_saps_table_has_a_meaning_somebody_responsible_and_advice_and_no_other_has() {
+        for number in 0..200 {
+            let code = ConcurCode::new(number);
+            let documented = TABLE.contains(&number);
+            assert_eq!(code.meaning().is_some(), documented, "{number}");
+            assert_eq!(code.responsible().is_some(), documented, "{number}");
+            assert_eq!(code.advice().is_some(), documented, "{number}");
+        }
+    }
+
+    #[test]
+    fn only_maintenance_passes_by_itself() {
+        for number in TABLE {
+            let code = ConcurCode::new(number);
+            assert_eq!(code.is_transient(), number == 134, "{number}");
+            assert_eq!(code.responsible() == Some(Responsible::Nobody), number == 134, "{number}");
+        }
+    }
+}

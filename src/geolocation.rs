@@ -32,6 +32,9 @@ const CONCUR_DOMAINS: [&str; 2] = [".concursolutions.com", ".concurcdc.cn"];
 /// # Ok::<(), concur_auth::Error>(())
 /// ```
 ///
+/// The constants are the data centres that SAP lists today, for
+/// [`base_uri`](crate::TokenManagerBuilder::base_uri); others below its domains are as good.
+///
 /// Source: SAP Concur developer centre, "Base URIs".
 #[derive(Clone)]
 pub struct Geolocation {
@@ -48,7 +51,27 @@ pub(crate) struct Trust {
 
 impl Geolocation {
     /// The global landing zone: where a sign-in starts when nothing else is configured.
-    pub(crate) const GLZ: &str = "https://glz.api.concursolutions.com";
+    pub const GLZ: &str = "https://glz.api.concursolutions.com";
+    /// United States.
+    pub const US: &str = "https://us.api.concursolutions.com";
+    /// United States, the second data centre.
+    pub const US2: &str = "https://us2.api.concursolutions.com";
+    /// United States, public sector (CCPS).
+    pub const USG: &str = "https://usg.api.concursolutions.com";
+    /// Europe.
+    pub const EU: &str = "https://eu.api.concursolutions.com";
+    /// Europe, the second data centre.
+    pub const EU2: &str = "https://eu2.api.concursolutions.com";
+    /// Europe, the Middle East and Africa.
+    pub const EMEA: &str = "https://emea.api.concursolutions.com";
+    /// Asia, Pacific and Japan.
+    pub const APJ1: &str = "https://apj1.api.concursolutions.com";
+    /// China.
+    pub const CN: &str = "https://cn.api.concurcdc.cn";
+    /// The implementation site in the United States, which redirects to production.
+    pub const US_IMPL: &str = "https://us-impl.api.concursolutions.com";
+    /// The implementation site in Europe, which redirects to production.
+    pub const EMEA_IMPL: &str = "https://emea-impl.api.concursolutions.com";
 
     /// A base URI named by the configuration, of which `origin` says where; `hosts` are the further ones it trusts.
     pub(crate) fn configured(uri: &str, origin: &str, hosts: Arc<[String]>) -> Result<Self, Error> {
@@ -83,7 +106,7 @@ impl Geolocation {
             _ => false,
         };
         if !allowed {
-            return Err(refused(&format!("{}://{host}", base.scheme()), origin));
+            return Err(refused(&format!("{}://{}", base.scheme(), presentable(host)), origin));
         }
         base.set_path("/");
         base.set_query(None);
@@ -126,6 +149,12 @@ impl Geolocation {
             ))
         }
     }
+}
+
+/// A server may name a host, and secrets of ours in it: what is as long as one is not shown.
+fn presentable(host: &str) -> String {
+    let labels = host.split('.').map(|label| if label.len() < 30 { label } else { "…" });
+    labels.collect::<Vec<_>>().join(".")
 }
 
 fn refused(what: &str, origin: &str) -> Error {
@@ -196,6 +225,38 @@ mod tests {
             "https://cn.api.concurcdc.cn".parse::<Geolocation>().unwrap().to_string(),
             "https://cn.api.concurcdc.cn/"
         );
+    }
+
+    #[test]
+    fn every_data_centre_that_sap_lists_is_a_constant() {
+        for uri in [
+            Geolocation::GLZ,
+            Geolocation::US,
+            Geolocation::US2,
+            Geolocation::USG,
+            Geolocation::EU,
+            Geolocation::EU2,
+            Geolocation::EMEA,
+            Geolocation::APJ1,
+            Geolocation::CN,
+            Geolocation::US_IMPL,
+            Geolocation::EMEA_IMPL,
+        ] {
+            assert_eq!(uri.parse::<Geolocation>().unwrap().as_str(), format!("{uri}/"));
+        }
+        // A list that grows: others below SAP's domains are accepted.
+        assert!("https://mars.api.concursolutions.com".parse::<Geolocation>().is_ok());
+    }
+
+    #[test]
+    fn a_refusal_shows_no_part_of_a_host_that_may_be_a_secret() {
+        let concur: Geolocation = Geolocation::GLZ.parse().unwrap();
+        for secret in ["at-0123456789abcdefghijklmnopqr", "0123456789abcdefghijklmnopqrst"] {
+            let error = concur.received(&format!("https://{secret}.example.net"), "a test").unwrap_err();
+            assert!(
+                error.to_string().starts_with("refused to send secrets to https://….example.net (a test); ")
+            );
+        }
     }
 
     #[test]
