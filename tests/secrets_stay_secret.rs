@@ -1,4 +1,4 @@
-//! No secret is seen: not in Debug, Display, source chains, logs at trace level, status or file names.
+//! No secret is seen: not in Debug, Display, source chains, logs at trace level, panics, status, side files or URLs.
 
 #![cfg(feature = "simulator")]
 
@@ -8,12 +8,13 @@ use std::{
     error::Error as _,
     fmt::{Debug, Display},
     io,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use concur_auth::{
-    Error, Grant, OAuthClient, RefreshTokenObject,
+    Error, Grant, OAuthClient, RefreshTokenObject, StoreLock, TokenStore,
     simulator::{Fault, Rotation},
 };
 use support::{HOUR, Scene};
@@ -83,12 +84,63 @@ fn secrets_in(json: &str) -> Vec<String> {
         .collect()
 }
 
+/// What is neither the user's credentials nor the token itself holds no secret, and only its owner may read any.
+fn side_file(seen: &Seen, path: &Path) {
+    let name = path.file_name().unwrap().to_str().unwrap();
+    if name == "credentials.json" || name.contains(".corrupt-") {
+        return;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        let is_ours = std::fs::read_to_string(path).is_ok_and(|json| json.contains("TokenExpiresAt"));
+        assert!(mode & 0o077 == 0 || !is_ours, "{name} has the mode {mode:o}");
+    }
+    if name.ends_with(".lock") {
+        seen.text(&std::fs::read_to_string(path).unwrap());
+    }
+}
+
+async fn a_panic_while_a_token_is_saved(seen: &Seen, secrets: &mut Vec<String>) {
+    #[derive(Debug)]
+    struct Panics;
+    impl TokenStore for Panics {
+        async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+            Ok(None)
+        }
+        async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+            panic!("a bug in this store: {token:?} {lock:?}")
+        }
+        async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+    let scene = Scene::skipping(Rotation::Always).await;
+    let tokens = scene.builder().store(Panics).build().unwrap();
+    let token = tokens.get_valid_refresh_token().await.unwrap();
+    seen.debug(&tokens);
+    secrets.extend(secrets_in(&token.to_json()));
+}
+
+/// Nobody is started who could be given a secret in arguments or environment.
+fn no_children() {
+    #[cfg(target_os = "linux")]
+    for task in std::fs::read_dir("/proc/self/task").unwrap() {
+        if let Ok(children) = std::fs::read_to_string(task.unwrap().path().join("children")) {
+            assert_eq!(children, "");
+        }
+    }
+}
+
 #[tokio::test]
 async fn every_operation_in_success_and_failure() {
     let seen = Seen::default();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(seen.clone());
     tracing::subscriber::set_global_default(subscriber.finish()).unwrap();
+    let panics = seen.clone();
+    std::panic::set_hook(Box::new(move |panic| panics.text(&panic.to_string())));
     let mut secrets = Vec::new();
 
     for fault in [
@@ -143,7 +195,27 @@ async fn every_operation_in_success_and_failure() {
             }
             seen.outcome(tokens.access_token().await);
             seen.outcome(tokens.refresh().await);
+            let mut changes = tokens.subscribe().await;
+            seen.debug(&changes);
+            let kept = tokens.keep_alive().await.unwrap();
+            seen.debug(&kept);
+            drop(kept);
+            for token in [scene.concur.issue_request_token(), "SENTINEL".to_owned()] {
+                let grant = Grant::company_request_token(scene.concur.company_uuid(), token);
+                seen.debug(&grant);
+                seen.outcome(tokens.sign_in(grant.with_correlation_id("ours")).await);
+            }
+            for json in [
+                &*stored,
+                r#"{"refresh_token": "SENTINEL", "geolocation": "https://SENTINEL-that-is-as-long-as-one"}"#,
+            ] {
+                seen.outcome(tokens.adopt(RefreshTokenObject::from_json(json).unwrap()).await);
+            }
             seen.outcome(tokens.shutdown(HOUR).await);
+            if let Some(status) = changes.next().await {
+                seen.text(&format!("{status} {}", serde_json::to_string(&status).unwrap()));
+            }
+            secrets.extend(secrets_in(&scene.concur.credentials_json()));
             seen.debug(&tokens);
             seen.debug(&tokens.status());
             if let Ok(json) = std::fs::read_to_string(scene.token_path())
@@ -154,6 +226,7 @@ async fn every_operation_in_success_and_failure() {
             scene.concur.clear_faults();
             for name in scene.folder() {
                 seen.text(&name);
+                side_file(&seen, &scene.dir.path().join(name));
             }
         }
         for request in scene.concur.requests() {
@@ -175,10 +248,14 @@ async fn every_operation_in_success_and_failure() {
         }
         seen.outcome(RefreshTokenObject::from_json("{\"refresh_token\": \"SENTINEL"));
     }
+    a_panic_while_a_token_is_saved(&seen, &mut secrets).await;
+    let _ = std::panic::take_hook();
+    no_children();
 
     secrets.push("SENTINEL".to_owned());
     let text = String::from_utf8_lossy(&seen.0.lock().unwrap()).into_owned();
     assert!(text.contains("token request answered"), "nothing was logged");
+    assert!(text.contains("a bug in this store"), "nothing panicked");
     assert!(secrets.len() > 50, "{}", secrets.len());
     for secret in secrets {
         if let Some(at) = text.find(&secret) {
