@@ -119,6 +119,41 @@ async fn the_http_client_is_made_for_the_first_request_and_not_before() {
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), "r");
     assert_eq!(
         tokens.refresh().await.unwrap_err().to_string(),
-        "could not build the HTTP client; check the settings given to http_client and this machine's certificates"
+        "no HTTP client could be built of the settings given to http_client; check them, this machine's certificates, \
+         and this process's limits on open files, then start the program again"
     );
+}
+
+/// What keeps a client of ours from being made may pass, and then one is.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_lack_of_open_files_passes() {
+    let _alone = support::alone().await;
+    support::all_succeed(vec![support::child("runs_out_of_open_files").spawn().unwrap()]);
+}
+
+#[cfg(unix)]
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn runs_out_of_open_files() {
+    use concur_auth::{Credentials, Grant, OAuthClient};
+    let scene = Scene::new().await;
+    let (client, app, grant) = (OAuthClient::new(), Credentials::new("a", "s"), Grant::refresh_token("r"));
+    let ask = async |base: &str| {
+        client.request_token(&base.parse().unwrap(), &app, &grant).await.unwrap_err().to_string()
+    };
+    // So that this crate's runtime has its files already.
+    ask(&scene.concur.base_uri()).await;
+    let mut open = Vec::new();
+    while let Ok(file) = std::fs::File::open("/dev/null") {
+        open.push(file);
+    }
+    assert_eq!(
+        ask("https://127.0.0.1:9").await,
+        "could not build the HTTP client; check this machine's certificates, and this process's limits on memory and open \
+         files"
+    );
+    drop(open);
+    let said = ask("https://127.0.0.1:9").await;
+    assert!(said.starts_with("could not connect to 127.0.0.1;"), "{said}");
 }
