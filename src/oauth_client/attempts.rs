@@ -98,8 +98,8 @@ impl OAuthClient {
             if passed + pause >= LONGEST {
                 return Err(error);
             }
-            let milliseconds = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            log::event!(info, grant = grant.name(), attempt, milliseconds, "token request to be repeated");
+            let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+            log::event!(info, grant = grant.name(), attempt, pause_ms, "token request to be repeated");
             clock.sleep(pause).await;
             passed += pause;
             attempt += 1;
