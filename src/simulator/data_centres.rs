@@ -90,10 +90,10 @@ impl ConcurSimulator {
     /// concur.move_principal(&concur.company_uuid(), &eu);
     ///
     /// let (client, grant) = (OAuthClient::new(), Grant::refresh_token(stored.secret()));
-    /// let renew = async |base: &str| client.request_token(&base.parse()?, &concur.credentials(), &grant).await;
-    /// assert_eq!(renew(&concur.base_uri()).await.unwrap_err().code().unwrap().number(), 16);
-    /// assert_eq!(renew(&eu).await?.refresh_token_object()?.geolocation(), Some(&*eu));
-    /// assert_eq!(concur.requests()[1].base_uri(), eu);
+    /// let reply = client.request_token(&concur.base_uri().parse()?, &concur.credentials(), &grant).await?;
+    /// assert_eq!(reply.refresh_token_object()?.geolocation(), Some(&*eu));
+    /// let asked: Vec<_> = concur.requests().iter().map(|request| request.base_uri().to_owned()).collect();
+    /// assert_eq!(asked, [concur.base_uri(), eu]);
     /// # Ok(()) }
     /// ```
     ///
