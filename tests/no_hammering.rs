@@ -10,7 +10,7 @@ use concur_auth::{
     ErrorKind, Grant, MemoryStore, TokenManager,
     simulator::{ConcurSimulator, Fault, Rotation},
 };
-use support::{HOUR, Scene, all_succeed, alone, child};
+use support::{HOUR, Scene, Watched, all_succeed, alone, child};
 
 #[tokio::test]
 async fn a_refusal_is_remembered_by_the_manager_and_by_the_next_process() {
@@ -138,30 +138,11 @@ async fn managers_on_one_memory_share_it_and_a_store_that_remembers_nothing_leav
         tokens.access_token().await.unwrap_err();
     }
     assert_eq!(scene.concur.token_requests(), 1);
-    let tokens = scene.builder().store(Forgetful(MemoryStore::new())).build().unwrap();
+    let tokens = scene.builder().store(Watched::new(|_| Ok(()))).build().unwrap();
     for _ in 0..3 {
         tokens.access_token().await.unwrap_err();
     }
     assert_eq!(scene.concur.token_requests(), 2);
-}
-
-#[derive(Debug)]
-struct Forgetful(MemoryStore);
-
-impl concur_auth::TokenStore for Forgetful {
-    async fn load(&self) -> Result<Option<concur_auth::RefreshTokenObject>, concur_auth::Error> {
-        self.0.load().await
-    }
-    async fn save(
-        &self,
-        token: &concur_auth::RefreshTokenObject,
-        lock: &concur_auth::StoreLock,
-    ) -> Result<(), concur_auth::Error> {
-        self.0.save(token, lock).await
-    }
-    async fn remove(&self, lock: &concur_auth::StoreLock) -> Result<(), concur_auth::Error> {
-        self.0.remove(lock).await
-    }
 }
 
 /// What is on disk must not help an attacker.

@@ -15,7 +15,7 @@ use concur_auth::{
     ErrorKind, TokenStore as _,
     simulator::{ManualClock, Rotation},
 };
-use support::{HOUR, Scene, alone, until};
+use support::{Call, HOUR, Scene, Watched, alone, until};
 
 /// Mounts go away when dropped.
 struct Mount(PathBuf);
@@ -382,29 +382,15 @@ async fn a_token_whose_rename_fails_is_on_the_disk_all_the_same() {
     assert_eq!(scene.stored_refresh_token(), rotated.secret());
 }
 
-/// A store on a disk that takes nothing.
-#[derive(Debug)]
-struct Full(concur_auth::MemoryStore);
-
-impl concur_auth::TokenStore for Full {
-    async fn load(&self) -> Result<Option<concur_auth::RefreshTokenObject>, concur_auth::Error> {
-        self.0.load().await
-    }
-    async fn save(
-        &self,
-        _: &concur_auth::RefreshTokenObject,
-        _: &concur_auth::StoreLock,
-    ) -> Result<(), concur_auth::Error> {
-        Err(concur_auth::Error::store("no room", "on purpose"))
-    }
-    async fn remove(&self, lock: &concur_auth::StoreLock) -> Result<(), concur_auth::Error> {
-        self.0.remove(lock).await
-    }
-}
-
 /// Many tenants on one full disk: while they wait for room the threads are there for others.
 #[tokio::test]
 async fn tokens_that_wait_for_the_disk_take_no_threads() {
+    let full = || {
+        Watched::new(|call| match call {
+            Call::Save => Err(concur_auth::Error::store("no room", "on purpose")),
+            _ => Ok(()),
+        })
+    };
     let threads = || fs::read_dir("/proc/self/task").unwrap().count();
     let scene = Scene::new().await;
     let client = concur_auth::OAuthClient::new();
@@ -416,7 +402,7 @@ async fn tokens_that_wait_for_the_disk_take_no_threads() {
             .builder()
             .oauth_client(client.clone())
             .credentials(scene.concur.credentials())
-            .store(Full(concur_auth::MemoryStore::new()))
+            .store(full())
             .build()
             .unwrap();
         let obtaining = tokio::spawn({

@@ -16,7 +16,7 @@ use concur_auth::{
     AccessToken, Credentials, CredentialsFile, Error, ErrorKind, JsonFileStore, MemoryStore, TokenManager,
     simulator::{ConcurSimulator, Fault, Rotation},
 };
-use support::{HOUR, MINUTE, Scene, all_succeed, alone, child, until};
+use support::{Call, HOUR, MINUTE, Scene, Watched, all_succeed, alone, child, until};
 
 const TASKS: usize = 10_000;
 
@@ -265,32 +265,23 @@ async fn the_credential_source_is_asked_once_per_flight() {
 /// A sibling saved and let go of the lock between our look and our lock.
 #[tokio::test]
 async fn after_getting_the_lock_the_store_is_read_again() {
-    use concur_auth::{RefreshTokenObject, StoreLock, TokenStore};
-
-    #[derive(Debug)]
-    struct JustSaved(MemoryStore, RefreshTokenObject);
-    impl TokenStore for JustSaved {
-        async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-            self.0.load().await
-        }
-        async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-            self.0.save(token, lock).await
-        }
-        async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-            self.0.remove(lock).await
-        }
-        async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-            let lock = self.0.try_lock().await?;
-            if let Some(lock) = &lock {
-                self.0.save(&self.1, lock).await?;
-            }
-            Ok(lock)
-        }
-    }
+    use concur_auth::{RefreshTokenObject, StoreLock, TokenStore as _};
 
     let scene = Scene::new().await;
     let siblings = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
-    let tokens = scene.builder().store(JustSaved(MemoryStore::new(), siblings.clone())).build().unwrap();
+    let theirs: Arc<std::sync::OnceLock<MemoryStore>> = Arc::default();
+    let (store, saved) = (Arc::clone(&theirs), siblings.clone());
+    let watched = Watched::slowly(move |call| {
+        let (store, saved) = (Arc::clone(&store), saved.clone());
+        async move {
+            if call == Call::TryLock {
+                store.get().unwrap().save(&saved, &StoreLock::new(())).await?;
+            }
+            Ok(())
+        }
+    });
+    theirs.set(watched.inner.clone()).unwrap();
+    let tokens = scene.builder().store(watched).build().unwrap();
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), siblings.secret());
     assert_eq!(scene.concur.token_requests(), 0);
 }

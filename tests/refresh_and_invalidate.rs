@@ -10,10 +10,10 @@ use std::sync::{
 };
 
 use concur_auth::{
-    Error, Grant, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
+    Grant, RefreshTokenObject,
     simulator::{Fault, Rotation},
 };
-use support::{HOUR, Scene, until};
+use support::{Call, HOUR, Scene, Watched, until};
 use tokio::sync::oneshot;
 
 #[tokio::test]
@@ -134,48 +134,32 @@ async fn an_invalidated_access_token_does_not_come_back_from_the_store() {
     assert_eq!(scene.concur.token_requests(), 2);
 }
 
-/// A store whose next load has read what is there and is slow to say so.
-#[derive(Clone, Debug, Default)]
-struct SlowToLoad {
-    inner: MemoryStore,
-    gate: Arc<Mutex<Option<oneshot::Receiver<()>>>>,
-}
-
-impl TokenStore for SlowToLoad {
-    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        let read = self.inner.load().await;
-        let gate = self.gate.lock().unwrap().take();
-        if let Some(gate) = gate {
-            gate.await.unwrap();
-        }
-        read
-    }
-    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        self.inner.save(token, lock).await
-    }
-    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-        self.inner.remove(lock).await
-    }
-    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        self.inner.try_lock().await
-    }
-}
-
 #[tokio::test]
 async fn what_was_read_before_a_renewal_does_not_replace_what_the_renewal_brought() {
     let scene = Scene::with(Rotation::Always).await;
-    let store = SlowToLoad::default();
+    // The next load has read what is there and is slow to say so.
+    let slow: Arc<Mutex<Option<oneshot::Receiver<()>>>> = Arc::default();
+    let next = Arc::clone(&slow);
+    let store = Watched::slowly(move |call| {
+        let gate = next.lock().unwrap().take_if(|_| call == Call::Loaded);
+        async move {
+            if let Some(gate) = gate {
+                gate.await.unwrap();
+            }
+            Ok(())
+        }
+    });
     let tokens = scene.builder().store(store.clone()).build().unwrap();
     tokens.access_token().await.unwrap();
     // A sibling renews, which is read, slowly; meanwhile this manager renews too.
     scene.builder().store(store.inner.clone()).build().unwrap().refresh().await.unwrap();
     let (go_on, gate) = oneshot::channel();
-    *store.gate.lock().unwrap() = Some(gate);
+    *slow.lock().unwrap() = Some(gate);
     let reading = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.get_valid_refresh_token().await }
     });
-    until(|| store.gate.lock().unwrap().is_none()).await;
+    until(|| slow.lock().unwrap().is_none()).await;
     tokens.refresh().await.unwrap();
     let newest = tokens.access_token().await.unwrap();
     go_on.send(()).unwrap();
@@ -198,50 +182,25 @@ async fn a_server_that_returns_the_invalidated_token_is_believed() {
     assert_eq!(scene.concur.token_requests(), 2);
 }
 
-/// A store that lets something happen just after it was read.
-#[derive(Clone)]
-struct Interrupted {
-    inner: MemoryStore,
-    then: Arc<Mutex<Option<Then>>>,
-}
-
 type Then = Box<dyn FnOnce() + Send>;
-
-impl std::fmt::Debug for Interrupted {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Interrupted")
-    }
-}
-
-impl TokenStore for Interrupted {
-    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        let loaded = self.inner.load().await;
-        if let Some(then) = self.then.lock().unwrap().take() {
-            then();
-        }
-        loaded
-    }
-    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        self.inner.save(token, lock).await
-    }
-    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-        self.inner.remove(lock).await
-    }
-    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        self.inner.try_lock().await
-    }
-}
 
 /// An API's 401 is reported while the store is read: that changes what is held, and nothing about what is stored.
 #[tokio::test]
 async fn an_invalidation_while_the_store_is_read_brings_no_rotated_token_back() {
     let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
-    let store = Interrupted { inner: MemoryStore::new(), then: Arc::default() };
+    let then: Arc<Mutex<Option<Then>>> = Arc::default();
+    let next = Arc::clone(&then);
+    let store = Watched::new(move |call| {
+        if let Some(then) = next.lock().unwrap().take_if(|_| call == Call::Loaded) {
+            then();
+        }
+        Ok(())
+    });
     let tokens = scene.builder().store(store.clone()).build().unwrap();
     let access = tokens.access_token().await.unwrap();
     let sibling = scene.builder().store(store.inner.clone()).build().unwrap();
     let rotated = sibling.refresh().await.unwrap();
-    *store.then.lock().unwrap() = Some(Box::new({
+    *then.lock().unwrap() = Some(Box::new({
         let tokens = tokens.clone();
         move || tokens.invalidate(&access)
     }));

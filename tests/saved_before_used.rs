@@ -9,58 +9,22 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use concur_auth::{
-    Error, ErrorKind, MemoryStore, RefreshTokenObject, StoreLock, TokenStore, simulator::Rotation,
-};
-use support::{HOUR, Scene};
-
-/// Notes what it was asked to do, and hands over to a memory store.
-#[derive(Clone, Debug, Default)]
-struct Noting {
-    inner: MemoryStore,
-    notes: Arc<Mutex<Vec<&'static str>>>,
-    saves_to_refuse: Arc<AtomicUsize>,
-}
-
-impl Noting {
-    fn note(&self, what: &'static str) {
-        self.notes.lock().unwrap().push(what);
-    }
-}
-
-impl TokenStore for Noting {
-    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        self.note("load");
-        self.inner.load().await
-    }
-    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        self.note("save");
-        if self.saves_to_refuse.load(Ordering::Relaxed) > 0 {
-            self.saves_to_refuse.fetch_sub(1, Ordering::Relaxed);
-            return Err(Error::store("refused by the test", "no room"));
-        }
-        self.inner.save(token, lock).await
-    }
-    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-        self.inner.remove(lock).await
-    }
-    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        self.note("lock");
-        self.inner.try_lock().await
-    }
-    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
-        self.note("rehearse");
-        Ok(())
-    }
-}
+use concur_auth::{Error, ErrorKind, RefreshTokenObject, TokenStore as _, simulator::Rotation};
+use support::{Call, HOUR, Scene, Watched};
 
 /// The flight of the design: (look), lock, read again, rehearse, request, save, publish.
 #[tokio::test]
 async fn the_steps_of_a_flight_come_in_their_order() {
     let scene = Scene::new().await;
-    let store = Noting::default();
-    scene.builder().store(store.clone()).build().unwrap().get_valid_refresh_token().await.unwrap();
-    assert_eq!(*store.notes.lock().unwrap(), ["load", "lock", "load", "rehearse", "save"]);
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&calls);
+    let store = Watched::new(move |call| {
+        noted.lock().unwrap().push(call);
+        Ok(())
+    });
+    scene.builder().store(store).build().unwrap().get_valid_refresh_token().await.unwrap();
+    calls.lock().unwrap().retain(|call| *call != Call::Loaded);
+    assert_eq!(*calls.lock().unwrap(), [Call::Load, Call::TryLock, Call::Load, Call::Rehearse, Call::Save]);
     assert_eq!(scene.concur.token_requests(), 1);
 }
 
@@ -124,8 +88,14 @@ async fn a_token_just_received_is_never_judged_expired_within_its_flight() {
 async fn a_save_is_tried_five_times_before_the_token_is_handed_out_unsaved() {
     for (refusals, unsaved) in [(4, false), (5, true)] {
         let scene = Scene::new().await;
-        let store = Noting::default();
-        store.saves_to_refuse.store(refusals, Ordering::Relaxed);
+        let saves = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&saves);
+        let store = Watched::new(move |call| {
+            if call == Call::Save && counted.fetch_add(1, Ordering::Relaxed) < refusals {
+                return Err(Error::store("refused by the test", "no room"));
+            }
+            Ok(())
+        });
         let clock = concur_auth::simulator::ManualClock::skipping(support::noon());
         let tokens = scene.builder().store(store.clone()).clock(clock.clone()).build().unwrap();
         tokens.get_valid_refresh_token().await.unwrap();
@@ -136,48 +106,28 @@ async fn a_save_is_tried_five_times_before_the_token_is_handed_out_unsaved() {
         } else {
             assert!(!tokens.status().unsaved);
         }
-        assert_eq!(store.notes.lock().unwrap().iter().filter(|note| **note == "save").count(), refusals + 1);
+        assert_eq!(saves.load(Ordering::Relaxed), refusals + 1);
         assert!(waited.whole_milliseconds() >= 1000, "waited {waited}");
         assert!(store.inner.load().await.unwrap().is_some());
-    }
-}
-
-/// A save that lasts until the test lets it end.
-#[derive(Clone, Debug)]
-struct Slow {
-    inner: MemoryStore,
-    saving: Arc<AtomicUsize>,
-    go_on: Arc<tokio::sync::Semaphore>,
-}
-
-impl TokenStore for Slow {
-    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        self.inner.load().await
-    }
-    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        self.saving.fetch_add(1, Ordering::Relaxed);
-        self.go_on.acquire().await.unwrap().forget();
-        self.inner.save(token, lock).await
-    }
-    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-        self.inner.remove(lock).await
-    }
-    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        self.inner.try_lock().await
-    }
-    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
-        Ok(())
     }
 }
 
 #[tokio::test]
 async fn while_the_save_lasts_nobody_sees_the_token() {
     let scene = Scene::with(Rotation::Always).await;
-    let store = Slow {
-        inner: MemoryStore::new(),
-        saving: Arc::default(),
-        go_on: Arc::new(tokio::sync::Semaphore::new(0)),
-    };
+    // A save lasts until the test lets it end.
+    let (saving, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
+    let (counted, gate) = (Arc::clone(&saving), Arc::clone(&go_on));
+    let store = Watched::slowly(move |call| {
+        let (counted, gate) = (Arc::clone(&counted), Arc::clone(&gate));
+        async move {
+            if call == Call::Save {
+                counted.fetch_add(1, Ordering::Relaxed);
+                gate.acquire().await.unwrap().forget();
+            }
+            Ok(())
+        }
+    });
     let tokens = scene.builder().store(store.clone()).build().unwrap();
     for saves in 1..=2 {
         let before = tokens.status();
@@ -185,14 +135,14 @@ async fn while_the_save_lasts_nobody_sees_the_token() {
             let tokens = tokens.clone();
             async move { tokens.refresh().await }
         });
-        support::until(|| store.saving.load(Ordering::Relaxed) == saves).await;
+        support::until(|| saving.load(Ordering::Relaxed) == saves).await;
         assert_eq!(scene.concur.token_requests(), saves);
         assert_eq!(tokens.status(), before, "save {saves}");
         assert!(!renewal.is_finished());
         if saves == 1 {
             assert!(!support::poll_and_drop(tokens.access_token(), 1).await);
         }
-        store.go_on.add_permits(1);
+        go_on.add_permits(1);
         let renewed = renewal.await.unwrap().unwrap();
         assert_eq!(store.inner.load().await.unwrap().unwrap().secret(), renewed.secret());
         scene.clock.advance(HOUR / 2);
@@ -222,48 +172,34 @@ async fn a_reply_with_a_byte_that_is_no_text_is_saved() {
     assert_eq!(scene.stored_refresh_token(), "kept");
 }
 
-/// A store whose saves panic, `panics` times.
-#[derive(Clone, Debug, Default)]
-struct Panicking {
-    inner: MemoryStore,
-    panics: Arc<AtomicUsize>,
-}
-
-impl TokenStore for Panicking {
-    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        self.inner.load().await
-    }
-    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        let left = self.panics.load(Ordering::Relaxed);
-        self.panics.store(left.saturating_sub(1), Ordering::Relaxed);
-        assert_eq!(left, 0, "a bug in this store");
-        self.inner.save(token, lock).await
-    }
-    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-        self.inner.remove(lock).await
-    }
-    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        self.inner.try_lock().await
-    }
-}
-
 /// A store that panics is one that fails: the token is kept, handed out, and saved later, under the same lock.
 #[tokio::test]
 async fn a_panic_in_the_store_loses_no_token() {
     let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
-    let store = Panicking::default();
+    // How many of which call panic.
+    let panics = Arc::new(Mutex::new((Call::Save, 7)));
+    let next = Arc::clone(&panics);
+    let store = Watched::new(move |call| {
+        let panics = {
+            let mut next = next.lock().unwrap();
+            let panics = next.0 == call && next.1 > 0;
+            next.1 -= usize::from(panics);
+            panics
+        };
+        assert!(!panics, "a bug in this store");
+        Ok(())
+    });
     let clock = concur_auth::simulator::ManualClock::skipping(support::noon());
     let tokens = scene.builder().store(store.clone()).clock(clock).build().unwrap();
-    store.panics.store(7, Ordering::Relaxed);
     let obtained = tokens.get_valid_refresh_token().await.unwrap();
     support::until(|| !tokens.status().unsaved).await;
     assert_eq!(store.inner.load().await.unwrap().unwrap().secret(), obtained.secret());
     assert!(store.inner.try_lock().await.unwrap().is_some());
 
-    store.panics.store(1, Ordering::Relaxed);
+    *panics.lock().unwrap() = (Call::Rehearse, 1);
     let error = tokens.refresh().await.unwrap_err();
     assert_eq!(error.kind(), concur_auth::ErrorKind::Store);
-    assert!(error.to_string().ends_with("Panicking panicked; see the panic's message"), "{error}");
+    assert!(error.to_string().ends_with("::Watched panicked; see the panic's message"), "{error}");
     assert_eq!(scene.concur.token_requests(), 1, "the rehearsal panicked, so nothing was sent");
     tokens.refresh().await.unwrap();
 }

@@ -16,7 +16,7 @@ use concur_auth::{
     ErrorKind,
     simulator::{Fault, Rotation},
 };
-use support::{DAY, HOUR, MINUTE, Scene, until};
+use support::{Call, DAY, HOUR, MINUTE, Scene, Watched, until};
 
 #[tokio::test]
 async fn an_access_token_is_reused_for_its_hour() {
@@ -250,37 +250,24 @@ async fn a_back_off_ends_when_the_clock_jumps_back_behind_it() {
 /// Somebody else is renewing: to look whether they are done once a second is enough.
 #[tokio::test]
 async fn a_busy_lock_is_not_asked_for_on_every_call() {
-    use concur_auth::{Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore};
-
-    #[derive(Clone, Debug, Default)]
-    struct Counting(MemoryStore, Arc<AtomicUsize>);
-    impl TokenStore for Counting {
-        async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-            self.0.load().await
-        }
-        async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-            self.0.save(token, lock).await
-        }
-        async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-            self.0.remove(lock).await
-        }
-        async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-            self.1.fetch_add(1, Ordering::Relaxed);
-            self.0.try_lock().await
-        }
-    }
+    use concur_auth::TokenStore as _;
 
     let scene = Scene::new().await;
-    let store = Counting::default();
+    let asked_for_lock = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked_for_lock);
+    let store = Watched::new(move |call| {
+        counted.fetch_add(usize::from(call == Call::TryLock), Ordering::Relaxed);
+        Ok(())
+    });
     let tokens = scene.builder().store(store.clone()).build().unwrap();
     tokens.access_token().await.unwrap();
-    let _lock = store.0.try_lock().await.unwrap().unwrap();
+    let _lock = store.inner.try_lock().await.unwrap().unwrap();
     scene.clock.advance(56 * MINUTE);
     for asked in 2..=4 {
         for _ in 0..10 {
             tokens.access_token().await.unwrap();
         }
-        assert_eq!(store.1.load(Ordering::Relaxed), asked);
+        assert_eq!(asked_for_lock.load(Ordering::Relaxed), asked);
         scene.clock.advance(Duration::from_secs(1));
     }
 }

@@ -1,6 +1,8 @@
 //! A folder, a clock, a simulated Concur, and managers on all three.
 
-#![allow(dead_code, unreachable_pub, reason = "every test file uses its own part")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "every test file uses its own part")]
+
+mod watched;
 
 use std::{
     future::{Future, poll_fn},
@@ -18,6 +20,8 @@ use concur_auth::{
     time::OffsetDateTime,
 };
 use tempfile::TempDir;
+
+pub use self::watched::{Call, Watched};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);

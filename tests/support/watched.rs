@@ -1,0 +1,77 @@
+//! A store in memory that lets a test know of every call, and interfere.
+
+use std::{fmt, future::Future, pin::Pin, sync::Arc};
+
+use concur_auth::{Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore};
+
+/// What is being asked of the store; nothing has happened yet, unless its name says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    Load,
+    Loaded,
+    Save,
+    Remove,
+    TryLock,
+    Rehearse,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
+
+/// Clones share everything; `inner` is the way past whoever watches. It remembers no refusals.
+#[derive(Clone)]
+pub struct Watched {
+    pub inner: MemoryStore,
+    watch: Arc<dyn Fn(Call) -> Answer + Send + Sync>,
+}
+
+impl Watched {
+    /// `watch` may fail a call, or panic in it.
+    pub fn new(watch: impl Fn(Call) -> Result<(), Error> + Send + Sync + 'static) -> Self {
+        Self::slowly(move |call| {
+            let answer = watch(call);
+            async { answer }
+        })
+    }
+
+    /// `watch` may also take its time.
+    pub fn slowly<F>(watch: impl Fn(Call) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<(), Error>> + Send + 'static,
+    {
+        Self { inner: MemoryStore::new(), watch: Arc::new(move |call| Box::pin(watch(call))) }
+    }
+}
+
+impl TokenStore for Watched {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        (self.watch)(Call::Load).await?;
+        let loaded = self.inner.load().await;
+        (self.watch)(Call::Loaded).await?;
+        loaded
+    }
+
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        (self.watch)(Call::Save).await?;
+        self.inner.save(token, lock).await
+    }
+
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        (self.watch)(Call::Remove).await?;
+        self.inner.remove(lock).await
+    }
+
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        (self.watch)(Call::TryLock).await?;
+        self.inner.try_lock().await
+    }
+
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+        (self.watch)(Call::Rehearse).await
+    }
+}
+
+impl fmt::Debug for Watched {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Watched")
+    }
+}
