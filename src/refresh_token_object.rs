@@ -133,7 +133,7 @@ impl RefreshTokenObject {
         }
         let text = |name| members.string(name).ok().flatten().map(|text| text.expose().trim().to_owned());
         let time = |name| members.seconds(name).ok().flatten().and_then(clock::from_unix_seconds);
-        let scopes = text("scope").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        let scopes = scopes(&members);
         Ok(Self(Arc::new(Inner {
             refresh_token,
             // Ours is corrected for this machine's clock; a file from another program has only the server's.
@@ -244,6 +244,21 @@ impl RefreshTokenObject {
     pub(crate) fn is_same_reply(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0.members == other.0.members
     }
+}
+
+/// The access token of a reply received at `now`, if there is one, and its scopes.
+pub(crate) fn received_access(
+    mut members: Members,
+    now: SystemTime,
+) -> Result<(Option<IssuedAccess>, Arc<[String]>), BadMember> {
+    members.remove(ACCESS_EXPIRES_AT);
+    receive_access(&mut members, now)?;
+    Ok((access(&members)?, scopes(&members)))
+}
+
+fn scopes(members: &Members) -> Arc<[String]> {
+    let names = members.string("scope").ok().flatten();
+    names.iter().flat_map(|names| names.expose().split_whitespace()).map(str::to_owned).collect()
 }
 
 /// The access token among `members`; one without its absolute expiry is none (when was it issued?).
