@@ -78,6 +78,7 @@ mod members;
 mod oauth_client;
 mod refresh_token_object;
 mod refusal;
+mod returned_query;
 mod runtime;
 mod secret;
 #[cfg(feature = "simulator")]
@@ -98,7 +99,7 @@ pub use self::{
     error::{Error, ErrorKind},
     geolocation::Geolocation,
     manager::{KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
-    oauth_client::{Grant, OAuthClient, TokenReply},
+    oauth_client::{AuthorizationRequest, AuthorizationReturn, Grant, OAuthClient, TokenReply},
     refresh_token_object::RefreshTokenObject,
     refusal::Refusal,
     status::{Status, TokenOrigin},

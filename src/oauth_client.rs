@@ -4,6 +4,7 @@
 //! KiB.
 
 mod attempts;
+mod authorize;
 mod exchange;
 mod form;
 mod grant;
@@ -15,8 +16,12 @@ mod unreachable;
 use std::{fmt, future::Future, sync::Arc};
 
 pub(crate) use self::attempts::Patience;
+pub use self::{
+    authorize::{AuthorizationRequest, AuthorizationReturn},
+    grant::Grant,
+    reply::TokenReply,
+};
 use self::{form::Form, http::Http};
-pub use self::{grant::Grant, reply::TokenReply};
 use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, SystemClock, runtime};
 
 /// Concur's OAuth2 endpoints. Clones share one pool of connections, as do managers that were given one.
