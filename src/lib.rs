@@ -99,7 +99,9 @@ pub use self::{
     error::{Error, ErrorKind},
     geolocation::Geolocation,
     manager::{KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
-    oauth_client::{AuthorizationRequest, AuthorizationReturn, Grant, OAuthClient, TokenReply},
+    oauth_client::{
+        AuthorizationRequest, AuthorizationReturn, Grant, OAuthClient, OneTimePasswordRequest, TokenReply,
+    },
     refresh_token_object::RefreshTokenObject,
     refusal::Refusal,
     status::{Status, TokenOrigin},

@@ -9,6 +9,7 @@ mod exchange;
 mod form;
 mod grant;
 mod http;
+mod otp;
 mod refusal;
 mod reply;
 mod unreachable;
@@ -19,6 +20,7 @@ pub(crate) use self::attempts::Patience;
 pub use self::{
     authorize::{AuthorizationRequest, AuthorizationReturn},
     grant::Grant,
+    otp::OneTimePasswordRequest,
     reply::TokenReply,
 };
 use self::{form::Form, http::Http};

@@ -114,6 +114,14 @@ impl Grant {
         )
     }
 
+    /// A user has been mailed a one-time password: `grant_type=otp`.
+    pub(super) fn otp(
+        fields: impl IntoIterator<Item = (&'static str, Secret)>,
+        facts: Vec<(String, Secret)>,
+    ) -> Self {
+        Self(Form { facts: facts.into(), ..Form::new(Endpoint::Token("otp"), fields) })
+    }
+
     fn new(grant_type: &'static str, fields: impl IntoIterator<Item = (&'static str, Secret)>) -> Self {
         Self(Form::new(Endpoint::Token(grant_type), fields))
     }
