@@ -64,6 +64,7 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod access_token;
+mod app_center;
 mod caught;
 mod clock;
 mod code;
@@ -92,6 +93,7 @@ pub use url;
 
 pub use self::{
     access_token::AccessToken,
+    app_center::AppCenterRedirect,
     clock::{Clock, SystemClock},
     code::{ConcurCode, Responsible},
     credential_source::{CredentialSource, CredentialsFile, EnvCredentials},
