@@ -66,6 +66,7 @@
 mod access_token;
 mod app_center;
 mod caught;
+mod claims;
 mod clock;
 mod code;
 mod credential_source;
@@ -77,6 +78,7 @@ mod log;
 mod manager;
 mod members;
 mod oauth_client;
+mod principal;
 mod refresh_token_object;
 mod refusal;
 mod returned_query;
@@ -94,6 +96,7 @@ pub use url;
 pub use self::{
     access_token::AccessToken,
     app_center::AppCenterRedirect,
+    claims::UnverifiedClaims,
     clock::{Clock, SystemClock},
     code::{ConcurCode, Responsible},
     credential_source::{CredentialSource, CredentialsFile, EnvCredentials},

@@ -11,6 +11,7 @@ mod hammering;
 mod keep_alive;
 mod memory;
 mod renewal;
+mod sign_in;
 mod subscription;
 mod unsaved;
 

@@ -16,7 +16,7 @@ mod unreachable;
 
 use std::{fmt, future::Future, sync::Arc};
 
-pub(crate) use self::attempts::Patience;
+pub(crate) use self::{attempts::Patience, grant::SignsIn};
 pub use self::{
     authorize::{AuthorizationRequest, AuthorizationReturn},
     grant::Grant,

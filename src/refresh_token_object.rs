@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::{
     Error,
     access_token::IssuedAccess,
+    claims::UnverifiedClaims,
     clock,
     members::{BadMember, Fault, Members},
     secret::Secret,
@@ -81,6 +82,7 @@ struct Inner {
     access: Option<IssuedAccess>,
     geolocation: Option<String>,
     company_uuid: Option<String>,
+    principal_uuid: Option<String>,
     scopes: Arc<[String]>,
 }
 
@@ -141,6 +143,7 @@ impl RefreshTokenObject {
             access: access(&members).ok().flatten(),
             geolocation: text("geolocation"),
             company_uuid: text(COMPANY_UUID),
+            principal_uuid: claims(&members).and_then(|claims| claims.subject().map(str::to_owned)),
             scopes,
             members,
         })))
@@ -218,6 +221,19 @@ impl RefreshTokenObject {
         self.0.company_uuid.as_deref()
     }
 
+    /// The UUID of the user or company that the token belongs to, by its `id_token` (`sub`), which is **not verified**:
+    /// see [`UnverifiedClaims`].
+    #[must_use]
+    pub fn principal_uuid(&self) -> Option<&str> {
+        self.0.principal_uuid.as_deref()
+    }
+
+    /// What the `id_token` that came with the token says, **not verified**; `None` where there is none that can be read.
+    #[must_use]
+    pub fn unverified_claims(&self) -> Option<UnverifiedClaims> {
+        claims(&self.0.members)
+    }
+
     /// The scopes granted (RFC 6749 section 3.3); empty where Concur named none.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.0.scopes.iter().map(String::as_str)
@@ -254,6 +270,10 @@ pub(crate) fn received_access(
     members.remove(ACCESS_EXPIRES_AT);
     receive_access(&mut members, now)?;
     Ok((access(&members)?, scopes(&members)))
+}
+
+fn claims(members: &Members) -> Option<UnverifiedClaims> {
+    UnverifiedClaims::read(members.string("id_token").ok().flatten()?.expose())
 }
 
 fn scopes(members: &Members) -> Arc<[String]> {

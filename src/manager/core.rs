@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     AccessToken, Clock, Credentials, Error, ErrorKind, Geolocation, OAuthClient, RefreshTokenObject, Status,
-    TokenOrigin, credential_source::DynCredentialSource, store::DynTokenStore,
+    TokenOrigin, credential_source::DynCredentialSource, principal::Principal, store::DynTokenStore,
 };
 
 /// What the clones of a manager share.
@@ -41,7 +41,7 @@ pub(super) struct Core {
 /// What the credentials said at first use.
 pub(super) struct Identity {
     pub(super) base: Geolocation,
-    pub(super) company_uuid: Option<String>,
+    pub(super) principal: Option<Principal>,
 }
 
 impl Core {
@@ -50,7 +50,7 @@ impl Core {
             // Before the first flight nobody knows whose token is wanted, and the flight looks at the store itself.
             let identity = self.identity.get();
             let stored = match identity {
-                Some(identity) => self.look(identity.company_uuid.as_deref(), identity).await?,
+                Some(identity) => self.look(identity.principal.as_ref(), identity).await?,
                 None => None,
             };
             let now = self.clock.now();
@@ -137,8 +137,8 @@ impl Core {
             }
             (None, None, _) => self.configured(Geolocation::GLZ, "the default")?,
         };
-        let company_uuid = credentials.company_uuid().map(str::to_owned);
-        Ok(self.identity.get_or_init(|| Identity { base, company_uuid }))
+        let principal = credentials.principal();
+        Ok(self.identity.get_or_init(|| Identity { base, principal }))
     }
 
     fn configured(&self, uri: &str, origin: &str) -> Result<Geolocation, Error> {
@@ -148,7 +148,7 @@ impl Core {
     /// What is stored, which also becomes what is held; a token that could not be saved yet comes before both.
     pub(super) async fn look(
         &self,
-        company_uuid: Option<&str>,
+        principal: Option<&Principal>,
         identity: &Identity,
     ) -> Result<Option<Arc<Held>>, Error> {
         let before = self.memory.held();
@@ -158,11 +158,9 @@ impl Core {
         let Some(object) = self.store.load().await? else {
             return Ok(None);
         };
-        same_company(
-            object.company_uuid(),
-            company_uuid,
-            &format!("the token in {}", self.store.describe()),
-        )?;
+        if let Some(principal) = principal {
+            principal.check(&object, &format!("the token in {}", self.store.describe()))?;
+        }
         if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
             return Ok(before);
         }
@@ -226,19 +224,6 @@ impl Core {
 
     fn refresh_window(&self, object: &RefreshTokenObject) -> Window {
         Window::of_refresh(object.expiry(), self.policy.refresh_token_margin)
-    }
-}
-
-pub(super) fn same_company(theirs: Option<&str>, ours: Option<&str>, token: &str) -> Result<(), Error> {
-    match (theirs, ours) {
-        (Some(theirs), Some(ours)) if !theirs.eq_ignore_ascii_case(ours) => Err(Error::new(
-            ErrorKind::Config,
-            format!(
-                "{token} belongs to company {theirs}, but the credentials name company {ours}; use another place for \
-                 this company's token, or move that one away"
-            ),
-        )),
-        _ => Ok(()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::form::{Endpoint, Form};
-use crate::secret::Secret;
+use crate::{Credentials, Error, credentials::WhoSignsIn, secret::Secret};
 
 /// One of Concur's grants, with all it needs beside the app's id and secret.
 ///
@@ -135,6 +135,34 @@ impl Grant {
         self
     }
 
+    /// That of the credentials: a company's or a user's.
+    pub(crate) fn of(credentials: &Credentials) -> Result<Self, Error> {
+        let (who, username, password) = credentials.require_sign_in()?;
+        Ok(match who {
+            WhoSignsIn::Company => Self::company_request_token(username, password),
+            WhoSignsIn::User => Self::user_password(username, password),
+        })
+    }
+
+    /// Who the grant says it signs in.
+    pub(crate) fn signs_in(&self) -> SignsIn<'_> {
+        match (self.0.grant_type(), self.0.company_uuid()) {
+            (_, Some(uuid)) => SignsIn::Company(uuid),
+            (Some("refresh_token"), None) => SignsIn::Anybody,
+            (Some("client_credentials"), None) => SignsIn::App,
+            (_, None) => SignsIn::User,
+        }
+    }
+
+    /// Whether SAP wants it at the principal's geolocation, not at the landing zone or wherever.
+    pub(crate) fn is_for_the_geolocation(&self) -> bool {
+        match self.signs_in() {
+            SignsIn::Company(_) | SignsIn::App => false,
+            SignsIn::User => self.0.grant_type() != Some("authorization_code"),
+            SignsIn::Anybody => true,
+        }
+    }
+
     /// The company that signs in, where the grant says so.
     pub(crate) fn company_uuid(&self) -> Option<&str> {
         self.0.company_uuid()
@@ -143,6 +171,18 @@ impl Grant {
     pub(super) fn form(&self) -> &Form {
         &self.0
     }
+}
+
+/// Who signs in with a grant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SignsIn<'a> {
+    /// With this UUID.
+    Company(&'a str),
+    User,
+    /// The app by itself.
+    App,
+    /// Whomever the refresh token belongs to.
+    Anybody,
 }
 
 impl fmt::Debug for Grant {
