@@ -12,11 +12,12 @@ mod http;
 mod otp;
 mod refusal;
 mod reply;
+mod revocation;
 mod unreachable;
 
 use std::{fmt, future::Future, sync::Arc};
 
-pub(crate) use self::{attempts::Patience, grant::SignsIn};
+pub(crate) use self::{attempts::Patience, grant::SignsIn, revocation::NotRevoked};
 pub use self::{
     authorize::{AuthorizationRequest, AuthorizationReturn},
     grant::Grant,

@@ -171,6 +171,7 @@ impl TokenManagerBuilder {
             memory: Default::default(),
             flights: Default::default(),
             unsaved: Default::default(),
+            revoked: Default::default(),
             subscribers: OnceLock::new(),
         })))
     }

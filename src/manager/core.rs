@@ -14,6 +14,7 @@ use super::{
     decision::{Calm, Decision, Window, decide},
     flight::{Flights, Join, Landing, Need},
     memory::{Held, Memory},
+    revocation::Revoked,
     unsaved::Unsaved,
 };
 use crate::{
@@ -34,6 +35,7 @@ pub(super) struct Core {
     pub(super) memory: Memory,
     pub(super) flights: Flights,
     pub(super) unsaved: Unsaved,
+    pub(super) revoked: Revoked,
     /// Made for the first subscriber.
     pub(super) subscribers: OnceLock<watch::Sender<Status>>,
 }
@@ -63,7 +65,7 @@ impl Core {
             match (landing, served) {
                 (Some(Landing::Done(landed)), _) if landed.fresh => return Ok(landed.held.object.clone()),
                 // What the flight found is in the store now: look again.
-                (Some(Landing::Done(_)), _) => {}
+                (Some(Landing::Done(_) | Landing::SignedOut), _) => {}
                 (Some(Landing::Faulty(e)), _) => return Err(e),
                 (Some(Landing::Failed(e)), served) => {
                     return served.filter(|_| is_passing(&e)).map(|held| held.object.clone()).ok_or(e);
@@ -91,6 +93,7 @@ impl Core {
                         return Ok(access.token.clone());
                     }
                 }
+                (Some(Landing::SignedOut), _) => {}
                 (Some(Landing::Faulty(e)), _) => return Err(e),
                 (Some(Landing::Failed(e)), served) => return served.filter(|_| is_passing(&e)).ok_or(e),
                 (None | Some(Landing::Busy), Some(token)) => return Ok(token),
@@ -106,7 +109,7 @@ impl Core {
                 Some(Landing::Done(landed)) => return Ok(landed.held.object.clone()),
                 Some(Landing::Failed(e) | Landing::Faulty(e)) => return Err(e),
                 // Only callers that are gone make a flight give up, and this one is here.
-                Some(Landing::Busy) | None => {}
+                Some(Landing::Busy | Landing::SignedOut) | None => {}
             }
         }
     }
@@ -155,7 +158,8 @@ impl Core {
         if before.as_ref().is_some_and(|held| held.unsaved) {
             return Ok(before);
         }
-        let Some(object) = self.store.load().await? else {
+        let stored = self.store.load().await?;
+        let Some(object) = stored.filter(|object| before.is_some() || !self.revoked.is(object)) else {
             return Ok(None);
         };
         if let Some(principal) = principal {
@@ -174,7 +178,7 @@ impl Core {
     pub(super) fn announce(&self) {
         if let Some(subscribers) = self.subscribers.get() {
             subscribers.send_if_modified(|told| {
-                let status = self.memory.status(self.clock.now());
+                let status = self.status();
                 let is_news = *told != status;
                 *told = status;
                 is_news
@@ -193,7 +197,7 @@ impl Core {
                 self.decide_refresh(&held.object, Calm::Calm) == Decision::Serve
                     && held.access.as_ref().is_some_and(|access| access.window.is_early(self.clock.now()))
             }
-            Need::Grant | Need::SignIn(_) | Need::Adopt(_) => false,
+            Need::Grant | Need::SignIn(_) | Need::Adopt(_) | Need::Revoke { .. } => false,
         }
     }
 
@@ -206,7 +210,7 @@ impl Core {
             Need::AccessToken | Need::Ahead => {
                 self.memory.held().is_some_and(|held| held.live_access(now).is_some())
             }
-            Need::Grant | Need::SignIn(_) | Need::Adopt(_) => false,
+            Need::Grant | Need::SignIn(_) | Need::Adopt(_) | Need::Revoke { .. } => false,
         }
     }
 

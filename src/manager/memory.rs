@@ -127,6 +127,10 @@ impl Memory {
         found.clone().filter(|_| is_newer).unwrap_or(held)
     }
 
+    pub(super) fn clear(&self) {
+        self.held.store(None);
+    }
+
     pub(super) fn mark_saved(&self) {
         self.change(|held| held.unsaved = false);
     }

@@ -49,7 +49,7 @@ impl Core {
     pub(super) async fn run(self: &Arc<Self>, need: &Need, crew: &Crew) -> Landing {
         let landing = self.renew(need, crew).await.unwrap_or_else(Landing::Failed);
         match &landing {
-            Landing::Done(_) => self.memory.note_success(self.clock.now()),
+            Landing::Done(_) | Landing::SignedOut => self.memory.note_success(self.clock.now()),
             Landing::Busy => self.memory.note_busy(self.clock.now()),
             Landing::Failed(e) | Landing::Faulty(e) => {
                 self.memory.note_failure(e, self.clock.now());
@@ -85,6 +85,9 @@ impl Core {
             let stored = self.look(credentials.principal().as_ref(), flight.identity).await?;
             if let Some(held) = stored.as_ref().filter(|held| self.satisfies(need, held)) {
                 return Ok(Landing::Done(Landed { held: Arc::clone(held), fresh: false }));
+            }
+            if let Need::Revoke { again } = *need {
+                return self.sign_out(stored, again, flight, lock).await;
             }
             if self.can_do_without(need, stored.as_deref()) {
                 flight.patience = Patience::OneAttempt;
@@ -125,7 +128,9 @@ impl Core {
                 geolocation_of(token, &flight.identity.base)?;
                 sign_in::check_token(token, flight.credentials)
             }
-            Need::RefreshToken | Need::AccessToken | Need::Ahead | Need::Grant => Ok(()),
+            Need::RefreshToken | Need::AccessToken | Need::Ahead | Need::Grant | Need::Revoke { .. } => {
+                Ok(())
+            }
         }
     }
 
@@ -216,7 +221,11 @@ impl Core {
     }
 
     /// The refresh grant, at the token's last geolocation.
-    async fn present(&self, stored: &RefreshTokenObject, flight: Flight<'_>) -> Result<Exchanged, Error> {
+    pub(super) async fn present(
+        &self,
+        stored: &RefreshTokenObject,
+        flight: Flight<'_>,
+    ) -> Result<Exchanged, Error> {
         let geolocation = geolocation_of(stored, &flight.identity.base)?;
         let grant = Grant::refresh_token(stored.secret());
         self.send(&geolocation, &grant, TokenOrigin::Renewed, flight).await
@@ -270,7 +279,7 @@ impl Core {
     }
 
     /// Saves and publishes what Concur sent, and only then says what is wrong with it.
-    async fn keep(
+    pub(super) async fn keep(
         self: &Arc<Self>,
         reply: &TokenReply,
         origin: TokenOrigin,

@@ -69,8 +69,8 @@ impl OAuthClient {
             // Real requests take real time, and pauses that of the clock; neither is read from the time of day.
             let watch = Stopwatch::start();
             let limit = LONGEST.saturating_sub(passed);
-            let attempt = Attempt { base: &base, credentials, form, clock, number, limit };
-            let sent = self.post(attempt, &understand).await;
+            let attempt = Attempt { base: &base, form, clock, number, limit };
+            let sent = self.post(attempt, credentials, &understand).await;
             let Failure { error, fate } = match sent {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,

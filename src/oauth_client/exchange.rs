@@ -21,9 +21,9 @@ const MAX_REPLY: usize = 256 * 1024;
 const USUAL_REPLY: usize = 8 * 1024;
 
 /// A request that is to be sent, perhaps once more.
+#[derive(Clone, Copy)]
 pub(super) struct Attempt<'a> {
     pub(super) base: &'a Geolocation,
-    pub(super) credentials: &'a Credentials,
     pub(super) form: &'a Form,
     pub(super) clock: &'a dyn Clock,
     pub(super) number: u32,
@@ -47,9 +47,10 @@ impl OAuthClient {
     pub(super) async fn post<T>(
         &self,
         attempt: Attempt<'_>,
+        credentials: &Credentials,
         understand: impl Fn(Answered<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let Attempt { base, credentials, form, clock, number, limit } = attempt;
+        let Attempt { base, form, limit, .. } = attempt;
         let request = self
             .0
             .client(base)?
@@ -60,6 +61,35 @@ impl OAuthClient {
             .header(header::ACCEPT, "application/json")
             .body(form.encoded(credentials));
         let request = with_correlation_id(request, form.correlation_id())?;
+        let received = Received::of(request, attempt, |id| form.leaks_into(id, credentials)).await?;
+        let Received { status, headers, body, cut, entry } = received;
+        let result = match (status, cut) {
+            (StatusCode::OK, cut) => {
+                understand(Answered { body: &body, cut, form, headers: &headers, base, entry: &entry })
+            }
+            (status, cut) => Err(refusal_in(status, cut, &headers, &body, base, form)),
+        };
+        result.map_err(|failure| entry.failed_with(base.host(), &headers, failure))
+    }
+}
+
+/// What came back for a request, with whatever status.
+pub(super) struct Received {
+    pub(super) status: StatusCode,
+    pub(super) headers: Headers,
+    pub(super) body: Zeroizing<Vec<u8>>,
+    pub(super) cut: Option<Cut>,
+    pub(super) entry: Entry,
+}
+
+impl Received {
+    /// `is_secret` tells whether a text that the server chose holds a secret of the request.
+    pub(super) async fn of(
+        request: RequestBuilder,
+        attempt: Attempt<'_>,
+        is_secret: impl Fn(&str) -> bool,
+    ) -> Result<Self, Failure> {
+        let Attempt { base, form, clock, number, .. } = attempt;
         let host = base.host();
         let entry = Entry::new(form.what(), form.grant_type(), number);
         entry.sent(host);
@@ -72,27 +102,29 @@ impl OAuthClient {
                 return Err(failure);
             }
         };
-
         let status = response.status();
-        let headers = Headers::of(&response, clock.now(), |id| form.leaks_into(id, credentials));
+        let headers = Headers::of(&response, clock.now(), is_secret);
         let (body, cut) = read(response).await;
-        let entry = entry.after(Some(status), &watch);
-        let result = match (status, cut) {
-            (StatusCode::OK, cut) => {
-                understand(Answered { body: &body, cut, form, headers: &headers, base, entry: &entry })
-            }
-            (_, Some(cut)) => Err(cut.explain(host, form)),
-            (_, None) => {
-                let location = headers.location.as_deref();
-                let answer = Answer { base, status, location, retry_after: headers.retry_after };
-                Err(refusal::failure(&answer, &body, form))
-            }
-        };
-        result.map_err(|Failure { error, fate }| {
-            let error = error.with_correlation_id(headers.correlation_id.clone());
-            entry.failed(host, &error);
-            Failure { error, fate }
-        })
+        Ok(Self { status, headers, body, cut, entry: entry.after(Some(status), &watch) })
+    }
+}
+
+/// What a reply without success means.
+pub(super) fn refusal_in(
+    status: StatusCode,
+    cut: Option<Cut>,
+    headers: &Headers,
+    body: &[u8],
+    base: &Geolocation,
+    form: &Form,
+) -> Failure {
+    match cut {
+        Some(cut) => cut.explain(base.host(), form),
+        None => {
+            let location = headers.location.as_deref();
+            let answer = Answer { base, status, location, retry_after: headers.retry_after };
+            refusal::failure(&answer, body, form)
+        }
     }
 }
 
@@ -108,7 +140,7 @@ fn with_correlation_id(request: RequestBuilder, id: Option<&str>) -> Result<Requ
 }
 
 /// What came of the body, and why no more.
-pub(super) async fn read(mut response: Response) -> (Zeroizing<Vec<u8>>, Option<Cut>) {
+async fn read(mut response: Response) -> (Zeroizing<Vec<u8>>, Option<Cut>) {
     let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
     let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(USUAL_REPLY).min(MAX_REPLY)));
     loop {
@@ -147,11 +179,11 @@ impl Entry {
         Self { what, grant, attempt, status: None, elapsed: Duration::ZERO }
     }
 
-    pub(super) fn after(self, status: Option<StatusCode>, watch: &Stopwatch) -> Self {
+    fn after(self, status: Option<StatusCode>, watch: &Stopwatch) -> Self {
         Self { status: status.map(|status| status.as_u16()), elapsed: watch.elapsed(), ..self }
     }
 
-    pub(super) fn sent(&self, host: &str) {
+    fn sent(&self, host: &str) {
         let Self { what, grant, attempt, .. } = *self;
         log::event!(debug, grant, host, attempt, "{what} sent");
     }
@@ -162,7 +194,7 @@ impl Entry {
         log::event!(info, grant, host, attempt, status, correlation_id, elapsed_ms, "{what} answered");
     }
 
-    pub(super) fn failed(&self, host: &str, error: &Error) {
+    fn failed(&self, host: &str, error: &Error) {
         let Self { what, grant, attempt, status, .. } = *self;
         let code = error.code().map(ConcurCode::number);
         let (correlation_id, elapsed_ms) = (error.correlation_id(), self.elapsed_ms());
@@ -178,6 +210,13 @@ impl Entry {
             %error,
             "{what} failed"
         );
+    }
+
+    /// The failure with the reply's correlation id, told to the log.
+    pub(super) fn failed_with(&self, host: &str, headers: &Headers, failure: Failure) -> Failure {
+        let error = failure.error.with_correlation_id(headers.correlation_id.clone());
+        self.failed(host, &error);
+        Failure { error, ..failure }
     }
 
     fn elapsed_ms(&self) -> u64 {

@@ -20,6 +20,8 @@ pub(super) enum Endpoint {
     /// For the grant of this type.
     Token(&'static str),
     OneTimePassword,
+    /// Which takes no form: a bearer token says it all.
+    Connections,
 }
 
 /// What a program made up itself to go with a one-time password.
@@ -42,13 +44,14 @@ impl Form {
         match self.endpoint {
             Endpoint::Token(_) => "oauth2/v0/token",
             Endpoint::OneTimePassword => "oauth2/v0/otp",
+            Endpoint::Connections => "app-mgmt/v0/connections",
         }
     }
 
     pub(super) fn grant_type(&self) -> Option<&'static str> {
         match self.endpoint {
             Endpoint::Token(grant_type) => Some(grant_type),
-            Endpoint::OneTimePassword => None,
+            Endpoint::OneTimePassword | Endpoint::Connections => None,
         }
     }
 
@@ -57,6 +60,7 @@ impl Form {
         match self.endpoint {
             Endpoint::Token(_) => "token request",
             Endpoint::OneTimePassword => "one-time password request",
+            Endpoint::Connections => "revocation",
         }
     }
 
@@ -76,6 +80,7 @@ impl Form {
             Endpoint::OneTimePassword => {
                 "the mail may have been sent all the same, so look for it before you try again"
             }
+            Endpoint::Connections => "the tokens may have been revoked all the same; try again",
         }
     }
 
@@ -124,6 +129,7 @@ impl fmt::Display for Form {
         match self.endpoint {
             Endpoint::Token(grant_type) => write!(f, "the {grant_type} grant"),
             Endpoint::OneTimePassword => f.write_str("to mail a one-time password"),
+            Endpoint::Connections => f.write_str("to revoke the tokens"),
         }
     }
 }
