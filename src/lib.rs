@@ -103,7 +103,7 @@ pub use self::{
     credentials::Credentials,
     error::{Error, ErrorKind},
     geolocation::Geolocation,
-    manager::{KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
+    manager::{AppTokens, KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
     oauth_client::{
         AuthorizationRequest, AuthorizationReturn, Grant, OAuthClient, OneTimePasswordRequest, TokenReply,
     },

@@ -3,6 +3,7 @@
 //! Always: a missing or expiring token costs one request whatever the load; a token from Concur is saved before
 //! anybody sees it; building and loading start, send and build nothing.
 
+mod app_tokens;
 mod builder;
 mod core;
 mod decision;
@@ -26,7 +27,10 @@ use std::{
     time::Duration,
 };
 
-pub use self::{builder::TokenManagerBuilder, keep_alive::KeepAlive, subscription::StatusSubscription};
+pub use self::{
+    app_tokens::AppTokens, builder::TokenManagerBuilder, keep_alive::KeepAlive,
+    subscription::StatusSubscription,
+};
 use self::{
     core::Core,
     flight::{Join, Landing, Need},

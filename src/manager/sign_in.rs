@@ -20,8 +20,8 @@ pub(super) fn check_grant(grant: &Grant, credentials: &Credentials) -> Result<()
              company, with another place for the user's token"
         )),
         (SignsIn::App, _) => refused(
-            "an app that signs in by itself gets no refresh token, so there is nothing to keep; give the grant to \
-             OAuthClient::request_token, or use AppTokens"
+            "an app that signs in by itself gets no refresh token, so there is nothing to keep; use \
+             TokenManagerBuilder::build_for_app, which asks again in time"
                 .to_owned(),
         ),
         _ => Ok(()),

@@ -83,7 +83,8 @@ impl Grant {
     /// An app signs in by itself: `grant_type=client_credentials`. Sent to any production base URI.
     ///
     /// No refresh token comes back, so there is nothing for a [`TokenManager`](crate::TokenManager) to keep; take the
-    /// [`access_token`](crate::TokenReply::access_token) from the reply, and ask again once it has expired.
+    /// [`access_token`](crate::TokenReply::access_token) from the reply, or let [`AppTokens`](crate::AppTokens) do it and
+    /// ask again in time.
     ///
     /// ```no_run
     /// use concur_auth::{Credentials, Geolocation, Grant, OAuthClient};
