@@ -47,6 +47,10 @@ impl AccessToken {
         Self(Arc::new(Inner { issued, geolocation, scopes }))
     }
 
+    pub(crate) fn issued(&self) -> &IssuedAccess {
+        &self.0.issued
+    }
+
     /// The token itself, for the `Authorization: Bearer` header.
     #[must_use]
     pub fn secret(&self) -> &str {

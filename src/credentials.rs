@@ -1,14 +1,12 @@
-//! What an app and a company present to Concur, and what to tell a person when some of it is missing.
+//! What an app presents to Concur, with the company or the user that it acts for.
+
+mod missing;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
-use crate::{
-    Error, ErrorKind,
-    error::{APPS_PAGE, COMPANY_TOKENS_PAGE},
-    secret::Secret,
-};
+use crate::{principal::Principal, secret::Secret};
 
-/// An app's client id and secret, and the company it acts for.
+/// An app's client id and secret, and the company or user it acts for.
 ///
 /// A value of this type is a [`CredentialSource`](crate::CredentialSource) itself. Surrounding white space is
 /// dropped, and blank parts count as absent: they come from templates.
@@ -30,9 +28,20 @@ struct Parts {
     origin: Origin,
     app_id: String,
     client_secret: Secret,
-    company_uuid: Option<String>,
-    company_request_token: Option<Secret>,
+    who: WhoSignsIn,
+    /// The company's UUID, or the user's name.
+    username: Option<String>,
+    /// The company request token, or the user's password.
+    password: Option<Secret>,
+    user_uuid: Option<String>,
     base_uri: Option<String>,
+}
+
+/// Whom the name and the secret of a first sign-in belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WhoSignsIn {
+    Company,
+    User,
 }
 
 /// Where credentials came from, so that errors can call each part by the name that its author knows.
@@ -50,8 +59,10 @@ impl Credentials {
             origin: Origin::Code,
             app_id: app_id.as_ref().trim().to_owned(),
             client_secret: Secret::new(client_secret.as_ref().trim()),
-            company_uuid: None,
-            company_request_token: None,
+            who: WhoSignsIn::Company,
+            username: None,
+            password: None,
+            user_uuid: None,
             base_uri: None,
         }))
     }
@@ -61,11 +72,47 @@ impl Credentials {
     /// Both are needed only when a token has to be obtained; the token may be blank later.
     #[must_use]
     pub fn company(self, uuid: impl AsRef<str>, request_token: impl AsRef<str>) -> Self {
+        self.signs_in(WhoSignsIn::Company, uuid.as_ref(), request_token.as_ref().trim())
+    }
+
+    /// The user to sign in, with the password: in place of a company.
+    ///
+    /// Both are needed only when a token has to be obtained. A wrong password counts towards a locked account.
+    ///
+    /// ```
+    /// use concur_auth::Credentials;
+    ///
+    /// let credentials = Credentials::new("my-app-id", "my-client-secret").user("ada@example.com", "a secret");
+    /// assert_eq!(credentials.company_uuid(), None);
+    /// ```
+    #[must_use]
+    pub fn user(self, name: impl AsRef<str>, password: impl AsRef<str>) -> Self {
+        self.signs_in(WhoSignsIn::User, name.as_ref(), password.as_ref())
+    }
+
+    fn signs_in(self, who: WhoSignsIn, username: &str, password: &str) -> Self {
+        let username = username.trim();
         self.change(|parts| {
-            let (uuid, token) = (uuid.as_ref().trim(), request_token.as_ref().trim());
-            parts.company_uuid = (!uuid.is_empty()).then(|| uuid.to_owned());
-            parts.company_request_token = (!token.is_empty()).then(|| Secret::new(token));
+            parts.who = who;
+            parts.username = (!username.is_empty()).then(|| username.to_owned());
+            parts.password = Some(Secret::new(password)).filter(|password| !password.is_blank());
         })
+    }
+
+    /// Whose tokens these credentials are for, where that is a user: the UUID, which Concur's `id_token` names as `sub`.
+    ///
+    /// A stored token that says it is anybody else's is then refused, as one of another company is.
+    ///
+    /// ```
+    /// use concur_auth::Credentials;
+    ///
+    /// let app = Credentials::new("my-app-id", "my-client-secret");
+    /// let of_one_traveller = app.clone().for_user("5b8a4c3e-0000-4000-8000-000000000000");
+    /// ```
+    #[must_use]
+    pub fn for_user(self, uuid: impl AsRef<str>) -> Self {
+        let uuid = uuid.as_ref().trim();
+        self.change(|parts| parts.user_uuid = (!uuid.is_empty()).then(|| uuid.to_owned()))
     }
 
     /// The base URI to sign in at, where the builder names none.
@@ -95,17 +142,26 @@ impl Credentials {
     /// The company's UUID, if known.
     #[must_use]
     pub fn company_uuid(&self) -> Option<&str> {
-        self.0.company_uuid.as_deref()
+        self.0.username.as_deref().filter(|_| self.0.who == WhoSignsIn::Company)
+    }
+
+    /// Whom tokens are to belong to, as far as that is known.
+    pub(crate) fn principal(&self) -> Option<Principal> {
+        match (&self.0.user_uuid, self.company_uuid()) {
+            (Some(user), _) => Some(Principal::User(user.clone())),
+            (None, Some(company)) => Some(Principal::Company(company.to_owned())),
+            (None, None) => None,
+        }
     }
 
     /// All that Concur judges: a refusal stands as long as none of them changes.
     pub(crate) fn identifying_parts(&self) -> [Option<&str>; 4] {
-        let Parts { app_id, client_secret, company_uuid, company_request_token, .. } = &*self.0;
+        let Parts { app_id, client_secret, username, password, .. } = &*self.0;
         [
             Some(app_id),
             Some(client_secret.expose()),
-            company_uuid.as_deref(),
-            company_request_token.as_ref().map(Secret::expose),
+            username.as_deref(),
+            password.as_ref().map(Secret::expose),
         ]
     }
 
@@ -127,79 +183,6 @@ impl Credentials {
         match &self.0.origin {
             Origin::Code | Origin::Environment => "the base URI of the Credentials".to_owned(),
             Origin::File(path) => format!("baseURI in {}", path.display()),
-        }
-    }
-
-    /// Checks what every use needs.
-    pub(crate) fn require_app(&self) -> Result<(), Error> {
-        if !self.0.app_id.is_empty() && !self.0.client_secret.is_blank() {
-            return Ok(());
-        }
-        Err(self.blank(
-            &[(self.0.app_id.is_empty(), Part::AppId), (self.0.client_secret.is_blank(), Part::ClientSecret)],
-            &format!("the app's page {APPS_PAGE} shows both"),
-        ))
-    }
-
-    /// The company's UUID and request token, which a first sign-in needs.
-    pub(crate) fn require_company(&self) -> Result<(&str, &str), Error> {
-        if let (Some(uuid), Some(token)) = (&self.0.company_uuid, &self.0.company_request_token) {
-            return Ok((uuid, token.expose()));
-        }
-        let hint = format!(
-            "a token has to be obtained, so create a company request token at {COMPANY_TOKENS_PAGE} \
-             (it lives 24 hours)"
-        );
-        Err(self.blank(
-            &[
-                (self.0.company_uuid.is_none(), Part::CompanyUuid),
-                (self.0.company_request_token.is_none(), Part::CompanyRequestToken),
-            ],
-            &hint,
-        ))
-    }
-
-    fn blank(&self, parts: &[(bool, Part)], hint: &str) -> Error {
-        let names: Vec<&str> =
-            parts.iter().filter(|(blank, _)| *blank).map(|(_, part)| part.name(&self.0.origin)).collect();
-        let (verb, them) = if names.len() == 1 { ("is", "it") } else { ("are", "them") };
-        let names = names.join(" and ");
-        let message = match &self.0.origin {
-            Origin::Code => format!("{names} {verb} blank in the Credentials; {hint}, then pass {them}"),
-            Origin::File(path) => {
-                format!("{names} {verb} blank in {}; {hint}, then fill {them} in", path.display())
-            }
-            Origin::Environment => {
-                format!("{names} {verb} not set in the environment; {hint}, then set {them}")
-            }
-        };
-        Error::new(ErrorKind::CredentialsNeeded, message)
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Part {
-    AppId,
-    ClientSecret,
-    CompanyUuid,
-    CompanyRequestToken,
-}
-
-impl Part {
-    fn name(self, origin: &Origin) -> &'static str {
-        match (self, origin) {
-            (Self::AppId, Origin::File(_)) => "appID",
-            (Self::ClientSecret, Origin::File(_)) => "clientSecret",
-            (Self::CompanyUuid, Origin::File(_)) => "companyUUID",
-            (Self::CompanyRequestToken, Origin::File(_)) => "companyRequestToken",
-            (Self::AppId, Origin::Environment) => "CONCUR_APP_ID",
-            (Self::ClientSecret, Origin::Environment) => "CONCUR_CLIENT_SECRET",
-            (Self::CompanyUuid, Origin::Environment) => "CONCUR_COMPANY_UUID",
-            (Self::CompanyRequestToken, Origin::Environment) => "CONCUR_COMPANY_REQUEST_TOKEN",
-            (Self::AppId, Origin::Code) => "the app id",
-            (Self::ClientSecret, Origin::Code) => "the client secret",
-            (Self::CompanyUuid, Origin::Code) => "the company UUID",
-            (Self::CompanyRequestToken, Origin::Code) => "the company request token",
         }
     }
 }

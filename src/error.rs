@@ -21,7 +21,7 @@ pub enum ErrorKind {
     CredentialsNeeded,
     /// Credentials are there and unusable: unreadable, of the wrong type, or with an unknown value.
     CredentialsInvalid,
-    /// A person must create a new company request token.
+    /// A person must create a new company request token, or a user sign in once more.
     ReauthorizationRequired,
     /// Concur refused with a code that signing in again would not cure.
     Refused,

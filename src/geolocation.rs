@@ -96,9 +96,7 @@ impl Geolocation {
         let Some(host) = base.host_str() else {
             return Err(refused("a URI without a host", origin));
         };
-        let is_below =
-            |domain| host.strip_suffix(domain).is_some_and(|name| name.split('.').all(|l| !l.is_empty()));
-        let is_concur = CONCUR_DOMAINS.into_iter().any(is_below) && base.port().is_none();
+        let is_concur = is_below_concur(host) && base.port().is_none();
         let is_named = trust.hosts.iter().any(|named| named.eq_ignore_ascii_case(host));
         let allowed = match base.scheme() {
             "https" => is_concur || is_named || (trust.loopback && is_loopback(&base)),
@@ -118,6 +116,28 @@ impl Geolocation {
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.base.as_str()
+    }
+
+    /// Where browsers go instead of programs: Concur's host with `www-` in front. Loopback and hosts of your own have no
+    /// such twin and stay as they are.
+    ///
+    /// ```
+    /// use concur_auth::Geolocation;
+    ///
+    /// let us2: Geolocation = "https://us2.api.concursolutions.com".parse()?;
+    /// assert_eq!(us2.for_browsers().as_str(), "https://www-us2.api.concursolutions.com/");
+    /// # Ok::<(), concur_auth::Error>(())
+    /// ```
+    ///
+    /// Source: SAP Concur developer centre, "Base URIs".
+    #[must_use]
+    pub fn for_browsers(&self) -> Self {
+        let mut browsers = self.clone();
+        if is_below_concur(self.host()) && !self.host().starts_with("www-") {
+            // Of a name, only more than 253 letters are refused, and then no server has it.
+            let _ = browsers.base.set_host(Some(&format!("www-{}", self.host())));
+        }
+        browsers
     }
 
     /// The host, without scheme and port: what errors and logs name.
@@ -155,6 +175,12 @@ impl Geolocation {
 fn presentable(host: &str) -> String {
     let labels = host.split('.').map(|label| if label.len() < 30 { label } else { "…" });
     labels.collect::<Vec<_>>().join(".")
+}
+
+fn is_below_concur(host: &str) -> bool {
+    let is_below =
+        |domain| host.strip_suffix(domain).is_some_and(|name| name.split('.').all(|l| !l.is_empty()));
+    CONCUR_DOMAINS.into_iter().any(is_below)
 }
 
 fn refused(what: &str, origin: &str) -> Error {
@@ -310,6 +336,24 @@ mod tests {
         assert!(configured.received("https://gateway.example.net", "a test").is_ok());
         assert!(configured.received("http://gateway.example.net", "a test").is_err());
         assert!(configured.received("https://other.example.net", "a test").is_err());
+    }
+
+    #[test]
+    fn browsers_go_to_the_twin_of_concurs_hosts_only() {
+        for (programs, browsers) in [
+            ("https://us.api.concursolutions.com", "https://www-us.api.concursolutions.com/"),
+            ("https://glz.api.concursolutions.com", "https://www-glz.api.concursolutions.com/"),
+            ("https://cn.api.concurcdc.cn", "https://www-cn.api.concurcdc.cn/"),
+            ("https://www-us2.api.concursolutions.com", "https://www-us2.api.concursolutions.com/"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080/"),
+            ("http://localhost", "http://localhost/"),
+        ] {
+            let programs: Geolocation = programs.parse().unwrap();
+            assert_eq!(programs.for_browsers().as_str(), browsers);
+        }
+        let named: Arc<[String]> = [String::from("gateway.example.net")].into();
+        let gateway = Geolocation::configured("https://gateway.example.net", "a test", named).unwrap();
+        assert_eq!(gateway.for_browsers(), gateway);
     }
 
     #[test]

@@ -83,7 +83,9 @@
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 mod access_token;
+mod app_center;
 mod caught;
+mod claims;
 mod clock;
 mod code;
 mod credential_source;
@@ -95,8 +97,10 @@ mod log;
 mod manager;
 mod members;
 mod oauth_client;
+mod principal;
 mod refresh_token_object;
 mod refusal;
+mod returned_query;
 mod runtime;
 mod secret;
 #[cfg(feature = "simulator")]
@@ -110,14 +114,18 @@ pub use url;
 
 pub use self::{
     access_token::AccessToken,
+    app_center::AppCenterRedirect,
+    claims::UnverifiedClaims,
     clock::{Clock, SystemClock},
     code::{ConcurCode, Responsible},
     credential_source::{CredentialSource, CredentialsFile, EnvCredentials},
     credentials::Credentials,
     error::{Error, ErrorKind},
     geolocation::Geolocation,
-    manager::{KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
-    oauth_client::{Grant, OAuthClient, TokenReply},
+    manager::{AppTokens, KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
+    oauth_client::{
+        AuthorizationRequest, AuthorizationReturn, Grant, OAuthClient, OneTimePasswordRequest, TokenReply,
+    },
     refresh_token_object::RefreshTokenObject,
     refusal::Refusal,
     status::{Status, TokenOrigin},

@@ -3,6 +3,7 @@
 //! Always: a missing or expiring token costs one request whatever the load; a token from Concur is saved before
 //! anybody sees it; building and loading start, send and build nothing.
 
+mod app_tokens;
 mod builder;
 mod core;
 mod decision;
@@ -11,6 +12,8 @@ mod hammering;
 mod keep_alive;
 mod memory;
 mod renewal;
+mod revocation;
+mod sign_in;
 mod subscription;
 mod unsaved;
 
@@ -24,7 +27,10 @@ use std::{
     time::Duration,
 };
 
-pub use self::{builder::TokenManagerBuilder, keep_alive::KeepAlive, subscription::StatusSubscription};
+pub use self::{
+    app_tokens::AppTokens, builder::TokenManagerBuilder, keep_alive::KeepAlive,
+    subscription::StatusSubscription,
+};
 use self::{
     core::Core,
     flight::{Join, Landing, Need},
@@ -152,7 +158,7 @@ impl TokenManager {
     /// What this manager knows about its tokens, without any secret. Reads memory only.
     #[must_use]
     pub fn status(&self) -> Status {
-        self.0.memory.status(self.0.clock.now())
+        self.0.status()
     }
 
     /// Signs in with this grant, in place of whatever is held, and returns the refresh token object once it is saved.
@@ -176,6 +182,32 @@ impl TokenManager {
     /// token are not all of one company; [`ErrorKind::Untrusted`] when its geolocation is not Concur's.
     pub async fn adopt(&self, token: RefreshTokenObject) -> Result<(), Error> {
         self.0.replace(Need::Adopt(token)).await.map(drop)
+    }
+
+    /// Revokes **all** refresh tokens of the principal for the app, wherever they are kept, and empties the store and
+    /// this manager's memory.
+    ///
+    /// Where nothing is held there is nothing to revoke with, and nothing is sent; a stored token that Concur no longer
+    /// accepts (code 108) is removed. After a failure [`status`](Self::status) tells how far it came, and calling this
+    /// again goes on from there. An access token that somebody holds may live on for its hour.
+    ///
+    /// The next call that needs a token signs in again if the credentials allow it: take the company request token, or
+    /// the user's password, out of them first. [`keep_alive`](Self::keep_alive) does not.
+    ///
+    /// ```no_run
+    /// # async fn example(tokens: concur_auth::TokenManager) -> Result<(), concur_auth::Error> {
+    /// tokens.revoke().await?;
+    /// assert!(tokens.status().signed_out);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// What [`OAuthClient::revoke`](crate::OAuthClient::revoke) returns, and the renewal of an access token to revoke
+    /// with; [`ErrorKind::Store`] when the store could not be locked (nothing was sent then), or not be emptied
+    /// afterwards.
+    pub async fn revoke(&self) -> Result<(), Error> {
+        self.0.revoke().await
     }
 
     /// A view of this manager's status that can be waited on.

@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use crate::{
     Error,
     access_token::IssuedAccess,
+    claims::UnverifiedClaims,
     clock,
     members::{BadMember, Fault, Members},
     secret::Secret,
@@ -81,6 +82,7 @@ struct Inner {
     access: Option<IssuedAccess>,
     geolocation: Option<String>,
     company_uuid: Option<String>,
+    principal_uuid: Option<String>,
     scopes: Arc<[String]>,
 }
 
@@ -133,7 +135,7 @@ impl RefreshTokenObject {
         }
         let text = |name| members.string(name).ok().flatten().map(|text| text.expose().trim().to_owned());
         let time = |name| members.seconds(name).ok().flatten().and_then(clock::from_unix_seconds);
-        let scopes = text("scope").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        let scopes = scopes(&members);
         Ok(Self(Arc::new(Inner {
             refresh_token,
             // Ours is corrected for this machine's clock; a file from another program has only the server's.
@@ -141,6 +143,7 @@ impl RefreshTokenObject {
             access: access(&members).ok().flatten(),
             geolocation: text("geolocation"),
             company_uuid: text(COMPANY_UUID),
+            principal_uuid: claims(&members).and_then(|claims| claims.subject().map(str::to_owned)),
             scopes,
             members,
         })))
@@ -218,6 +221,19 @@ impl RefreshTokenObject {
         self.0.company_uuid.as_deref()
     }
 
+    /// The UUID of the user or company that the token belongs to, by its `id_token` (`sub`), which is **not verified**:
+    /// see [`UnverifiedClaims`].
+    #[must_use]
+    pub fn principal_uuid(&self) -> Option<&str> {
+        self.0.principal_uuid.as_deref()
+    }
+
+    /// What the `id_token` that came with the token says, **not verified**; `None` where there is none that can be read.
+    #[must_use]
+    pub fn unverified_claims(&self) -> Option<UnverifiedClaims> {
+        claims(&self.0.members)
+    }
+
     /// The scopes granted (RFC 6749 section 3.3); empty where Concur named none.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.0.scopes.iter().map(String::as_str)
@@ -244,6 +260,25 @@ impl RefreshTokenObject {
     pub(crate) fn is_same_reply(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0.members == other.0.members
     }
+}
+
+/// The access token of a reply received at `now`, if there is one, and its scopes.
+pub(crate) fn received_access(
+    mut members: Members,
+    now: SystemTime,
+) -> Result<(Option<IssuedAccess>, Arc<[String]>), BadMember> {
+    members.remove(ACCESS_EXPIRES_AT);
+    receive_access(&mut members, now)?;
+    Ok((access(&members)?, scopes(&members)))
+}
+
+fn claims(members: &Members) -> Option<UnverifiedClaims> {
+    UnverifiedClaims::read(members.string("id_token").ok().flatten()?.expose())
+}
+
+fn scopes(members: &Members) -> Arc<[String]> {
+    let names = members.string("scope").ok().flatten();
+    names.iter().flat_map(|names| names.expose().split_whitespace()).map(str::to_owned).collect()
 }
 
 /// The access token among `members`; one without its absolute expiry is none (when was it issued?).

@@ -39,10 +39,12 @@ pub struct Status {
     pub source: Option<TokenOrigin>,
     /// The newest token could not be saved yet: it is in memory only, and saving is being retried.
     pub unsaved: bool,
-    /// When a renewal last worked, or found a sibling's token.
+    /// This manager has revoked all tokens, and holds none since.
+    pub signed_out: bool,
+    /// When a renewal or a revocation last worked, or a renewal found a sibling's token.
     #[serde(serialize_with = "rfc3339")]
     pub last_success: Option<OffsetDateTime>,
-    /// What the last failed renewal said; `None` after one that worked.
+    /// What the last failed renewal or revocation said; `None` after one that worked.
     pub last_error: Option<String>,
 }
 
@@ -75,6 +77,7 @@ impl fmt::Display for TokenOrigin {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source {
+            None if self.signed_out => f.write_str("signed out: all tokens were revoked")?,
             None => f.write_str("no token held yet")?,
             Some(origin) => {
                 let company = self.company_uuid.as_deref().unwrap_or("not known");

@@ -179,6 +179,7 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + '
 pub(crate) trait DynTokenStore: fmt::Debug + Send + Sync {
     fn load(&self) -> BoxFuture<'_, Option<RefreshTokenObject>>;
     fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
+    fn remove<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
     fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>>;
     fn rehearse<'a>(&'a self, held: Option<&'a RefreshTokenObject>, lock: &'a StoreLock)
     -> BoxFuture<'a, ()>;
@@ -195,6 +196,10 @@ impl<T: TokenStore> DynTokenStore for T {
 
     fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
         guarded(self, async move { TokenStore::save(self, token, lock).await })
+    }
+
+    fn remove<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
+        guarded(self, async move { TokenStore::remove(self, lock).await })
     }
 
     fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>> {

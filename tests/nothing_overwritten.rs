@@ -53,11 +53,14 @@ async fn broken_credentials_are_explained_and_left_alone() {
         ),
         (
             b"{\"appID\": \"a\", \"clientSecret\": \"s\", \"grantType\": \"SECRET\"}",
-            "<path>: the member grantType has an unknown value; set it to \"password\"",
+            "<path>: the member grantType has a value that this file cannot serve; set it to \"password\"; the other grants \
+             begin in a browser, in a mail or with the app alone, so give them to TokenManager::sign_in or \
+             OAuthClient::request_token",
         ),
         (
             b"{\"appID\": \"a\", \"clientSecret\": \"s\", \"credentialType\": \"SECRET\"}",
-            "<path>: the member credentialType has an unknown value; set it to \"authtoken\"",
+            "<path>: the member credentialType has a value that this file cannot serve; set it to \"authtoken\" for a company \
+             (companyUUID, companyRequestToken) or to \"password\" for a user (name and password in the same two members)",
         ),
     ] {
         let complaint = complaint_about(credentials).await;

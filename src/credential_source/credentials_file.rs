@@ -27,12 +27,20 @@ const TEMPLATE: &str = r#"{
 }
 "#;
 
+const ONLY_PASSWORD: &str = "set it to \"password\"; the other grants begin in a browser, in a mail or with the app alone, \
+                             so give them to TokenManager::sign_in or OAuthClient::request_token";
+const COMPANY_OR_USER: &str = "set it to \"authtoken\" for a company (companyUUID, companyRequestToken) or to \"password\" \
+                               for a user (name and password in the same two members)";
+
 /// Credentials in a JSON file with the members of SAP's tutorial; read again whenever they are asked for.
 ///
 /// Where there is no such file, asking writes a template (mode 0600) and fails with
 /// [`ErrorKind::CredentialsNeeded`]. A file that exists is never written. Beside the tutorial's members
 /// (`appID`, `clientSecret`, `grantType`, `companyUUID`, `companyRequestToken`, `credentialType`) an optional
 /// `baseURI` is read.
+///
+/// With `"credentialType": "password"` a user signs in, not a company: `companyUUID` is then the user's name and
+/// `companyRequestToken` the password, since that is where the tutorial's program sends them.
 ///
 /// ```
 /// use concur_auth::{CredentialsFile, TokenManager};
@@ -71,23 +79,26 @@ impl CredentialsFile {
         let text = |name| members.string(name).map_err(|bad| self.bad_member(bad));
         let required = |name| Ok::<_, Error>(text(name)?.unwrap_or_else(|| Secret::new("")));
 
-        self.one_value(text("grantType")?, "grantType", "password")?;
-        self.one_value(text("credentialType")?, "credentialType", "authtoken")?;
-        let credentials = Credentials::new(required("appID")?.expose(), required("clientSecret")?.expose())
-            .company(required("companyUUID")?.expose(), required("companyRequestToken")?.expose())
+        let is = |value: &Secret, allowed| value.expose().trim() == allowed;
+        if text("grantType")?.is_some_and(|value| !is(&value, "password")) {
+            return Err(self.unknown_value("grantType", ONLY_PASSWORD));
+        }
+        let app = Credentials::new(required("appID")?.expose(), required("clientSecret")?.expose())
             .base_uri(required("baseURI")?.expose());
+        let (username, password) = (required("companyUUID")?, required("companyRequestToken")?);
+        let credentials = match text("credentialType")? {
+            Some(kind) if is(&kind, "password") => app.user(username.expose(), password.expose()),
+            Some(kind) if !is(&kind, "authtoken") => {
+                return Err(self.unknown_value("credentialType", COMPANY_OR_USER));
+            }
+            _ => app.company(username.expose(), password.expose()),
+        };
         Ok(credentials.with_origin(Origin::File(self.path.clone())))
     }
 
     /// The value is not quoted: a secret pasted into the wrong place must not end in a log.
-    fn one_value(&self, found: Option<Secret>, member: &str, allowed: &str) -> Result<(), Error> {
-        match found {
-            Some(value) if value.expose().trim() != allowed => Err(self.invalid(
-                &format!("the member {member} has an unknown value"),
-                &format!("set it to \"{allowed}\""),
-            )),
-            _ => Ok(()),
-        }
+    fn unknown_value(&self, member: &str, advice: &str) -> Error {
+        self.invalid(&format!("the member {member} has a value that this file cannot serve"), advice)
     }
 
     fn bad_member(&self, BadMember(name, what): BadMember) -> Error {

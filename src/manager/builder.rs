@@ -7,10 +7,11 @@ use std::{
 
 use url::Host;
 
-use super::{TokenManager, core::Core};
+use super::{AppTokens, TokenManager, core::Core};
 use crate::{
-    Clock, CredentialSource, CredentialsFile, Error, ErrorKind, Geolocation, JsonFileStore, OAuthClient,
-    SystemClock, TokenStore, clock::Guarded, credential_source::DynCredentialSource, store::DynTokenStore,
+    Clock, CredentialSource, CredentialsFile, Error, ErrorKind, Geolocation, JsonFileStore, MemoryStore,
+    OAuthClient, SystemClock, TokenStore, clock::Guarded, credential_source::DynCredentialSource,
+    store::DynTokenStore,
 };
 
 /// Puts a [`TokenManager`] together; every part has a default.
@@ -121,6 +122,17 @@ impl TokenManagerBuilder {
         self
     }
 
+    /// Not a manager but the access tokens of the app by itself, which come without a refresh token; see [`AppTokens`].
+    ///
+    /// A store has no part in it, nor have the knobs for refresh tokens and the lock.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_for_app(self) -> Result<AppTokens, Error> {
+        Ok(AppTokens::new(self.store(MemoryStore::new()).build()?.0))
+    }
+
     /// The manager. Nothing is read, sent or started yet.
     ///
     /// # Errors
@@ -163,6 +175,7 @@ impl TokenManagerBuilder {
             memory: Default::default(),
             flights: Default::default(),
             unsaved: Default::default(),
+            revoked: Default::default(),
             subscribers: OnceLock::new(),
         })))
     }

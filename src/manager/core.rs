@@ -14,11 +14,12 @@ use super::{
     decision::{Calm, Decision, Window, decide},
     flight::{Flights, Join, Landing, Need},
     memory::{Held, Memory},
+    revocation::Revoked,
     unsaved::Unsaved,
 };
 use crate::{
     AccessToken, Clock, Credentials, Error, ErrorKind, Geolocation, OAuthClient, RefreshTokenObject, Status,
-    TokenOrigin, credential_source::DynCredentialSource, store::DynTokenStore,
+    TokenOrigin, credential_source::DynCredentialSource, principal::Principal, store::DynTokenStore,
 };
 
 /// What the clones of a manager share.
@@ -34,6 +35,7 @@ pub(super) struct Core {
     pub(super) memory: Memory,
     pub(super) flights: Flights,
     pub(super) unsaved: Unsaved,
+    pub(super) revoked: Revoked,
     /// Made for the first subscriber.
     pub(super) subscribers: OnceLock<watch::Sender<Status>>,
 }
@@ -41,7 +43,7 @@ pub(super) struct Core {
 /// What the credentials said at first use.
 pub(super) struct Identity {
     pub(super) base: Geolocation,
-    pub(super) company_uuid: Option<String>,
+    pub(super) principal: Option<Principal>,
 }
 
 impl Core {
@@ -50,7 +52,7 @@ impl Core {
             // Before the first flight nobody knows whose token is wanted, and the flight looks at the store itself.
             let identity = self.identity.get();
             let stored = match identity {
-                Some(identity) => self.look(identity.company_uuid.as_deref(), identity).await?,
+                Some(identity) => self.look(identity.principal.as_ref(), identity).await?,
                 None => None,
             };
             let now = self.clock.now();
@@ -63,7 +65,7 @@ impl Core {
             match (landing, served) {
                 (Some(Landing::Done(landed)), _) if landed.fresh => return Ok(landed.held.object.clone()),
                 // What the flight found is in the store now: look again.
-                (Some(Landing::Done(_)), _) => {}
+                (Some(Landing::Done(_) | Landing::SignedOut), _) => {}
                 (Some(Landing::Faulty(e)), _) => return Err(e),
                 (Some(Landing::Failed(e)), served) => {
                     return served.filter(|_| is_passing(&e)).map(|held| held.object.clone()).ok_or(e);
@@ -91,6 +93,7 @@ impl Core {
                         return Ok(access.token.clone());
                     }
                 }
+                (Some(Landing::SignedOut), _) => {}
                 (Some(Landing::Faulty(e)), _) => return Err(e),
                 (Some(Landing::Failed(e)), served) => return served.filter(|_| is_passing(&e)).ok_or(e),
                 (None | Some(Landing::Busy), Some(token)) => return Ok(token),
@@ -106,7 +109,7 @@ impl Core {
                 Some(Landing::Done(landed)) => return Ok(landed.held.object.clone()),
                 Some(Landing::Failed(e) | Landing::Faulty(e)) => return Err(e),
                 // Only callers that are gone make a flight give up, and this one is here.
-                Some(Landing::Busy) | None => {}
+                Some(Landing::Busy | Landing::SignedOut) | None => {}
             }
         }
     }
@@ -137,8 +140,8 @@ impl Core {
             }
             (None, None, _) => self.configured(Geolocation::GLZ, "the default")?,
         };
-        let company_uuid = credentials.company_uuid().map(str::to_owned);
-        Ok(self.identity.get_or_init(|| Identity { base, company_uuid }))
+        let principal = credentials.principal();
+        Ok(self.identity.get_or_init(|| Identity { base, principal }))
     }
 
     fn configured(&self, uri: &str, origin: &str) -> Result<Geolocation, Error> {
@@ -148,7 +151,7 @@ impl Core {
     /// What is stored, which also becomes what is held; a token that could not be saved yet comes before both.
     pub(super) async fn look(
         &self,
-        company_uuid: Option<&str>,
+        principal: Option<&Principal>,
         identity: &Identity,
     ) -> Result<Option<Arc<Held>>, Error> {
         loop {
@@ -156,12 +159,13 @@ impl Core {
             if before.as_ref().is_some_and(|held| held.unsaved) {
                 return Ok(before);
             }
-            let Some(object) = self.store.load().await? else {
+            let stored = self.store.load().await?;
+            let Some(object) = stored.filter(|object| before.is_some() || !self.revoked.is(object)) else {
                 return Ok(None);
             };
-            same_company(object.company_uuid(), company_uuid, || {
-                format!("the token in {}", self.store.describe())
-            })?;
+            if let Some(principal) = principal {
+                principal.check(&object, || format!("the token in {}", self.store.describe()))?;
+            }
             if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
                 return Ok(before);
             }
@@ -178,7 +182,7 @@ impl Core {
     pub(super) fn announce(&self) {
         if let Some(subscribers) = self.subscribers.get() {
             subscribers.send_if_modified(|told| {
-                let status = self.memory.status(self.clock.now());
+                let status = self.status();
                 let is_news = *told != status;
                 *told = status;
                 is_news
@@ -197,7 +201,7 @@ impl Core {
                 self.decide_refresh(&held.object, Calm::Calm) == Decision::Serve
                     && held.access.as_ref().is_some_and(|access| access.window.is_early(self.clock.now()))
             }
-            Need::Grant | Need::SignIn(_) | Need::Adopt(_) => false,
+            Need::Grant | Need::SignIn(_) | Need::Adopt(_) | Need::Revoke { .. } => false,
         }
     }
 
@@ -210,7 +214,7 @@ impl Core {
             Need::AccessToken | Need::Ahead => {
                 self.memory.held().is_some_and(|held| held.live_access(now).is_some())
             }
-            Need::Grant | Need::SignIn(_) | Need::Adopt(_) => false,
+            Need::Grant | Need::SignIn(_) | Need::Adopt(_) | Need::Revoke { .. } => false,
         }
     }
 
@@ -228,24 +232,6 @@ impl Core {
 
     fn refresh_window(&self, object: &RefreshTokenObject) -> Window {
         Window::of_refresh(object.expiry(), self.policy.refresh_token_margin)
-    }
-}
-
-pub(super) fn same_company(
-    theirs: Option<&str>,
-    ours: Option<&str>,
-    token: impl Fn() -> String,
-) -> Result<(), Error> {
-    match (theirs, ours) {
-        (Some(theirs), Some(ours)) if !theirs.eq_ignore_ascii_case(ours) => Err(Error::new(
-            ErrorKind::Config,
-            format!(
-                "{} belongs to company {theirs}, but the credentials name company {ours}; use another place for this \
-                 company's token, or move that one away",
-                token()
-            ),
-        )),
-        _ => Ok(()),
     }
 }
 

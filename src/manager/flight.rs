@@ -37,6 +37,8 @@ pub(super) enum Need {
     SignIn(Grant),
     /// This token to be held, in place of whatever is.
     Adopt(RefreshTokenObject),
+    /// All tokens to be revoked; `again` after an access token was refused or renewed for it.
+    Revoke { again: bool },
 }
 
 impl Need {
@@ -49,6 +51,7 @@ impl Need {
             Self::Grant => "grant",
             Self::SignIn(_) => "sign_in",
             Self::Adopt(_) => "adopt",
+            Self::Revoke { .. } => "revoke",
         }
     }
 }
@@ -72,6 +75,8 @@ pub(super) enum Landing {
     /// Somebody else holds the store's lock, and the held token is still valid.
     Busy,
     Failed(Error),
+    /// The tokens are revoked and nothing is held.
+    SignedOut,
     /// A token was received and saved, and something else in its reply cannot be used.
     Faulty(Error),
 }

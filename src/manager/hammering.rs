@@ -13,7 +13,7 @@ impl Core {
         flight: Flight<'_>,
         stored: Option<&RefreshTokenObject>,
     ) -> Result<(), Error> {
-        if matches!(flight.need, Need::SignIn(_) | Need::Adopt(_)) {
+        if matches!(flight.need, Need::SignIn(_) | Need::Adopt(_) | Need::Revoke { .. }) {
             return Ok(());
         }
         let now = self.clock.now();

@@ -75,6 +75,7 @@ impl Core {
     }
 
     fn is_due(&self) -> bool {
-        self.memory.held().is_none_or(|held| !self.satisfies(&Need::Ahead, &held))
+        // What somebody has ended expressly is not begun again behind their back.
+        !self.is_signed_out() && self.memory.held().is_none_or(|held| !self.satisfies(&Need::Ahead, &held))
     }
 }

@@ -126,6 +126,10 @@ impl Memory {
         is_as_before.then_some(held)
     }
 
+    pub(super) fn clear(&self) {
+        self.held.store(None);
+    }
+
     pub(super) fn mark_saved(&self) {
         self.change(|held| held.unsaved = false);
     }

@@ -6,13 +6,14 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    core::{Core, Identity, same_company},
+    core::{Core, Identity},
     flight::{Crew, Landed, Landing, Need},
     memory::{Held, geolocation_of},
+    sign_in,
 };
 use crate::{
     ConcurCode, Credentials, Error, ErrorKind, Geolocation, Grant, RefreshTokenObject, StoreLock,
-    TokenOrigin, TokenReply, error::COMPANY_TOKENS_PAGE, log, oauth_client::Patience,
+    TokenOrigin, TokenReply, log, oauth_client::Patience,
 };
 
 /// How often the lock is asked for. A pause grows from the first to the longest.
@@ -48,6 +49,7 @@ impl Core {
                 self.memory.note_success(self.clock.now());
                 log::event!(info, origin = %held.origin, unsaved = held.unsaved, "renewal done");
             }
+            Landing::SignedOut => self.memory.note_success(self.clock.now()),
             Landing::Busy => self.memory.note_busy(self.clock.now()),
             Landing::Failed(e) | Landing::Faulty(e) => {
                 self.memory.note_failure(e, self.clock.now());
@@ -78,9 +80,12 @@ impl Core {
             Start::Busy => return Ok(Landing::Busy),
         };
         for _ in 0..RACES {
-            let stored = self.look(credentials.company_uuid(), flight.identity).await?;
+            let stored = self.look(credentials.principal().as_ref(), flight.identity).await?;
             if let Some(held) = stored.as_ref().filter(|held| self.satisfies(need, held)) {
                 return Ok(Landing::Done(Landed { held: Arc::clone(held), fresh: false }));
+            }
+            if let Need::Revoke { again } = *need {
+                return self.sign_out(stored, again, flight, lock).await;
             }
             // Nobody waits for what is renewed ahead of time, nor has to where a valid token is held.
             if matches!(need, Need::Ahead) || self.can_do_without(need, stored.as_deref()) {
@@ -89,7 +94,7 @@ impl Core {
             let stored = stored.as_deref().map(|held| &held.object);
             self.check_refusal(flight, stored).await?;
             if stored.is_none() && !matches!(need, Need::SignIn(_) | Need::Adopt(_)) {
-                credentials.require_company()?;
+                credentials.require_sign_in()?;
             }
             self.store.rehearse(stored, &lock).await?;
             if let Need::Adopt(object) = need {
@@ -114,17 +119,18 @@ impl Core {
         ))
     }
 
-    /// A token in place of the held one must be the same company's, and lead to Concur.
+    /// A token in place of the held one must be the same principal's, and lead to Concur.
     fn check_replacement(&self, flight: Flight<'_>) -> Result<(), Error> {
-        let theirs = match flight.need {
-            Need::SignIn(grant) => grant.company_uuid(),
+        match flight.need {
+            Need::SignIn(grant) => sign_in::check_grant(grant, flight.credentials),
             Need::Adopt(token) => {
                 geolocation_of(token, &flight.identity.base)?;
-                token.company_uuid()
+                sign_in::check_token(token, flight.credentials)
             }
-            Need::RefreshToken | Need::AccessToken | Need::Ahead | Need::Grant => None,
-        };
-        same_company(theirs, flight.credentials.company_uuid(), || "the token to be held".to_owned())
+            Need::RefreshToken | Need::AccessToken | Need::Ahead | Need::Grant | Need::Revoke { .. } => {
+                Ok(())
+            }
+        }
     }
 
     /// Gets the store's lock, unless it turns out on the way that nothing has to be renewed.
@@ -133,7 +139,7 @@ impl Core {
         let mut poll = FIRST_POLL;
         loop {
             // A sibling may have renewed meanwhile. To see that, and to serve a read-only folder, takes no lock.
-            let stored = self.look(flight.credentials.company_uuid(), flight.identity).await?;
+            let stored = self.look(flight.credentials.principal().as_ref(), flight.identity).await?;
             if let Some(held) = stored.as_ref().filter(|held| self.satisfies(flight.need, held)) {
                 return Ok(Start::Satisfied(Arc::clone(held)));
             }
@@ -174,7 +180,8 @@ impl Core {
     ) -> Result<Exchanged, Error> {
         let base = &flight.identity.base;
         if let Need::SignIn(grant) = flight.need {
-            return self.send(base, grant, TokenOrigin::Obtained, flight).await;
+            let base = sign_in::base_for(grant, stored, base);
+            return self.send(&base, grant, TokenOrigin::Obtained, flight).await;
         }
         let Some(stored) = stored else {
             return self.obtain(flight).await;
@@ -213,26 +220,25 @@ impl Core {
     }
 
     /// The refresh grant, at the token's last geolocation.
-    async fn present(&self, stored: &RefreshTokenObject, flight: Flight<'_>) -> Result<Exchanged, Error> {
+    pub(super) async fn present(
+        &self,
+        stored: &RefreshTokenObject,
+        flight: Flight<'_>,
+    ) -> Result<Exchanged, Error> {
         let geolocation = geolocation_of(stored, &flight.identity.base)?;
         let grant = Grant::refresh_token(stored.secret());
         self.send(&geolocation, &grant, TokenOrigin::Renewed, flight).await
     }
 
-    /// The grant with the company request token, at the base URI.
+    /// The grant of the credentials, at the base URI.
     async fn obtain(&self, flight: Flight<'_>) -> Result<Exchanged, Error> {
-        let (uuid, request_token) = flight.credentials.require_company()?;
-        let grant = Grant::company_request_token(uuid, request_token);
+        let grant = Grant::of(flight.credentials)?;
         let sent = self.send(&flight.identity.base, &grant, TokenOrigin::Obtained, flight).await;
         sent.map_err(|e| {
             if !is_bad_request_token(&e) {
                 return e;
             }
-            let message = format!(
-                "Concur did not accept the company UUID with its company request token, which lives 24 hours and five \
-                 uses; create a new one at {COMPANY_TOKENS_PAGE} and put it into {}",
-                flight.credentials.place()
-            );
+            let message = format!("Concur did not accept {}", flight.credentials.not_accepted());
             Error::new(ErrorKind::ReauthorizationRequired, message).answered_as(&e)
         })
     }
@@ -256,26 +262,23 @@ impl Core {
         no_sign_in: &Error,
         credentials: &Credentials,
     ) -> Error {
-        let (request_token, last) = match no_sign_in.kind() {
-            ErrorKind::CredentialsNeeded => {
-                ("there is no company request token to sign in again with", refused)
-            }
+        let (nothing, way_back) = credentials.way_back();
+        let (no_sign_in, last) = match no_sign_in.kind() {
+            ErrorKind::CredentialsNeeded => (nothing, refused),
             _ => ("signing in again was refused too", no_sign_in),
         };
         Error::new(
             ErrorKind::ReauthorizationRequired,
             format!(
-                "the refresh token in {} is no longer accepted, and {request_token}; create a new company \
-                 request token at {COMPANY_TOKENS_PAGE} and put it into {}",
-                self.store.describe(),
-                credentials.place()
+                "the refresh token in {} is no longer accepted, and {no_sign_in}; {way_back}",
+                self.store.describe()
             ),
         )
         .answered_as(last)
     }
 
     /// Saves and publishes what Concur sent, and only then says what is wrong with it.
-    async fn keep(
+    pub(super) async fn keep(
         self: &Arc<Self>,
         reply: &TokenReply,
         origin: TokenOrigin,
@@ -290,6 +293,7 @@ impl Core {
         };
         let company = of_grant.or_else(|| flight.credentials.company_uuid());
         let (object, fault) = reply.succeed(stored, same_grant, company).inspect_err(|_| reply.log())?;
+        let fault = sign_in::check_received(&object, flight, fault).inspect_err(|_| reply.log())?;
         let held = self.hold(object, origin, flight, lock).await;
         // Not before it is saved: a subscriber may end the process.
         reply.log();

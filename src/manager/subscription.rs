@@ -31,8 +31,7 @@ pub struct StatusSubscription(watch::Receiver<Status>);
 
 impl StatusSubscription {
     pub(super) fn new(core: &Arc<Core>) -> Self {
-        let sender =
-            core.subscribers.get_or_init(|| watch::Sender::new(core.memory.status(core.clock.now())));
+        let sender = core.subscribers.get_or_init(|| watch::Sender::new(core.status()));
         Self(sender.subscribe())
     }
 

@@ -1,11 +1,14 @@
-//! From a grant to a reply: repeated where that harms nobody, and followed to where the principal lives.
+//! From a request to its reply: repeated where that harms nobody, and followed to where the principal lives.
 //!
 //! Always: four attempts and 45 s at most; what Concur may have spent is repeated only if it can be; secrets follow to
 //! trusted hosts only.
 
 use std::time::Duration;
 
-use super::{Grant, OAuthClient, TokenReply};
+use super::{
+    Form, OAuthClient,
+    exchange::{Answered, Attempt},
+};
 use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, clock::Stopwatch, log};
 
 const MOST_ATTEMPTS: u32 = 4;
@@ -49,23 +52,25 @@ impl From<Error> for Failure {
 }
 
 impl OAuthClient {
-    /// Sends a grant until it is answered, on the runtime that it is called on: this crate's own.
-    pub(crate) async fn send(
+    /// Posts a form until it is answered, on the runtime that it is called on: this crate's own.
+    pub(super) async fn persist<T>(
         &self,
         base: &Geolocation,
-        credentials: &Credentials,
-        grant: &Grant,
+        (credentials, form): (&Credentials, &Form),
         clock: &dyn Clock,
         patience: Patience,
-    ) -> Result<TokenReply, Error> {
+        understand: impl Fn(Answered<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Error> {
+        let (what, grant) = (form.what(), form.grant_type());
         let mut base = base.clone();
-        let (mut attempt, mut detours) = (1, 0);
+        let (mut number, mut detours) = (1, 0);
         let mut passed = Duration::ZERO;
         loop {
             // Real requests take real time, and pauses that of the clock; neither is read from the time of day.
             let watch = Stopwatch::start();
             let limit = LONGEST.saturating_sub(passed);
-            let sent = self.post(&base, credentials, grant, clock, attempt, limit).await;
+            let attempt = Attempt { base: &base, form, clock, number, limit };
+            let sent = self.post(attempt, credentials, &understand).await;
             let Failure { error, fate } = match sent {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
@@ -74,7 +79,7 @@ impl OAuthClient {
             let may_repeat = match fate {
                 Fate::Elsewhere(elsewhere) if detours < MOST_DETOURS && elsewhere != base => {
                     let (host, to) = (base.host(), elsewhere.host());
-                    log::event!(info, grant = grant.name(), host, to, "token request sent elsewhere");
+                    log::event!(info, grant, host, to, "{what} sent elsewhere");
                     base = elsewhere;
                     detours += 1;
                     continue;
@@ -89,20 +94,20 @@ impl OAuthClient {
                 }
                 Fate::Final => false,
                 Fate::NothingIssued => true,
-                Fate::Unknown => grant.is_repeatable(),
+                Fate::Unknown => form.is_repeatable(),
             };
-            if !may_repeat || patience == Patience::OneAttempt || attempt == MOST_ATTEMPTS {
+            if !may_repeat || patience == Patience::OneAttempt || number == MOST_ATTEMPTS {
                 return Err(error);
             }
-            let pause = error.retry_after().unwrap_or_else(|| pause_after(attempt, fastrand::f64()));
+            let pause = error.retry_after().unwrap_or_else(|| pause_after(number, fastrand::f64()));
             if passed + pause >= LONGEST {
                 return Err(error);
             }
             let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            log::event!(info, grant = grant.name(), attempt, pause_ms, "token request to be repeated");
+            log::event!(info, grant, attempt = number, pause_ms, "{what} to be repeated");
             clock.sleep(pause).await;
             passed += pause;
-            attempt += 1;
+            number += 1;
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use reqwest::{StatusCode, Url};
 
 use super::{
-    Grant, TOKEN_PATH,
+    Form,
     attempts::{Failure, Fate},
 };
 use crate::{
@@ -24,7 +24,7 @@ pub(super) struct Answer<'a> {
     pub(super) retry_after: Option<Duration>,
 }
 
-pub(super) fn failure(answer: &Answer<'_>, body: &[u8], grant: &Grant) -> Failure {
+pub(super) fn failure(answer: &Answer<'_>, body: &[u8], form: &Form) -> Failure {
     let Answer { base, status, retry_after, .. } = *answer;
     let host = base.host();
     let members = Members::parse(body).unwrap_or_default();
@@ -45,7 +45,7 @@ pub(super) fn failure(answer: &Answer<'_>, body: &[u8], grant: &Grant) -> Failur
         };
         (ErrorKind::Unavailable, fate, format!("{host} answered {status}; try again later"))
     } else if status.is_redirection() {
-        match redirect(answer) {
+        match redirect(answer, form) {
             Ok(fate) => {
                 let message =
                     format!("{host} answered with a redirect, which is not followed; check the base URI");
@@ -75,8 +75,8 @@ pub(super) fn failure(answer: &Answer<'_>, body: &[u8], grant: &Grant) -> Failur
         } else {
             "a reason that its documentation does not list"
         });
-        let advice = advice(code, grant);
-        let message = format!("Concur refused the {} grant at {host}: {meaning}; {advice}", grant.name());
+        let advice = advice(code, form);
+        let message = format!("Concur refused {form} at {host}: {meaning}; {advice}");
         (ErrorKind::Refused, fate, message)
     };
     // What a server that is down says of the grant means nothing.
@@ -86,14 +86,14 @@ pub(super) fn failure(answer: &Answer<'_>, body: &[u8], grant: &Grant) -> Failur
     Failure { error, fate }
 }
 
-/// Only a redirect that keeps method and body (RFC 9110 section 15.4) and leads to a token endpoint is followed.
-fn redirect(answer: &Answer<'_>) -> Result<Fate, Error> {
+/// Only a redirect that keeps method and body (RFC 9110 section 15.4) and leads to the same endpoint is followed.
+fn redirect(answer: &Answer<'_>, form: &Form) -> Result<Fate, Error> {
     let keeps_body = matches!(answer.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
     let target =
         answer.location.and_then(|location| Url::parse(answer.base.as_str()).ok()?.join(location).ok());
     match target {
         Some(target)
-            if keeps_body && target.path() == format!("/{TOKEN_PATH}") && target.query().is_none() =>
+            if keeps_body && target.path() == format!("/{}", form.path()) && target.query().is_none() =>
         {
             let origin = format!("where {} redirects to", answer.base.host());
             answer.base.received(target.as_str(), &origin).map(Fate::Elsewhere)
@@ -102,10 +102,10 @@ fn redirect(answer: &Answer<'_>) -> Result<Fate, Error> {
     }
 }
 
-fn advice(code: Option<ConcurCode>, grant: &Grant) -> String {
+fn advice(code: Option<ConcurCode>, form: &Form) -> String {
     match code.map(|code| (code.number(), code.advice())) {
         Some((59..=61 | 64 | 107 | 115, Some(advice))) => format!("{advice} ({APPS_PAGE})"),
-        Some((5 | 19 | 136, _)) if grant.company_uuid().is_some() => {
+        Some((5 | 19 | 136, _)) if form.company_uuid().is_some() => {
             format!("check the company UUID and create a new company request token at {COMPANY_TOKENS_PAGE}")
         }
         Some((108, _)) => {
@@ -121,6 +121,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::Grant;
 
     const SECRET: &str = "s3cr3t-t0k3n";
 
@@ -158,7 +159,7 @@ mod tests {
                 let grant = Grant::refresh_token(SECRET);
                 let status = StatusCode::from_u16(status).unwrap();
                 let answer = Answer { base: &base, status, location: location.as_deref(), retry_after: None };
-                let Failure { error, fate } = failure(&answer, body, &grant);
+                let Failure { error, fate } = failure(&answer, body, grant.form());
                 if let Fate::Elsewhere(elsewhere) = fate {
                     prop_assert!(elsewhere.host().ends_with(".concursolutions.com"));
                 }

@@ -7,10 +7,15 @@ use std::{
 
 use reqwest::{Response, header};
 
-use super::{Entry, Grant, attempts::Failure, unreachable::Cut};
+use super::{
+    attempts::Failure,
+    exchange::{Answered, Entry},
+    unreachable::Cut,
+};
 use crate::{
     AccessToken, Error, ErrorKind, Geolocation, RefreshTokenObject,
     members::{BadMember, Members},
+    refresh_token_object::received_access,
 };
 
 /// What Concur answered to a [`Grant`](crate::Grant).
@@ -72,14 +77,8 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 
 impl TokenReply {
     /// Of a reply that is cut short, a usable refresh token counts all the same: no other may come.
-    pub(super) fn read(
-        body: &[u8],
-        cut: Option<Cut>,
-        grant: &Grant,
-        headers: &Headers,
-        base: &Geolocation,
-        entry: &Entry,
-    ) -> Result<Self, Failure> {
+    pub(super) fn read(answered: Answered<'_>) -> Result<Self, Failure> {
+        let Answered { body, cut, form, headers, base, entry } = answered;
         let (members, garbled) = Members::parse_reply(body);
         let reply =
             Self { members, headers: headers.clone(), base: base.clone(), entry: entry.clone(), fault: None };
@@ -97,7 +96,7 @@ impl TokenReply {
                 .caused_by(cut);
                 Ok(Self { fault: Some(fault), ..reply })
             }
-            Some(cut) => Err(cut.explain(base.host(), grant)),
+            Some(cut) => Err(cut.explain(base.host(), form)),
         }
     }
 
@@ -115,21 +114,24 @@ impl TokenReply {
         self.succeed(None, false, None).map(|(object, _)| object)
     }
 
-    /// The access token that came with the reply.
+    /// The access token that came with the reply, also where no refresh token did.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Protocol`] when the reply holds no usable access token, [`ErrorKind::Untrusted`] when its
     /// `geolocation` is not Concur's.
     pub fn access_token(&self) -> Result<AccessToken, Error> {
-        let (object, fault) = self.succeed(None, false, None)?;
-        fault?;
-        let geolocation = match object.geolocation() {
-            Some(received) => self.base.received(received, "the geolocation in the reply")?,
+        if let Some(cut) = &self.fault {
+            return Err(cut.clone());
+        }
+        let (issued, scopes) = received_access(self.members.clone(), self.headers.received_at)
+            .map_err(|bad| self.at_fault(bad))?;
+        let issued = issued.ok_or_else(|| self.at_fault(BadMember("access_token", "there")))?;
+        let geolocation = match self.members.string("geolocation").map_err(|bad| self.at_fault(bad))? {
+            Some(received) => self.base.received(received.expose(), "the geolocation in the reply")?,
             None => self.base.clone(),
         };
-        let issued = object.access().ok_or_else(|| self.at_fault(BadMember("access_token", "there")))?;
-        Ok(AccessToken::new(issued.clone(), geolocation, object.shared_scopes()))
+        Ok(AccessToken::new(issued, geolocation, scopes))
     }
 
     /// The object that follows `predecessor`, and apart from it what else is wrong with the reply.
@@ -189,7 +191,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock;
+    use crate::{Grant, clock};
 
     const SECRET: &str = "s3cr3t-t0k3n";
 
@@ -228,8 +230,9 @@ mod tests {
     fn read(body: &[u8], headers: &Headers) -> Result<TokenReply, Error> {
         let base: Geolocation = Geolocation::GLZ.parse().unwrap();
         let grant = Grant::company_request_token("uuid", SECRET);
-        let entry = Entry { grant: grant.name(), attempt: 1, status: Some(200), elapsed: Duration::ZERO };
-        TokenReply::read(body, None, &grant, headers, &base, &entry).map_err(|failure| failure.error)
+        let (form, entry) = (grant.form(), Entry::new("token request", None, 1));
+        let answered = Answered { body, cut: None, form, headers, base: &base, entry: &entry };
+        TokenReply::read(answered).map_err(|failure| failure.error)
     }
 
     fn shows_nothing(e: &Error) -> Result<(), TestCaseError> {

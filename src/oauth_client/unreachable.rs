@@ -7,7 +7,7 @@ use std::{error::Error as StdError, io};
 use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
 use super::{
-    Grant,
+    Form,
     attempts::{Failure, Fate},
 };
 use crate::{Error, ErrorKind, members::Fault};
@@ -32,7 +32,7 @@ impl Cut {
     }
 
     /// For a reply of which nothing can be used.
-    pub(super) fn explain(self, host: &str, grant: &Grant) -> Failure {
+    pub(super) fn explain(self, host: &str, form: &Form) -> Failure {
         let protocol = |what| {
             Error::new(
                 ErrorKind::Protocol,
@@ -40,24 +40,20 @@ impl Cut {
             )
         };
         match self {
-            Self::Off(e) => failure(e, host, grant),
+            Self::Off(e) => failure(e, host, form),
             Self::TooLong => protocol("more than 256 KiB").into(),
             Self::Garbled(fault) => protocol("what is not a JSON object").caused_by(fault).into(),
         }
     }
 }
 
-pub(super) fn failure(e: reqwest::Error, host: &str, grant: &Grant) -> Failure {
+pub(super) fn failure(e: reqwest::Error, host: &str, form: &Form) -> Failure {
     if let Some(refusal) = tls_refusal(&e).filter(|_| e.is_connect()) {
         let (what, advice) = explain_tls(refusal);
         let message = format!("sent nothing to {host}: {what}; {advice}");
         return Error::new(ErrorKind::Untrusted, message).caused_by(e.without_url()).into();
     }
-    let advice = if grant.is_repeatable() {
-        "try again"
-    } else {
-        "the grant may have been spent all the same, so find out why before you try again"
-    };
+    let advice = if form.is_repeatable() { "try again" } else { form.what_may_have_happened() };
     let message = if e.is_connect() {
         format!("could not connect to {host}; check the network, any proxy, and the base URI")
     } else if e.is_timeout() {

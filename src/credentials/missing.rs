@@ -1,0 +1,138 @@
+//! What to tell a person when some of the credentials are missing, or are no longer accepted.
+//!
+//! Always: each part is called by the name that its author knows.
+
+use super::{Credentials, Origin, WhoSignsIn};
+use crate::{
+    Error, ErrorKind,
+    error::{APPS_PAGE, COMPANY_TOKENS_PAGE},
+};
+
+impl Credentials {
+    /// Checks what every use needs.
+    pub(crate) fn require_app(&self) -> Result<(), Error> {
+        if !self.0.app_id.is_empty() && !self.0.client_secret.is_blank() {
+            return Ok(());
+        }
+        Err(self.blank(
+            &[(self.0.app_id.is_empty(), Part::AppId), (self.0.client_secret.is_blank(), Part::ClientSecret)],
+            &format!("the app's page {APPS_PAGE} shows both"),
+        ))
+    }
+
+    /// What a first sign-in needs: who signs in, with which name (the company's UUID, or the user's own), and with which
+    /// secret.
+    pub(crate) fn require_sign_in(&self) -> Result<(WhoSignsIn, &str, &str), Error> {
+        if let (Some(username), Some(password)) = (&self.0.username, &self.0.password) {
+            return Ok((self.0.who, username, password.expose()));
+        }
+        let (name, secret) = (self.0.username.is_none(), self.0.password.is_none());
+        Err(match self.0.who {
+            WhoSignsIn::Company if self.0.username.is_none() && self.0.user_uuid.is_some() => {
+                let message = "the user's token is missing or expired; let the user sign in, and give the grant to \
+                               TokenManager::sign_in";
+                Error::new(ErrorKind::CredentialsNeeded, message)
+            }
+            WhoSignsIn::Company => self.blank(
+                &[(name, Part::CompanyUuid), (secret, Part::CompanyRequestToken)],
+                &format!(
+                    "a token has to be obtained, so create a company request token at {COMPANY_TOKENS_PAGE} \
+                     (it lives 24 hours)"
+                ),
+            ),
+            WhoSignsIn::User => self.blank(
+                &[(name, Part::Username), (secret, Part::Password)],
+                match self.0.origin {
+                    Origin::File(_) => {
+                        "a token has to be obtained, and where credentialType is \"password\" they are a user's name and \
+                         password"
+                    }
+                    Origin::Code | Origin::Environment => "a token has to be obtained",
+                },
+            ),
+        })
+    }
+
+    /// What was not accepted, and what a person does about it.
+    pub(crate) fn not_accepted(&self) -> String {
+        let place = self.place();
+        match self.0.who {
+            WhoSignsIn::Company => format!(
+                "the company UUID with its company request token, which lives 24 hours and five uses; create a new one \
+                 at {COMPANY_TOKENS_PAGE} and put it into {place}"
+            ),
+            WhoSignsIn::User => {
+                format!("the user's name with the password; put the right ones into {place}")
+            }
+        }
+    }
+
+    /// Why nobody can sign in again where a part is blank, and what a person does about it.
+    pub(crate) fn way_back(&self) -> (&'static str, String) {
+        let place = self.place();
+        match self.0.who {
+            WhoSignsIn::User => (
+                "there is no password to sign in again with",
+                format!("put the user's name and password into {place}"),
+            ),
+            WhoSignsIn::Company if self.0.user_uuid.is_some() => (
+                "there is nothing to sign in again with",
+                "let the user sign in again, and give the grant to TokenManager::sign_in".to_owned(),
+            ),
+            WhoSignsIn::Company => (
+                "there is no company request token to sign in again with",
+                format!(
+                    "create a new company request token at {COMPANY_TOKENS_PAGE} and put it into {place}"
+                ),
+            ),
+        }
+    }
+
+    fn blank(&self, parts: &[(bool, Part)], hint: &str) -> Error {
+        let names: Vec<&str> =
+            parts.iter().filter(|(blank, _)| *blank).map(|(_, part)| part.name(&self.0.origin)).collect();
+        let (verb, them) = if names.len() == 1 { ("is", "it") } else { ("are", "them") };
+        let names = names.join(" and ");
+        let message = match &self.0.origin {
+            Origin::Code => format!("{names} {verb} blank in the Credentials; {hint}, then pass {them}"),
+            Origin::File(path) => {
+                format!("{names} {verb} blank in {}; {hint}, then fill {them} in", path.display())
+            }
+            Origin::Environment => {
+                format!("{names} {verb} not set in the environment; {hint}, then set {them}")
+            }
+        };
+        Error::new(ErrorKind::CredentialsNeeded, message)
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Part {
+    AppId,
+    ClientSecret,
+    CompanyUuid,
+    CompanyRequestToken,
+    Username,
+    Password,
+}
+
+impl Part {
+    fn name(self, origin: &Origin) -> &'static str {
+        match (self, origin) {
+            (Self::AppId, Origin::File(_)) => "appID",
+            (Self::ClientSecret, Origin::File(_)) => "clientSecret",
+            (Self::CompanyUuid | Self::Username, Origin::File(_)) => "companyUUID",
+            (Self::CompanyRequestToken | Self::Password, Origin::File(_)) => "companyRequestToken",
+            (Self::AppId, Origin::Environment) => "CONCUR_APP_ID",
+            (Self::ClientSecret, Origin::Environment) => "CONCUR_CLIENT_SECRET",
+            (Self::CompanyUuid, Origin::Environment) => "CONCUR_COMPANY_UUID",
+            (Self::CompanyRequestToken, Origin::Environment) => "CONCUR_COMPANY_REQUEST_TOKEN",
+            (Self::AppId, Origin::Code) => "the app id",
+            (Self::ClientSecret, Origin::Code) => "the client secret",
+            (Self::CompanyUuid, Origin::Code) => "the company UUID",
+            (Self::CompanyRequestToken, Origin::Code) => "the company request token",
+            (Self::Username, Origin::Code | Origin::Environment) => "the user's name",
+            (Self::Password, Origin::Code | Origin::Environment) => "the user's password",
+        }
+    }
+}

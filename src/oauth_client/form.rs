@@ -1,0 +1,174 @@
+//! What is posted to one of Concur's endpoints, beside the app's id and secret.
+//!
+//! Always: its memory is wiped, and nothing of it is shown but its kind.
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use url::form_urlencoded;
+use zeroize::Zeroizing;
+
+use crate::{Credentials, secret::Secret};
+
+/// Fields that say nothing about anybody.
+const PUBLIC: [&str; 4] = ["credtype", "channel_type", "scope", "redirect_uri"];
+/// A shorter fact could be part of any text by chance.
+const SHORTEST_TELLING_FACT: usize = 8;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    /// For the grant of this type.
+    Token(&'static str),
+    OneTimePassword,
+    /// Which takes no form: a bearer token says it all.
+    Connections,
+}
+
+/// What a program made up itself to go with a one-time password.
+pub(super) type Facts = Arc<[(String, Secret)]>;
+
+#[derive(Clone)]
+pub(super) struct Form {
+    pub(super) endpoint: Endpoint,
+    pub(super) fields: Vec<(&'static str, Secret)>,
+    pub(super) facts: Facts,
+    pub(super) correlation_id: Option<String>,
+}
+
+impl Form {
+    pub(super) fn new(endpoint: Endpoint, fields: impl IntoIterator<Item = (&'static str, Secret)>) -> Self {
+        Self { endpoint, fields: fields.into_iter().collect(), facts: Facts::default(), correlation_id: None }
+    }
+
+    pub(super) fn path(&self) -> &'static str {
+        match self.endpoint {
+            Endpoint::Token(_) => "oauth2/v0/token",
+            Endpoint::OneTimePassword => "oauth2/v0/otp",
+            Endpoint::Connections => "app-mgmt/v0/connections",
+        }
+    }
+
+    pub(super) fn grant_type(&self) -> Option<&'static str> {
+        match self.endpoint {
+            Endpoint::Token(grant_type) => Some(grant_type),
+            Endpoint::OneTimePassword | Endpoint::Connections => None,
+        }
+    }
+
+    /// What the log calls sending it.
+    pub(super) fn what(&self) -> &'static str {
+        match self.endpoint {
+            Endpoint::Token(_) => "token request",
+            Endpoint::OneTimePassword => "one-time password request",
+            Endpoint::Connections => "revocation",
+        }
+    }
+
+    /// Whether it may be sent again when nobody knows what became of it. A refresh token that reached nobody was spent
+    /// for nobody, and an app by itself spends nothing; but a company request token has few uses, a wrong password
+    /// counts towards a locked account, codes and one-time passwords are good once, and nobody wants two mails.
+    pub(super) fn is_repeatable(&self) -> bool {
+        matches!(self.endpoint, Endpoint::Token("refresh_token" | "client_credentials"))
+    }
+
+    /// What to tell a person about one that may not be sent again.
+    pub(super) fn what_may_have_happened(&self) -> &'static str {
+        match self.endpoint {
+            Endpoint::Token(_) => {
+                "the grant may have been spent all the same, so find out why before you try again"
+            }
+            Endpoint::OneTimePassword => {
+                "the mail may have been sent all the same, so look for it before you try again"
+            }
+            Endpoint::Connections => "the tokens may have been revoked all the same; try again",
+        }
+    }
+
+    pub(super) fn correlation_id(&self) -> Option<&str> {
+        self.correlation_id.as_deref()
+    }
+
+    /// The company that signs in, where the form says so.
+    pub(super) fn company_uuid(&self) -> Option<&str> {
+        let field =
+            |name| self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.expose());
+        field("username").filter(|_| field("credtype") == Some("authtoken"))
+    }
+
+    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
+        let grant_type = self.grant_type().map(|grant_type| ("grant_type", grant_type));
+        let fields = self.fields.iter().map(|(name, value)| (*name, value.expose()));
+        let facts = self.facts.iter().map(|(name, value)| (name.as_str(), value.expose()));
+        grant_type.into_iter().chain(fields).chain(facts)
+    }
+
+    /// For the wire, in memory that is wiped once it has been sent.
+    pub(super) fn encoded(&self, credentials: &Credentials) -> Bytes {
+        let app = [("client_id", credentials.app_id()), ("client_secret", credentials.client_secret())];
+        let fields = || app.into_iter().chain(self.all());
+        // Sized beforehand, all escaped: a growing string would leave unwiped copies behind.
+        let size: usize = fields().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
+        let form =
+            form_urlencoded::Serializer::new(String::with_capacity(size)).extend_pairs(fields()).finish();
+        Bytes::from_owner(Zeroizing::new(form.into_bytes()))
+    }
+
+    /// Whether `text`, which a server chose, holds a secret of this request.
+    pub(super) fn leaks_into(&self, text: &str, credentials: &Credentials) -> bool {
+        let fields = self.fields.iter().filter(|(name, _)| !PUBLIC.contains(name)).map(|(_, value)| value);
+        let facts = self.facts.iter().map(|(_, value)| value);
+        let telling = facts.filter(|value| value.expose().len() >= SHORTEST_TELLING_FACT);
+        let ours = fields.chain(telling).map(Secret::expose).chain([credentials.client_secret()]);
+        ours.into_iter().any(|secret| !secret.is_empty() && text.contains(secret))
+    }
+}
+
+/// As part of a sentence.
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.endpoint {
+            Endpoint::Token(grant_type) => write!(f, "the {grant_type} grant"),
+            Endpoint::OneTimePassword => f.write_str("to mail a one-time password"),
+            Endpoint::Connections => f.write_str("to revoke the tokens"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Grant;
+
+    #[test]
+    fn only_what_spends_nothing_may_be_sent_again() {
+        for (grant, repeatable) in [
+            (Grant::refresh_token("r"), true),
+            (Grant::refresh_token_with_scope("r", "openid"), true),
+            (Grant::client_credentials(), true),
+            (Grant::company_request_token("uuid", "at"), false),
+            (Grant::user_password("ada", "p"), false),
+            (Grant::authorization_code("c", "https://app.example.com"), false),
+        ] {
+            assert_eq!(grant.form().is_repeatable(), repeatable, "{grant:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_secret_of_a_form_is_known() {
+        let app = Credentials::new("the-app", "the-secret");
+        for (grant, secrets) in [
+            (Grant::refresh_token_with_scope("the-token", "openid"), &["the-token", "the-secret"][..]),
+            (Grant::company_request_token("the-uuid", "at-1"), &["the-uuid", "at-1", "the-secret"]),
+            (Grant::user_password("ada", "pass-1"), &["ada", "pass-1", "the-secret"]),
+            (Grant::authorization_code("code-1", "https://a.example"), &["code-1", "the-secret"]),
+            (Grant::client_credentials(), &["the-secret"]),
+        ] {
+            for secret in secrets {
+                assert!(grant.form().leaks_into(&format!("x{secret}x"), &app), "{grant:?}: {secret}");
+            }
+            for public in ["authtoken", "password", "openid", "https://a.example", "the-app", ""] {
+                assert!(!grant.form().leaks_into(public, &app), "{grant:?}: {public}");
+            }
+        }
+    }
+}

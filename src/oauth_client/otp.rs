@@ -1,0 +1,202 @@
+//! A user signs in with a one-time password that Concur mails.
+//!
+//! Always: whatever is sent along when the mail is asked for is sent again with the grant, since it is one value that
+//! makes both.
+
+use std::fmt;
+
+use super::{
+    Grant, OAuthClient, Patience,
+    attempts::Failure,
+    exchange::Answered,
+    form::{Endpoint, Form},
+    to_its_end,
+};
+use crate::{
+    Credentials, Error, ErrorKind, Geolocation, SystemClock, members::Members, returned_query::ReturnedQuery,
+    secret::Secret,
+};
+
+/// Names that a parameter of one's own may not have: the protocol's own.
+const RESERVED: [&str; 12] = [
+    "client_id",
+    "client_secret",
+    "grant_type",
+    "channel_handle",
+    "channel_type",
+    "otp",
+    "scope",
+    "name",
+    "company",
+    "link",
+    "username",
+    "password",
+];
+
+/// Asks Concur to mail a user a one-time password, and makes the grant that it is good for.
+///
+/// ```
+/// use concur_auth::{Credentials, Geolocation, OAuthClient, OneTimePasswordRequest};
+///
+/// # async fn example(user: Geolocation, app: Credentials, opened: String) -> Result<(), concur_auth::Error> {
+/// let sign_in = OneTimePasswordRequest::by_email("ada@example.com")
+///     .name("Ada")
+///     .company("Analytical Engines")
+///     .link("https://app.example.com/in")
+///     .parameter("trip", "7")?;
+///
+/// let client = OAuthClient::new();
+/// let geolocation = client.request_one_time_password(&user, &app, &sign_in).await?;
+///
+/// // The user opens the link in the mail.
+/// let grant = sign_in.grant_from_link(&opened)?;
+/// let reply = client.request_token(&geolocation, &app, &grant).await?;
+/// # Ok(()) }
+/// ```
+///
+/// Another process than the one that asked for the mail makes an equal value of the same parts.
+///
+/// Source: SAP Concur developer centre, "Authentication API, one-time password grant".
+#[derive(Clone)]
+pub struct OneTimePasswordRequest {
+    email: Secret,
+    scope: Option<String>,
+    facts: Vec<(String, Secret)>,
+}
+
+impl OneTimePasswordRequest {
+    /// To the user with this e-mail address: `channel_type=email`.
+    pub fn by_email(address: impl Into<String>) -> Self {
+        Self { email: Secret::new(address), scope: None, facts: Vec::new() }
+    }
+
+    /// The user's name, for the mail.
+    #[must_use]
+    pub fn name(self, name: impl Into<String>) -> Self {
+        self.fact("name", name)
+    }
+
+    /// The user's company, for the mail.
+    #[must_use]
+    pub fn company(self, company: impl Into<String>) -> Self {
+        self.fact("company", company)
+    }
+
+    /// The page of yours that the mail links to; Concur adds the one-time password as the query parameter `token`.
+    #[must_use]
+    pub fn link(self, url: impl Into<String>) -> Self {
+        self.fact("link", url)
+    }
+
+    /// The scopes to ask for (names with spaces between them). They go with the grant only.
+    #[must_use]
+    pub fn scope(mut self, scope: impl Into<String>) -> Self {
+        self.scope = Some(scope.into());
+        self
+    }
+
+    /// A parameter of your own, which Concur wants to see again with the grant (code 84).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when the name is blank, one of the protocol's own, or given already.
+    pub fn parameter(self, name: impl Into<String>, value: impl Into<String>) -> Result<Self, Error> {
+        let name = name.into();
+        let fault = if name.trim().is_empty() {
+            "has no name; give it one"
+        } else if RESERVED.contains(&name.as_str()) {
+            "has a name of the protocol's own; give it another"
+        } else if self.facts.iter().any(|(given, _)| *given == name) {
+            "was given already; give it another name"
+        } else {
+            return Ok(self.fact(&name, value));
+        };
+        let message = format!("the parameter \"{name}\" of a one-time password {fault}");
+        Err(Error::new(ErrorKind::Config, message))
+    }
+
+    fn fact(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.facts.retain(|(given, _)| given != name);
+        self.facts.push((name.to_owned(), Secret::new(value)));
+        self
+    }
+
+    /// The grant with the one-time password of the mail: `grant_type=otp`. Sent to the user's geolocation; good once.
+    pub fn grant(&self, one_time_password: impl Into<String>) -> Grant {
+        let scope = self.scope.as_ref().map(|scope| ("scope", Secret::new(scope)));
+        let fields = self.channel().into_iter().chain([("otp", Secret::new(one_time_password))]).chain(scope);
+        Grant::otp(fields, self.facts.clone())
+    }
+
+    /// The grant with the one-time password in the link that the user opened: the whole URL, or its path and query as
+    /// a server sees them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Protocol`] when the link has no query parameter `token`, or more than one.
+    pub fn grant_from_link(&self, url: &str) -> Result<Grant, Error> {
+        let query = ReturnedQuery::of(url, "the link with the one-time password");
+        Ok(self.grant(query.required("token")?.expose()))
+    }
+
+    fn channel(&self) -> [(&'static str, Secret); 2] {
+        [("channel_handle", self.email.clone()), ("channel_type", Secret::new("email"))]
+    }
+
+    fn form(&self) -> Form {
+        let form = Form::new(Endpoint::OneTimePassword, self.channel());
+        Form { facts: self.facts.clone().into(), ..form }
+    }
+}
+
+impl fmt::Debug for OneTimePasswordRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OneTimePasswordRequest").finish_non_exhaustive()
+    }
+}
+
+/// One-time passwords.
+impl OAuthClient {
+    /// Has Concur mail a one-time password, and returns where the user lives: where to send the grant to.
+    ///
+    /// `base` is the user's geolocation as far as it is known; the request follows the user elsewhere as
+    /// [`request_token`](Self::request_token) does. A failure is returned, not repeated: nobody wants two mails.
+    ///
+    /// # Errors
+    ///
+    /// As [`request_token`](Self::request_token): [`ErrorKind::Refused`] where the address is unknown (code 55) or too
+    /// many one-time passwords are open (code 82), for example.
+    pub async fn request_one_time_password(
+        &self,
+        base: &Geolocation,
+        credentials: &Credentials,
+        request: &OneTimePasswordRequest,
+    ) -> Result<Geolocation, Error> {
+        let (client, base, form) = (self.clone(), base.clone(), request.form());
+        let credentials = credentials.clone();
+        to_its_end(async move {
+            let sent = (&credentials, &form);
+            client.persist(&base, sent, &SystemClock, Patience::OneAttempt, sent_from).await
+        })
+        .await
+    }
+}
+
+/// The data centre that sent the mail. Its words have been seen in two spellings, so any will do; but a page of some
+/// proxy's says nothing about a mail.
+fn sent_from(answered: Answered<'_>) -> Result<Geolocation, Failure> {
+    let Answered { body, cut, form, headers, base, entry } = answered;
+    if let Some(cut) = cut {
+        return Err(cut.explain(base.host(), form));
+    }
+    let message = Members::parse(body).ok().and_then(|members| members.string("message").ok().flatten());
+    if message.is_none() {
+        let message = format!(
+            "{} did not say that the one-time password was sent; check the base URI and any proxy",
+            base.host()
+        );
+        return Err(Error::new(ErrorKind::Protocol, message).into());
+    }
+    entry.answered(base.host(), headers.correlation_id.as_deref());
+    Ok(base.clone())
+}

@@ -1,0 +1,53 @@
+//! Whom tokens belong to, and that they are not mixed up.
+
+use crate::{Error, ErrorKind, RefreshTokenObject};
+
+/// The UUID of a company or a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Principal {
+    Company(String),
+    User(String),
+}
+
+impl Principal {
+    /// Refuses a token that says it is somebody else's; `what` names it. One that says nothing is believed to be right,
+    /// as SAP's sample leaves them.
+    pub(crate) fn check(&self, token: &RefreshTokenObject, what: impl Fn() -> String) -> Result<(), Error> {
+        // The member companyUUID was written for a company by whoever stored the token; `sub` comes from Concur.
+        let (company, subject) = (token.company_uuid(), token.principal_uuid());
+        match self {
+            Self::Company(ours) => {
+                self.is(company, ours, || format!("{} belongs to company", what()))?;
+                self.is(subject, ours, || format!("{} belongs to the principal", what()))
+            }
+            Self::User(ours) if subject.is_some() => {
+                self.is(subject, ours, || format!("{} belongs to the principal", what()))
+            }
+            Self::User(ours) => self.is(company, ours, || format!("{} belongs to company", what())),
+        }
+    }
+
+    /// The same for a company that is about to sign in.
+    pub(crate) fn check_company(&self, company: &str, what: &str) -> Result<(), Error> {
+        let (Self::Company(ours) | Self::User(ours)) = self;
+        self.is(Some(company), ours, || format!("{what} belongs to company"))
+    }
+
+    fn is(&self, theirs: Option<&str>, ours: &str, what: impl Fn() -> String) -> Result<(), Error> {
+        let kind = match self {
+            Self::Company(_) => "company",
+            Self::User(_) => "user",
+        };
+        match theirs {
+            Some(theirs) if !theirs.eq_ignore_ascii_case(ours) => Err(Error::new(
+                ErrorKind::Config,
+                format!(
+                    "{} {theirs}, but the credentials name {kind} {ours}; use another place for this {kind}'s token, or move \
+                     that one away",
+                    what()
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,113 @@
+//! What a browser brings back in the query of a URL.
+//!
+//! Always: anybody can write such a URL, so nothing in it is believed before it is checked, and nothing of it is shown
+//! as it is.
+
+use std::fmt;
+
+use url::form_urlencoded;
+
+use crate::{Error, ErrorKind, secret::Secret};
+
+/// The most that is shown of a stranger's words.
+const LONGEST_WORDS: usize = 120;
+
+pub(crate) struct ReturnedQuery {
+    parameters: Vec<(String, Secret)>,
+    /// Where the URL came from, as part of a sentence.
+    origin: &'static str,
+}
+
+impl ReturnedQuery {
+    /// `url` may be whole, or what a server sees of it: path and query.
+    pub(crate) fn of(url: &str, origin: &'static str) -> Self {
+        let query = url.split_once('?').map_or("", |(_, query)| query);
+        let query = query.split_once('#').map_or(query, |(query, _)| query);
+        let parameters = form_urlencoded::parse(query.as_bytes());
+        Self {
+            parameters: parameters.map(|(name, value)| (name.into_owned(), Secret::new(value))).collect(),
+            origin,
+        }
+    }
+
+    /// A parameter's value; a blank one counts as absent. One that is there twice has no value (RFC 6749 section 3.1).
+    pub(crate) fn get(&self, name: &str) -> Result<Option<&Secret>, Error> {
+        let mut values = self.parameters.iter().filter(|(found, _)| found == name).map(|(_, value)| value);
+        let value = values.next();
+        if values.next().is_some() {
+            return Err(self.invalid(&format!("has the parameter {name} more than once")));
+        }
+        Ok(value.filter(|value| !value.is_blank()))
+    }
+
+    pub(crate) fn required(&self, name: &str) -> Result<&Secret, Error> {
+        self.get(name)?.ok_or_else(|| self.invalid(&format!("lacks the parameter {name}")))
+    }
+
+    pub(crate) fn invalid(&self, what: &str) -> Error {
+        let message = format!("{} {what}; let the user start anew", self.origin);
+        Error::new(ErrorKind::Protocol, message)
+    }
+}
+
+impl fmt::Debug for ReturnedQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReturnedQuery").finish_non_exhaustive()
+    }
+}
+
+/// A stranger's words on one short line without anything that a terminal, a log or a page could take for more than
+/// words; `None` where nothing is left, or where they repeat `secret`.
+pub(crate) fn plain_words(text: &str, secret: &str) -> Option<String> {
+    if !secret.is_empty() && text.contains(secret) {
+        return None;
+    }
+    let is_plain = |c: &char| c.is_ascii_alphanumeric() || ",.'()_-".contains(*c);
+    let plain: String = text.chars().map(|c| if is_plain(&c) { c } else { ' ' }).collect();
+    let words = plain.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
+    let words: String = words.chars().take(LONGEST_WORDS).collect();
+    (!words.is_empty()).then_some(words)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_read_whole_or_as_a_server_sees_it() {
+        for url in ["https://a.example/b?x=1%202&y=#z", "/b?x=1+2&y=", "?x=1+2"] {
+            let query = ReturnedQuery::of(url, "the URL");
+            assert_eq!(query.required("x").unwrap().expose(), "1 2", "{url}");
+            assert_eq!(query.get("y").unwrap(), None, "{url}");
+        }
+        assert_eq!(ReturnedQuery::of("x=1", "the URL").get("x").unwrap(), None);
+        assert_eq!(format!("{:?}", ReturnedQuery::of("?x=1", "the URL")), "ReturnedQuery { .. }");
+    }
+
+    #[test]
+    fn what_is_missing_or_ambiguous_is_named() {
+        let query = ReturnedQuery::of("/?x=1&x=2", "the URL");
+        assert_eq!(
+            query.get("x").unwrap_err().to_string(),
+            "the URL has the parameter x more than once; let the user start anew"
+        );
+        assert_eq!(
+            query.required("y").unwrap_err().to_string(),
+            "the URL lacks the parameter y; let the user start anew"
+        );
+    }
+
+    #[test]
+    fn only_words_are_left_of_a_strangers_words() {
+        for (text, words) in [
+            ("client disabled", Some("client disabled")),
+            ("  a\n\u{1b}[31mb\u{202e}<script>  ", Some("a 31mb script")),
+            ("call https://example.net/?a=b", Some("call https example.net a b")),
+            ("\u{fc}\n", None),
+            ("it is s3cr3t", None),
+        ] {
+            assert_eq!(plain_words(text, "s3cr3t").as_deref(), words, "{text:?}");
+        }
+        assert_eq!(plain_words(&"x".repeat(1000), "").unwrap().len(), 120);
+    }
+}

@@ -1,0 +1,133 @@
+//! An app signs in by itself: its access token lives in memory, costs one request however many ask, and is had again by
+//! asking.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use concur_auth::{
+    AppTokens, Credentials, ErrorKind, Grant,
+    simulator::{Fault, ManualClock},
+};
+use support::{HOUR, MINUTE, Scene, noon};
+
+fn app_tokens(scene: &Scene) -> AppTokens {
+    scene.builder().build_for_app().unwrap()
+}
+
+#[tokio::test]
+async fn one_request_however_many_ask_and_one_more_in_the_next_hour() {
+    let scene = Scene::new().await;
+    let tokens = app_tokens(&scene);
+    for requests in 1..=3 {
+        let tasks: Vec<_> = (0..100)
+            .map(|_| {
+                let tokens = tokens.clone();
+                tokio::spawn(async move { tokens.access_token().await.unwrap().secret().to_owned() })
+            })
+            .collect();
+        let mut secrets = Vec::new();
+        for task in tasks {
+            secrets.push(task.await.unwrap());
+        }
+        secrets.dedup();
+        assert_eq!((secrets.len(), scene.concur.count("client_credentials")), (1, requests));
+        scene.clock.advance(HOUR);
+    }
+    assert_eq!(scene.concur.token_requests(), 3);
+    assert_eq!(scene.folder(), ["credentials.json"], "nothing is stored");
+}
+
+#[tokio::test]
+async fn in_its_last_minutes_it_is_renewed_and_a_failure_that_may_pass_is_no_error() {
+    let scene = Scene::new().await;
+    let tokens = app_tokens(&scene);
+    let first = tokens.access_token().await.unwrap();
+    scene.clock.advance(57 * MINUTE);
+    scene.concur.fault_next(1, Fault::status(503));
+    for _ in 0..3 {
+        assert_eq!(tokens.access_token().await.unwrap().secret(), first.secret());
+    }
+    assert_eq!(scene.concur.token_requests(), 2, "the others back off");
+    scene.clock.advance(2 * MINUTE);
+    assert_ne!(tokens.access_token().await.unwrap().secret(), first.secret());
+    assert_eq!(scene.concur.token_requests(), 3);
+}
+
+#[tokio::test]
+async fn one_that_an_api_refused_is_not_handed_out_again() {
+    let scene = Scene::new().await;
+    let tokens = app_tokens(&scene);
+    let refused = tokens.access_token().await.unwrap();
+    tokens.invalidate(&refused);
+    let other = tokens.access_token().await.unwrap();
+    assert_ne!(other.secret(), refused.secret());
+    tokens.invalidate(&refused);
+    assert_eq!(tokens.access_token().await.unwrap().secret(), other.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_to_all_who_waited_and_remembered() {
+    let scene = Scene::new().await;
+    let credentials = Credentials::new(scene.concur.app().id(), "wrong").base_uri(scene.concur.base_uri());
+    let tokens = scene.builder().credentials(credentials).build_for_app().unwrap();
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let tokens = tokens.clone();
+            tokio::spawn(async move { tokens.access_token().await.unwrap_err() })
+        })
+        .collect();
+    for task in tasks {
+        let error = task.await.unwrap();
+        assert_eq!((error.kind(), error.code().unwrap().number()), (ErrorKind::Refused, 64));
+    }
+    let error = tokens.access_token().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "Concur refused the client_credentials grant at 127.0.0.1: incorrect client credentials; check the app's id, \
+             secret, grants and scopes on its page (https://www.concursolutions.com/nui/ocstool) [refused before, so nothing \
+             was sent; asked again in 60 min, or at once when the credentials or the stored token change] (code 64, \
+             correlation id {})",
+            error.correlation_id().unwrap()
+        )
+    );
+    assert_eq!(scene.concur.token_requests(), 1);
+    scene.clock.advance(HOUR);
+    tokens.access_token().await.unwrap_err();
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// The grant spends nothing, so it is repeated until it is answered.
+#[tokio::test]
+async fn without_a_token_it_is_asked_for_until_concur_answers() {
+    let scene = Scene::new().await;
+    let tokens = scene.builder().clock(ManualClock::skipping(noon())).build_for_app().unwrap();
+    scene.concur.fault_next(1, Fault::status(503));
+    scene.concur.fault_next(1, Fault::DropReply);
+    tokens.access_token().await.unwrap();
+    assert_eq!(scene.concur.count("client_credentials"), 3);
+}
+
+#[tokio::test]
+async fn a_manager_explains_that_there_is_nothing_to_keep() {
+    let scene = Scene::new().await;
+    let error = scene.manager().sign_in(Grant::client_credentials()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "an app that signs in by itself gets no refresh token, so there is nothing to keep; use \
+         TokenManagerBuilder::build_for_app, which asks again in time"
+    );
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+#[tokio::test]
+async fn nothing_of_it_is_shown() {
+    let scene = Scene::new().await;
+    let tokens = app_tokens(&scene);
+    assert_eq!(format!("{tokens:?}"), "AppTokens { held: None }");
+    let secret = tokens.access_token().await.unwrap().secret().to_owned();
+    assert!(!format!("{tokens:?}").contains(&secret));
+}

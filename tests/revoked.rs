@@ -1,0 +1,286 @@
+//! After a revocation nothing is left: not at Concur, not in the store, not in memory; and whatever goes wrong half-way
+//! is told.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use concur_auth::{
+    Error, ErrorKind, MemoryStore, OAuthClient, RefreshTokenObject, StoreLock, TokenStore, simulator::Fault,
+};
+use support::{DAY, HOUR, MINUTE, Scene, until};
+
+fn deletions(scene: &Scene) -> usize {
+    let requests = scene.concur.requests();
+    requests.iter().filter(|it| (it.method(), it.path()) == ("DELETE", "/app-mgmt/v0/connections")).count()
+}
+
+#[tokio::test]
+async fn nothing_is_left() {
+    let scene = Scene::new().await;
+    let elsewhere = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    let tokens = scene.manager();
+    let held = tokens.get_valid_refresh_token().await.unwrap();
+    let access = tokens.access_token().await.unwrap();
+    let mut changes = tokens.subscribe().await;
+
+    tokens.revoke().await.unwrap();
+    assert!(!scene.concur.is_live(held.secret()) && !scene.concur.is_live(elsewhere.secret()));
+    assert!(!scene.token_path().exists());
+    let status = tokens.status();
+    assert!(status.signed_out && !status.refresh_token_valid && !status.access_token_valid);
+    assert_eq!((status.source, status.last_error.as_deref()), (None, None));
+    assert_eq!(status.to_string(), "signed out: all tokens were revoked");
+    assert_eq!(changes.next().await.unwrap(), status);
+
+    let request = scene.concur.requests().pop().unwrap();
+    assert_eq!(request.header("authorization"), Some(&*format!("Bearer {}", access.secret())));
+    assert_eq!((request.query(), request.body()), (None, ""));
+    assert_eq!((deletions(&scene), scene.concur.token_requests()), (1, 1));
+
+    // Whoever asks again is signed in again, as the credentials allow it.
+    let anew = tokens.get_valid_refresh_token().await.unwrap();
+    assert!(scene.concur.is_live(anew.secret()));
+    assert!(!tokens.status().signed_out);
+    assert_eq!(scene.concur.count("password"), 2);
+}
+
+#[tokio::test]
+async fn where_nothing_is_held_nothing_is_sent() {
+    let scene = Scene::new().await;
+    scene.manager().revoke().await.unwrap();
+    let tokens = scene.manager();
+    tokens.get_valid_refresh_token().await.unwrap();
+    for _ in 0..2 {
+        tokens.revoke().await.unwrap();
+        assert!(tokens.status().signed_out);
+    }
+    assert_eq!((deletions(&scene), scene.concur.token_requests()), (1, 1));
+}
+
+#[tokio::test]
+async fn an_access_token_that_has_expired_or_is_refused_is_renewed_first() {
+    for refused in [false, true] {
+        let scene = Scene::new().await;
+        let tokens = scene.manager();
+        tokens.access_token().await.unwrap();
+        if refused {
+            scene.concur.expire_access_tokens();
+        } else {
+            scene.clock.advance(HOUR);
+        }
+        tokens.revoke().await.unwrap();
+        assert!(!scene.token_path().exists());
+        assert_eq!(deletions(&scene), if refused { 2 } else { 1 });
+        assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 1));
+    }
+}
+
+#[tokio::test]
+async fn an_access_token_that_is_refused_however_new_is_said_so() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    // The grant in between is not to fail.
+    for fault in [Fault::status(401), Fault::Delay(Duration::ZERO), Fault::status(401)] {
+        scene.concur.fault_next(1, fault);
+    }
+    let error = tokens.revoke().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "127.0.0.1 did not accept the access token, so nothing was revoked; get another one and try again (correlation \
+             id {})",
+            error.correlation_id().unwrap()
+        )
+    );
+    assert_eq!((deletions(&scene), scene.concur.token_requests()), (2, 2));
+    assert!(scene.concur.is_live(&scene.stored_refresh_token()));
+}
+
+#[tokio::test]
+async fn what_fails_half_way_is_told_and_can_be_gone_on_with() {
+    for (fault, message, revoked) in [
+        (Fault::status(503), "127.0.0.1 answered 503 Service Unavailable; try again later", false),
+        (
+            Fault::DropReply,
+            "the connection to 127.0.0.1 broke off; the tokens may have been revoked all the same; try again",
+            true,
+        ),
+        (
+            Fault::code(59),
+            "Concur refused to revoke the tokens at 127.0.0.1: client disabled; ask SAP Concur to enable the app \
+             (https://www.concursolutions.com/nui/ocstool) (code 59)",
+            false,
+        ),
+    ] {
+        let scene = Scene::new().await;
+        let tokens = scene.manager();
+        tokens.access_token().await.unwrap();
+        let stored = scene.stored_refresh_token();
+        let fault = match fault {
+            fault @ Fault::Status { .. } => fault.header("concur-correlationid", "not an id"),
+            fault => fault,
+        };
+        scene.concur.fault_next(1, fault);
+        let error = tokens.revoke().await.unwrap_err();
+        assert_eq!(error.to_string(), message);
+        assert_eq!((deletions(&scene), scene.concur.is_live(&stored)), (1, !revoked));
+        let status = tokens.status();
+        assert!(!status.signed_out && status.refresh_token_valid);
+        assert_eq!(status.last_error.as_deref(), Some(message));
+        assert_eq!(scene.stored_refresh_token(), stored);
+
+        tokens.revoke().await.unwrap();
+        assert!(tokens.status().signed_out && !scene.token_path().exists());
+        assert_eq!((deletions(&scene), scene.concur.token_requests()), (2, 1));
+        assert!(!scene.concur.is_live(&stored));
+    }
+}
+
+/// A memory store whose content cannot be removed for a while.
+#[derive(Debug)]
+struct Sticky(MemoryStore, Arc<AtomicBool>);
+
+impl TokenStore for Sticky {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        TokenStore::load(&self.0).await
+    }
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        TokenStore::save(&self.0, token, lock).await
+    }
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        if self.1.load(Ordering::Relaxed) {
+            return Err(Error::store("the vault is sealed; unseal it", "sealed"));
+        }
+        TokenStore::remove(&self.0, lock).await
+    }
+    fn describe(&self) -> String {
+        "the vault".to_owned()
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_be_emptied_is_told_of_and_its_dead_token_is_not_served() {
+    let scene = Scene::new().await;
+    let (store, sealed) = (MemoryStore::new(), Arc::new(AtomicBool::new(true)));
+    let tokens = scene.builder().store(Sticky(store.clone(), Arc::clone(&sealed))).build().unwrap();
+    let dead = tokens.get_valid_refresh_token().await.unwrap();
+    let error = tokens.revoke().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    assert_eq!(
+        error.to_string(),
+        "all tokens are revoked, but the dead one could not be removed from the vault; remove it, or call revoke again"
+    );
+    let status = tokens.status();
+    assert!(status.signed_out && !status.refresh_token_valid && !status.access_token_valid);
+    assert_eq!(status.to_string(), format!("signed out: all tokens were revoked; last error: {error}"));
+
+    let anew = tokens.get_valid_refresh_token().await.unwrap();
+    assert_ne!(anew.secret(), dead.secret());
+    assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (2, 0));
+    assert_eq!(tokens.status().last_error, None);
+
+    tokens.revoke().await.unwrap_err();
+    sealed.store(false, Ordering::Relaxed);
+    tokens.revoke().await.unwrap();
+    assert!(TokenStore::load(&store).await.unwrap().is_none());
+    assert_eq!((deletions(&scene), tokens.status().last_error), (2, None));
+}
+
+/// A use of the company request token only to revoke with it would be a waste.
+#[tokio::test]
+async fn a_token_that_concur_no_longer_accepts_is_removed_and_no_request_token_is_spent() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    scene.concur.revoke();
+    scene.clock.advance(HOUR);
+    tokens.revoke().await.unwrap();
+    assert!(!scene.token_path().exists() && tokens.status().signed_out);
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 1));
+    assert_eq!(deletions(&scene), 0);
+}
+
+#[tokio::test]
+async fn a_caller_that_goes_away_stops_nothing() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(200)));
+    let caller = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.revoke().await }
+    });
+    until(|| deletions(&scene) == 1).await;
+    caller.abort();
+    assert!(scene.token_path().exists());
+    until(|| !scene.token_path().exists()).await;
+    tokens.shutdown(HOUR).await.unwrap();
+    assert!(tokens.status().signed_out);
+}
+
+#[tokio::test]
+async fn whoever_waits_meanwhile_gets_a_token_of_a_new_sign_in_and_no_dead_one() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(200)));
+    let parting = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.revoke().await }
+    });
+    until(|| deletions(&scene) == 1).await;
+    let refreshed = tokens.refresh().await.unwrap();
+    parting.await.unwrap().unwrap();
+    assert!(scene.concur.is_live(refreshed.secret()));
+    assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (2, 0));
+}
+
+#[tokio::test]
+async fn keep_alive_does_not_undo_it() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    let _kept = tokens.keep_alive().await.unwrap();
+    until(|| scene.clock.sleepers() > 0).await;
+    tokens.revoke().await.unwrap();
+    for _ in 0..10 {
+        until(|| scene.clock.sleepers() > 0).await;
+        scene.clock.advance(MINUTE);
+    }
+    scene.clock.advance(DAY);
+    until(|| scene.clock.sleepers() > 0).await;
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn the_client_by_itself_revokes_and_leaves_stores_alone() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let access = tokens.access_token().await.unwrap();
+    OAuthClient::new().revoke(&access).await.unwrap();
+    let stored = scene.stored_refresh_token();
+    assert!(!scene.concur.is_live(&stored));
+
+    scene.concur.expire_access_tokens();
+    let error = OAuthClient::new().revoke(&access).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Refused);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "127.0.0.1 did not accept the access token, so nothing was revoked; get another one and try again (correlation \
+             id {})",
+            error.correlation_id().unwrap()
+        )
+    );
+}
