@@ -29,17 +29,34 @@
 //! [`EnvCredentials`], a [`Credentials`] value, or your own), and an [`OAuthClient`]. None of these three knows
 //! another. Time comes from a [`Clock`]. Every failure is an [`Error`]; its [`ErrorKind`] says who has to act.
 //!
+//! # The ways in, and the way out
+//!
+//! A company signs in with a company request token, by itself, as soon as a token is needed. Everybody else begins
+//! elsewhere, and ends in a [`Grant`] for [`TokenManager::sign_in`], from where on all is the same:
+//!
+//! | who | begins with |
+//! |---|---|
+//! | a company in SAP's App Center | [`AppCenterRedirect`] |
+//! | a user with a browser | [`AuthorizationRequest`] |
+//! | a user with a mail | [`OneTimePasswordRequest`] |
+//! | a user with name and password | [`Credentials::user`], [`Grant::user_password`] |
+//! | the app by itself, without a refresh token | [`TokenManagerBuilder::build_for_app`] |
+//!
+//! [`TokenManager::revoke`] ends it.
+//!
 //! # Glossary
 //!
 //! | term | meaning |
 //! |---|---|
 //! | access token | the bearer token of API calls; lives an hour (RFC 6749 section 1.4) |
+//! | authorization code | what a browser brings back from Concur; good once (RFC 6749 section 4.1) |
 //! | company request token | what a company's administrator creates once; lives 24 hours, five uses at most |
 //! | correlation id | the id that Concur gives to every request; SAP's support asks for it |
 //! | flight | one renewal under way, which everybody who needs it waits for |
 //! | geolocation | the base URI of the data centre that holds the principal's data |
 //! | grant | what is exchanged for tokens at the token endpoint (RFC 6749 section 1.3) |
-//! | principal | whom a token belongs to: here, a company |
+//! | one-time password | what Concur mails to a user who is to sign in; good once |
+//! | principal | whom a token belongs to: a company or a user |
 //! | refresh token | what new access tokens are had for; lives six months from its last use |
 //! | refresh token object | the whole reply of the token endpoint, as the tutorial stores it |
 //! | rehearsal | saving once more what is held, to know beforehand that a reply can be saved |
@@ -79,6 +96,8 @@
 //! Everything works there but file modes and the syncing of folders, which Windows does not have: keep the token
 //! file in a folder that only its user may read.
 
+#![doc = ""]
+#![doc = include_str!("../docs/protocol.md")]
 #![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 

@@ -23,7 +23,9 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 pub struct Status {
     /// The company that the held token belongs to.
     pub company_uuid: Option<String>,
-    /// The base URI of the company's data centre, as received.
+    /// The user or company that the held token belongs to, by its unverified `id_token`.
+    pub principal_uuid: Option<String>,
+    /// The base URI of the principal's data centre, as received.
     pub geolocation: Option<String>,
     /// Whether the held refresh token is valid by this machine's clock; `true` also where nobody knows its expiry.
     pub refresh_token_valid: bool,
@@ -80,8 +82,12 @@ impl fmt::Display for Status {
             None if self.signed_out => f.write_str("signed out: all tokens were revoked")?,
             None => f.write_str("no token held yet")?,
             Some(origin) => {
-                let company = self.company_uuid.as_deref().unwrap_or("not known");
-                write!(f, "company {company}: refresh token {origin}, ")?;
+                match (&self.company_uuid, &self.principal_uuid) {
+                    (Some(company), _) => write!(f, "company {company}")?,
+                    (None, Some(principal)) => write!(f, "principal {principal}")?,
+                    (None, None) => f.write_str("company not known")?,
+                }
+                write!(f, ": refresh token {origin}, ")?;
                 validity(f, self.refresh_token_valid, self.refresh_token_expires_at)?;
                 f.write_str("; access token ")?;
                 validity(f, self.access_token_valid, self.access_token_expires_at)?;

@@ -108,6 +108,9 @@ async fn a_user_who_agrees_is_signed_in() {
     );
     assert_eq!(fields.len(), 5);
 
+    let status = tokens.status().to_string();
+    assert!(status.starts_with(&format!("principal {}: refresh token obtained, ", user.uuid())), "{status}");
+
     // From then on at the user's geolocation, without anybody knowing how it began.
     tokens.refresh().await.unwrap();
     assert_eq!(scene.concur.requests().pop().unwrap().base_uri(), eu);

@@ -152,6 +152,16 @@ async fn an_app_signs_in_by_itself_and_gets_no_refresh_token() {
     assert_eq!(scene.concur.token_requests(), 1);
 }
 
+#[tokio::test]
+async fn an_implementation_site_leads_to_production() {
+    let scene = Scene::new().await;
+    let site = scene.concur.add_implementation_site(308, &scene.concur.base_uri()).await;
+    let reply = send_to(&scene, &site, &Grant::client_credentials()).await.unwrap();
+    assert_eq!(reply.access_token().unwrap().geolocation().as_str(), format!("{}/", scene.concur.base_uri()));
+    let came_to: Vec<_> = scene.concur.requests().iter().map(|it| it.base_uri().to_owned()).collect();
+    assert_eq!(came_to, [site, scene.concur.base_uri()]);
+}
+
 /// What is good once, or counts towards a locked account, must not be sent again by whoever reads the message.
 #[tokio::test]
 async fn after_a_lost_reply_the_message_says_whether_to_try_again() {

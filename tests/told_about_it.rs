@@ -35,7 +35,7 @@ async fn the_status_tells_everything_and_no_secret() {
     assert_eq!(
         serde_json::to_value(&status).unwrap(),
         serde_json::json!({
-            "company_uuid": scene.concur.company_uuid(), "geolocation": scene.concur.base_uri(),
+            "company_uuid": scene.concur.company_uuid(), "principal_uuid": scene.concur.company_uuid(), "geolocation": scene.concur.base_uri(),
             "refresh_token_valid": true, "refresh_token_expires_at": "2026-11-26T20:26:40Z",
             "access_token_valid": true, "access_token_expires_at": "2026-05-28T21:26:40Z",
             "source": "obtained", "unsaved": false, "signed_out": false, "last_success": "2026-05-28T20:26:40Z", "last_error": null,

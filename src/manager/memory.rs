@@ -214,6 +214,7 @@ impl Memory {
         if let Some(held) = self.held() {
             let Held { object, access, .. } = &*held;
             status.company_uuid = object.company_uuid().map(str::to_owned);
+            status.principal_uuid = object.principal_uuid().map(str::to_owned);
             status.geolocation = object.geolocation().map(str::to_owned);
             status.refresh_token_valid = object.expiry().is_none_or(|at| now < at);
             status.refresh_token_expires_at = object.expiry().map(clock::public_time);
