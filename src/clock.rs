@@ -91,10 +91,22 @@ impl Clock for Guarded {
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        match catch_unwind(AssertUnwindSafe(|| self.0.sleep(duration))) {
-            Ok(sleep) => Box::pin(caught(sleep, || ())),
-            Err(_) => SystemClock.sleep(duration),
-        }
+        let sleep = catch_unwind(AssertUnwindSafe(|| self.0.sleep(duration)));
+        Box::pin(async move {
+            let slept = match sleep {
+                Ok(sleep) => {
+                    let whole = async {
+                        sleep.await;
+                        true
+                    };
+                    caught(whole, || false).await
+                }
+                Err(_) => false,
+            };
+            if !slept {
+                SystemClock.sleep(duration).await;
+            }
+        })
     }
 }
 

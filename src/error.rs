@@ -66,6 +66,8 @@ struct Inner {
     code: Option<ConcurCode>,
     /// Concur refused the grant itself (`invalid_grant`, RFC 6749 section 5.2), or with its code for that.
     invalid_grant: bool,
+    /// Whether the grant was spent nobody knows, and it cannot be repeated.
+    in_doubt: bool,
     correlation_id: Option<String>,
     #[source]
     source: Option<BoxError>,
@@ -94,6 +96,7 @@ impl Error {
             retry_after: None,
             code: None,
             invalid_grant: false,
+            in_doubt: false,
             correlation_id: None,
             source: None,
         }))
@@ -108,6 +111,10 @@ impl Error {
             inner.code = code;
             inner.invalid_grant = invalid_grant;
         })
+    }
+
+    pub(crate) fn in_doubt(self) -> Self {
+        self.change(|inner| inner.in_doubt = true)
     }
 
     pub(crate) fn with_correlation_id(self, id: Option<String>) -> Self {
@@ -151,6 +158,10 @@ impl Error {
     /// Without the code and the correlation id that `Display` adds.
     pub(crate) fn message(&self) -> &str {
         &self.0.message
+    }
+
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.0.in_doubt
     }
 
     pub(crate) fn is_invalid_grant(&self) -> bool {

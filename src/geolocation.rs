@@ -12,6 +12,9 @@ use crate::{Error, ErrorKind};
 /// The domains that SAP runs Concur's API under; data centres are added below them.
 const CONCUR_DOMAINS: [&str; 2] = [".concursolutions.com", ".concurcdc.cn"];
 
+/// Shorter than Concur's tokens and UUIDs.
+const LONGEST_LABEL: usize = 30;
+
 /// The base URI of a data centre ("geolocation" in SAP's replies), checked.
 ///
 /// Parsing accepts what a program's configuration may name: https hosts below `concursolutions.com` and
@@ -173,13 +176,14 @@ impl Geolocation {
 
 /// A server may name a host, and secrets of ours in it: what is as long as one is not shown.
 fn presentable(host: &str) -> String {
-    let labels = host.split('.').map(|label| if label.len() < 30 { label } else { "…" });
+    let labels = host.split('.').map(|label| if label.len() < LONGEST_LABEL { label } else { "…" });
     labels.collect::<Vec<_>>().join(".")
 }
 
+/// No name of Concur's is as long as a secret is, and names are sent in clear text.
 fn is_below_concur(host: &str) -> bool {
-    let is_below =
-        |domain| host.strip_suffix(domain).is_some_and(|name| name.split('.').all(|l| !l.is_empty()));
+    let is_name = |label: &str| (1..LONGEST_LABEL).contains(&label.len());
+    let is_below = |domain| host.strip_suffix(domain).is_some_and(|name| name.split('.').all(is_name));
     CONCUR_DOMAINS.into_iter().any(is_below)
 }
 

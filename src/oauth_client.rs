@@ -85,7 +85,8 @@ impl OAuthClient {
         let (client, base, grant) = (self.clone(), base.clone(), grant.clone());
         let credentials = credentials.clone();
         to_its_end(async move {
-            let reply = client.send(&base, &credentials, &grant, &SystemClock, Patience::OneAttempt).await?;
+            let reply =
+                client.send(&base, &credentials, &grant, &SystemClock, &Patience::one_attempt()).await?;
             reply.log();
             Ok(reply)
         })
@@ -99,7 +100,7 @@ impl OAuthClient {
         credentials: &Credentials,
         grant: &Grant,
         clock: &dyn Clock,
-        patience: Patience,
+        patience: &Patience<'_>,
     ) -> Result<TokenReply, Error> {
         self.persist(base, (credentials, grant.form()), clock, patience, TokenReply::read).await
     }

@@ -161,8 +161,10 @@ impl RefreshTokenObject {
         now: SystemTime,
         server_time: Option<SystemTime>,
     ) -> Result<Received, NotOne> {
-        members.remove(ACCESS_EXPIRES_AT);
-        members.remove(REFRESH_EXPIRES_AT);
+        // Ours to say: a server could say anything by them.
+        for own in [ACCESS_EXPIRES_AT, REFRESH_EXPIRES_AT, COMPANY_UUID] {
+            members.remove(own);
+        }
         let faults = [
             members.seconds("refresh_expires_in").and_then(|seconds| match seconds {
                 Some(seconds) if clock::from_unix_seconds(seconds).is_none() => {
@@ -326,7 +328,6 @@ impl fmt::Debug for RefreshTokenObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshTokenObject")
             .field("expires_at", &self.expires_at())
-            .field("geolocation", &self.0.geolocation)
             .field("company_uuid", &self.0.company_uuid)
             .finish_non_exhaustive()
     }

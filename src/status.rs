@@ -25,7 +25,7 @@ pub struct Status {
     pub company_uuid: Option<String>,
     /// The user or company that the held token belongs to, by its unverified `id_token`.
     pub principal_uuid: Option<String>,
-    /// The base URI of the principal's data centre, as received.
+    /// The base URI of its data centre; `None` where it is not known, or not Concur's.
     pub geolocation: Option<String>,
     /// Whether the held refresh token is valid by this machine's clock; `true` also where nobody knows its expiry.
     pub refresh_token_valid: bool,

@@ -165,6 +165,9 @@ async fn a_request_carries_the_callers_correlation_id() {
     let grant = Grant::refresh_token("never issued").with_correlation_id("my-own-id");
     client.request_token(&base, &credentials, &grant).await.unwrap_err();
     assert_eq!(scene.concur.requests()[0].header("concur-correlationid"), Some("my-own-id"));
+    scene.concur.fault_next(1, Fault::DropConnection);
+    let lost = client.request_token(&base, &credentials, &grant).await.unwrap_err();
+    assert_eq!(lost.correlation_id(), Some("my-own-id"));
 
     let grant = Grant::refresh_token("never issued").with_correlation_id("my\nid");
     let error = client.request_token(&base, &credentials, &grant).await.unwrap_err();
@@ -173,5 +176,21 @@ async fn a_request_carries_the_callers_correlation_id() {
         error.to_string(),
         "the grant's correlation id does not fit into an HTTP header; use visible ASCII"
     );
-    assert_eq!(scene.concur.token_requests(), 1);
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// Where the reply does not say it again.
+#[tokio::test]
+async fn where_code_16_led_is_remembered() {
+    let scene = Scene::new().await;
+    let eu = scene.concur.add_data_centre().await;
+    scene.write_token(&scene.concur.token_json());
+    scene.concur.move_principal(&scene.concur.company_uuid(), &eu);
+    scene.concur.set_reply_member("geolocation", None);
+    for _ in 0..2 {
+        let access = scene.manager().access_token().await.unwrap();
+        assert_eq!(access.geolocation().as_str(), format!("{eu}/"));
+        scene.clock.advance(HOUR);
+    }
+    assert_eq!(asked(&scene), [&*scene.concur.base_uri(), &*eu, &*eu]);
 }

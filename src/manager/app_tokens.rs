@@ -94,7 +94,7 @@ impl AppTokens {
         };
         let valid = held.filter(|held| held.window.is_valid(core.clock.now()));
         let result = if answer.number == before {
-            self.ask(answer, if valid.is_some() { Patience::OneAttempt } else { Patience::Repeat }).await
+            self.ask(answer, valid.is_none()).await
         } else {
             answer.result.clone()
         };
@@ -109,15 +109,11 @@ impl AppTokens {
         self.0.held.rcu(|held| held.clone().filter(|held| held.token.secret() != token.secret()));
     }
 
-    async fn ask(
-        &self,
-        mut answer: MutexGuard<'_, Answer>,
-        patience: Patience,
-    ) -> Result<AccessToken, Error> {
+    async fn ask(&self, mut answer: MutexGuard<'_, Answer>, repeat: bool) -> Result<AccessToken, Error> {
         let ours = runtime::handle()?;
         let core = Arc::clone(&self.0.core);
         // A source of credentials may block.
-        let asked = ours.spawn_blocking(move || ours.block_on(core.ask_for_the_app(patience)));
+        let asked = ours.spawn_blocking(move || ours.block_on(core.ask_for_the_app(repeat)));
         let result = asked.await.unwrap_or_else(|e| {
             let message = "asking for an access token panicked; see the panic's message and report it";
             Err(Error::new(ErrorKind::Config, message).caused_by(e))
@@ -125,7 +121,7 @@ impl AppTokens {
         let (memory, now) = (&self.0.core.memory, self.0.core.clock.now());
         match &result {
             Ok(held) => {
-                memory.note_success(now);
+                memory.note_success(now, true);
                 self.0.held.store(Some(Arc::new(held.clone())));
             }
             Err(e) => memory.note_failure(e, now),
@@ -139,7 +135,7 @@ impl AppTokens {
 }
 
 impl Core {
-    async fn ask_for_the_app(&self, patience: Patience) -> Result<HeldAccess, Error> {
+    async fn ask_for_the_app(&self, repeat: bool) -> Result<HeldAccess, Error> {
         let now = self.clock.now();
         if let Some(wait) = self.memory.asked_to_wait(now) {
             return Err(wait);
@@ -151,7 +147,8 @@ impl Core {
             return Err(e);
         }
         let grant = Grant::client_credentials();
-        let sent = self.client.send(base, &credentials, &grant, &self.clock, patience).await;
+        let patience = if repeat { Patience::repeat(&|| false) } else { Patience::one_attempt() };
+        let sent = self.client.send(base, &credentials, &grant, &self.clock, &patience).await;
         let reply = sent.inspect_err(|e| {
             let refusal = Refusal::of(e, refused.as_ref(), &credentials, None, self.clock.now());
             self.memory.note_refusal(refusal.or(refused.clone()));

@@ -67,7 +67,9 @@ impl Core {
                 // What the flight found is in the store now: look again.
                 (Some(Landing::Done(_) | Landing::SignedOut), _) => {}
                 (Some(Landing::Faulty(e)), _) => return Err(e),
-                (Some(Landing::Failed(e)), served) => {
+                // Somebody else could do without: now it is our turn.
+                (Some(Landing::Tried(_)), None) => {}
+                (Some(Landing::Failed(e) | Landing::Tried(e)), served) => {
                     return served.filter(|_| is_passing(&e)).map(|held| held.object.clone()).ok_or(e);
                 }
                 (None | Some(Landing::Busy), Some(held)) => return Ok(held.object.clone()),
@@ -95,7 +97,10 @@ impl Core {
                 }
                 (Some(Landing::SignedOut), _) => {}
                 (Some(Landing::Faulty(e)), _) => return Err(e),
-                (Some(Landing::Failed(e)), served) => return served.filter(|_| is_passing(&e)).ok_or(e),
+                (Some(Landing::Tried(_)), None) => {}
+                (Some(Landing::Failed(e) | Landing::Tried(e)), served) => {
+                    return served.filter(|_| is_passing(&e)).ok_or(e);
+                }
                 (None | Some(Landing::Busy), Some(token)) => return Ok(token),
                 (None | Some(Landing::Busy), None) => {}
             }
@@ -107,7 +112,7 @@ impl Core {
         loop {
             match self.fly(need.clone(), Join::Own).await {
                 Some(Landing::Done(landed)) => return Ok(landed.held.object.clone()),
-                Some(Landing::Failed(e) | Landing::Faulty(e)) => return Err(e),
+                Some(Landing::Failed(e) | Landing::Tried(e) | Landing::Faulty(e)) => return Err(e),
                 // Only callers that are gone make a flight give up, and this one is here.
                 Some(Landing::Busy | Landing::SignedOut) | None => {}
             }
@@ -239,11 +244,10 @@ impl Core {
 fn is_passing(e: &Error) -> bool {
     match e.kind() {
         ErrorKind::Unavailable | ErrorKind::Store | ErrorKind::Protocol => true,
+        // Nothing was sent: a captive portal, or a certificate that is renewed too late.
+        ErrorKind::Untrusted => true,
         // Somebody is editing them, or has blanked what is not needed for the time being.
         ErrorKind::CredentialsNeeded | ErrorKind::CredentialsInvalid => true,
-        ErrorKind::ReauthorizationRequired
-        | ErrorKind::Refused
-        | ErrorKind::Untrusted
-        | ErrorKind::Config => false,
+        ErrorKind::ReauthorizationRequired | ErrorKind::Refused | ErrorKind::Config => false,
     }
 }

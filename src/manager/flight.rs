@@ -75,6 +75,8 @@ pub(super) enum Landing {
     /// Somebody else holds the store's lock, and the held token is still valid.
     Busy,
     Failed(Error),
+    /// The one attempt failed that is made where the flight's starter can do without, which not everybody may who joined.
+    Tried(Error),
     /// The tokens are revoked and nothing is held.
     SignedOut,
     /// A token was received and saved, and something else in its reply cannot be used.

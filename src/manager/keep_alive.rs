@@ -6,11 +6,15 @@
 use std::{
     fmt,
     future::{Future, poll_fn},
+    pin::pin,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use tokio::{runtime::Handle, task::JoinHandle};
+use tokio::{
+    runtime::Handle,
+    task::{JoinHandle, yield_now},
+};
 
 use super::{
     core::Core,
@@ -33,13 +37,8 @@ pub struct KeepAlive(JoinHandle<()>);
 
 impl KeepAlive {
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, Error> {
-        // The loop outlives the caller's runtime, but its flights take off there: the end of that waits for them.
         let callers = Handle::try_current().ok();
-        let mut renewing = Box::pin(Arc::clone(core).renew_for_ever());
-        Ok(Self(runtime::handle()?.spawn(poll_fn(move |context| {
-            let _entered = callers.as_ref().map(Handle::enter);
-            renewing.as_mut().poll(context)
-        }))))
+        Ok(Self(runtime::handle()?.spawn(Arc::clone(core).renew_for_ever(callers))))
     }
 }
 
@@ -57,13 +56,19 @@ impl fmt::Debug for KeepAlive {
 }
 
 impl Core {
-    async fn renew_for_ever(self: Arc<Self>) {
+    /// The loop outlives the caller's runtime, but its flights take off there: the end of that waits for them.
+    async fn renew_for_ever(self: Arc<Self>, callers: Option<Handle>) {
         let mut pause = FIRST_PAUSE;
         let mut not_before: Option<SystemTime> = None;
         loop {
             let now = self.clock.now();
             if !is_pausing(not_before, now, LONGEST_PAUSE) && self.is_due() {
-                let landing = self.fly(Need::Ahead, Join::Any).await;
+                let mut flight = pin!(self.fly(Need::Ahead, Join::Any));
+                let landing = poll_fn(|context| {
+                    let _entered = callers.as_ref().map(Handle::enter);
+                    flight.as_mut().poll(context)
+                })
+                .await;
                 // Busy: a sibling is renewing, and will be done in a moment.
                 let failed = !matches!(landing, Some(Landing::Busy)) && self.is_due();
                 let wait = if failed { pause } else { TICK };
@@ -71,6 +76,8 @@ impl Core {
                 pause = if failed { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
             }
             self.clock.sleep(TICK).await;
+            // A clock whose sleeps take no time must not take all of ours.
+            yield_now().await;
         }
     }
 

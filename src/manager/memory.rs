@@ -10,12 +10,16 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use super::decision::{Calm, Window, is_pausing, jittered};
-use crate::{AccessToken, Error, Geolocation, RefreshTokenObject, Refusal, Status, TokenOrigin, clock};
+use crate::{
+    AccessToken, Credentials, Error, Geolocation, RefreshTokenObject, Refusal, Status, TokenOrigin, clock,
+};
 
 /// The first pause after a failed renewal; it doubles with each further one.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
-/// The longest that a `Retry-After` is believed.
+/// How long a sign-in is held back after one that may have been spent for nothing; doubled each time.
+const FIRST_DOUBT: Duration = Duration::from_secs(60);
+/// The longest that a `Retry-After` is believed, or a sign-in held back.
 const LONGEST_QUIET: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
@@ -28,6 +32,8 @@ pub(super) struct Memory {
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) object: RefreshTokenObject,
+    /// Where the principal lives, if the object says so and leads to Concur.
+    geolocation: Option<Geolocation>,
     pub(super) access: Option<HeldAccess>,
     /// An access token that an API refused: not to be taken from the store again.
     rejected: Option<AccessToken>,
@@ -46,6 +52,7 @@ struct Past {
     failures: u32,
     back_off_until: Option<SystemTime>,
     quiet: Option<Quiet>,
+    doubt: Option<Doubt>,
     last_success: Option<SystemTime>,
     last_error: Option<Error>,
     /// For stores that do not remember it.
@@ -58,6 +65,21 @@ struct Quiet {
     until: SystemTime,
     lasts: Duration,
     answer: Error,
+}
+
+/// A sign-in with these credentials may have been spent for nothing. A company request token has five uses.
+#[derive(Debug)]
+struct Doubt {
+    until: SystemTime,
+    lasts: Duration,
+    credentials: Credentials,
+    answer: Error,
+}
+
+impl Doubt {
+    fn is_about(&self, credentials: &Credentials) -> bool {
+        self.credentials.identifying_parts() == credentials.identifying_parts()
+    }
 }
 
 impl Quiet {
@@ -84,7 +106,8 @@ impl Held {
                 let token = AccessToken::new(issued.clone(), geolocation, object.shared_scopes());
                 Some(HeldAccess { token, window })
             });
-        Self { object, access, rejected, origin, unsaved: false }
+        let geolocation = geolocation_of(&object, base).ok().filter(|_| object.geolocation().is_some());
+        Self { object, geolocation, access, rejected, origin, unsaved: false }
     }
 
     /// The access token, if an API call could still be made with it.
@@ -92,6 +115,14 @@ impl Held {
         let access = self.access.as_ref()?;
         access.window.is_valid(now).then(|| access.token.clone())
     }
+}
+
+/// The answer again, with why nothing was sent.
+fn held_back(answer: &Error, until: SystemTime, now: SystemTime, why: &str) -> Error {
+    let left = until.duration_since(now).unwrap_or_default();
+    let seconds = left.as_secs_f64().ceil();
+    let message = format!("{} [nothing was sent: {why} in {seconds} s]", answer.message());
+    Error::new(answer.kind(), message).answered_as(answer).with_retry_after(Some(left))
 }
 
 /// The checked geolocation of a stored object, or `base` where it names none.
@@ -165,8 +196,30 @@ impl Memory {
         }
     }
 
-    pub(super) fn note_success(&self, now: SystemTime) {
-        *self.past() = Past { last_success: Some(now), ..Past::default() };
+    /// `fresh`: Concur has answered, so it no longer asks to be left alone.
+    pub(super) fn note_success(&self, now: SystemTime, fresh: bool) {
+        let mut past = self.past();
+        let quiet = past.quiet.take().filter(|_| !fresh);
+        *past = Past { last_success: Some(now), quiet, ..Past::default() };
+    }
+
+    pub(super) fn note_doubt(&self, answer: &Error, credentials: &Credentials, now: SystemTime) {
+        let mut past = self.past();
+        let before = past.doubt.take().filter(|doubt| doubt.is_about(credentials));
+        let lasts = before.map_or(FIRST_DOUBT, |doubt| (doubt.lasts * 2).min(LONGEST_QUIET));
+        let until = now.checked_add(lasts).unwrap_or(now);
+        past.doubt = Some(Doubt { until, lasts, credentials: credentials.clone(), answer: answer.clone() });
+    }
+
+    /// Why these credentials should not be spent yet.
+    pub(super) fn doubts(&self, credentials: &Credentials, now: SystemTime) -> Option<Error> {
+        let past = self.past();
+        let Doubt { until, lasts, answer, .. } =
+            past.doubt.as_ref().filter(|doubt| doubt.is_about(credentials))?;
+        let is_on = is_pausing(Some(*until), now, *lasts);
+        is_on.then(|| {
+            held_back(answer, *until, now, "a sign-in may have been spent for nothing; the next comes")
+        })
     }
 
     /// Somebody else holds the store's lock: they will be done in a moment.
@@ -180,11 +233,13 @@ impl Memory {
         past.failures += 1;
         past.back_off_until = now.checked_add(jittered(pause, fastrand::f64()));
         past.last_error = Some(error.clone());
-        let is_quiet = past.quiet.as_ref().is_some_and(|quiet| quiet.is_on(now));
-        if let Some(after) = error.retry_after().filter(|_| !is_quiet) {
+        if let Some(after) = error.retry_after() {
             let lasts = after.min(LONGEST_QUIET);
             let until = now.checked_add(lasts).unwrap_or(now);
-            past.quiet = Some(Quiet { until, lasts, answer: error.clone() });
+            // What is held back now says so itself, and no longer than it has to.
+            if past.quiet.as_ref().is_none_or(|quiet| !quiet.is_on(now) || quiet.until < until) {
+                past.quiet = Some(Quiet { until, lasts, answer: error.clone() });
+            }
         }
     }
 
@@ -192,13 +247,7 @@ impl Memory {
     pub(super) fn asked_to_wait(&self, now: SystemTime) -> Option<Error> {
         let past = self.past();
         let Quiet { until, answer, .. } = past.quiet.as_ref().filter(|quiet| quiet.is_on(now))?;
-        let left = until.duration_since(now).unwrap_or_default();
-        let seconds = left.as_secs_f64().ceil();
-        let message = format!(
-            "{} [nothing was sent: Concur has asked to be left alone for another {seconds} s]",
-            answer.message()
-        );
-        Some(Error::new(answer.kind(), message).answered_as(answer).with_retry_after(Some(left)))
+        Some(held_back(answer, *until, now, "Concur has asked to be left alone, and is asked again"))
     }
 
     pub(super) fn refusal(&self) -> Option<Refusal> {
@@ -212,10 +261,10 @@ impl Memory {
     pub(super) fn status(&self, now: SystemTime) -> Status {
         let mut status = Status::default();
         if let Some(held) = self.held() {
-            let Held { object, access, .. } = &*held;
+            let Held { object, access, geolocation, .. } = &*held;
             status.company_uuid = object.company_uuid().map(str::to_owned);
             status.principal_uuid = object.principal_uuid().map(str::to_owned);
-            status.geolocation = object.geolocation().map(str::to_owned);
+            status.geolocation = geolocation.as_ref().map(|it| it.as_str().trim_end_matches('/').to_owned());
             status.refresh_token_valid = object.expiry().is_none_or(|at| now < at);
             status.refresh_token_expires_at = object.expiry().map(clock::public_time);
             status.access_token_valid = access.as_ref().is_some_and(|access| access.window.is_valid(now));

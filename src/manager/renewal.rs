@@ -29,7 +29,7 @@ pub(super) struct Flight<'a> {
     pub(super) need: &'a Need,
     pub(super) identity: &'a Identity,
     pub(super) credentials: &'a Credentials,
-    pub(super) patience: Patience,
+    pub(super) patience: &'a Patience<'a>,
 }
 
 enum Start {
@@ -45,13 +45,13 @@ impl Core {
     pub(super) async fn run(self: &Arc<Self>, need: &Need, crew: &Crew) -> Landing {
         let landing = self.renew(need, crew).await.unwrap_or_else(Landing::Failed);
         match &landing {
-            Landing::Done(Landed { held, .. }) => {
-                self.memory.note_success(self.clock.now());
+            Landing::Done(Landed { held, fresh }) => {
+                self.memory.note_success(self.clock.now(), *fresh);
                 log::event!(info, origin = %held.origin, unsaved = held.unsaved, "renewal done");
             }
-            Landing::SignedOut => self.memory.note_success(self.clock.now()),
+            Landing::SignedOut => self.memory.note_success(self.clock.now(), true),
             Landing::Busy => self.memory.note_busy(self.clock.now()),
-            Landing::Failed(e) | Landing::Faulty(e) => {
+            Landing::Failed(e) | Landing::Tried(e) | Landing::Faulty(e) => {
                 self.memory.note_failure(e, self.clock.now());
                 log::event!(warn, error = %e, "renewal failed");
             }
@@ -72,7 +72,9 @@ impl Core {
     async fn renew(self: &Arc<Self>, need: &Need, crew: &Crew) -> Result<Landing, Error> {
         let credentials = self.source.credentials().await?;
         let identity = self.identify(&credentials)?;
-        let mut flight = Flight { need, identity, credentials: &credentials, patience: Patience::Repeat };
+        let is_given_up = || crew.is_alone();
+        let (once, repeat) = (Patience::one_attempt(), Patience::repeat(&is_given_up));
+        let mut flight = Flight { need, identity, credentials: &credentials, patience: &repeat };
         self.check_replacement(flight)?;
         let lock = match self.start(flight, crew).await? {
             Start::Locked(lock) => lock,
@@ -87,9 +89,9 @@ impl Core {
             if let Need::Revoke { again } = *need {
                 return self.sign_out(stored, again, flight, lock).await;
             }
-            // Nobody waits for what is renewed ahead of time, nor has to where a valid token is held.
-            if matches!(need, Need::Ahead) || self.can_do_without(need, stored.as_deref()) {
-                flight.patience = Patience::OneAttempt;
+            let can_do_without = matches!(need, Need::Ahead) || self.can_do_without(need, stored.as_deref());
+            if can_do_without {
+                flight.patience = &once;
             }
             let stored = stored.as_deref().map(|held| &held.object);
             self.check_refusal(flight, stored).await?;
@@ -106,7 +108,7 @@ impl Core {
                 Ok(None) => {}
                 Err(e) => {
                     self.remember(&e, flight, stored, &lock).await;
-                    return Err(e);
+                    return if can_do_without { Ok(Landing::Tried(e)) } else { Err(e) };
                 }
             }
         }
@@ -233,8 +235,15 @@ impl Core {
     /// The grant of the credentials, at the base URI.
     async fn obtain(&self, flight: Flight<'_>) -> Result<Exchanged, Error> {
         let grant = Grant::of(flight.credentials)?;
+        let now = self.clock.now();
+        if let Some(e) = self.memory.doubts(flight.credentials, now) {
+            return Err(e);
+        }
         let sent = self.send(&flight.identity.base, &grant, TokenOrigin::Obtained, flight).await;
         sent.map_err(|e| {
+            if e.is_in_doubt() || e.kind() == ErrorKind::Protocol {
+                self.memory.note_doubt(&e, flight.credentials, self.clock.now());
+            }
             if !is_bad_request_token(&e) {
                 return e;
             }
@@ -292,7 +301,13 @@ impl Core {
             _ => stored.filter(|_| same_grant).and_then(RefreshTokenObject::company_uuid),
         };
         let company = of_grant.or_else(|| flight.credentials.company_uuid());
-        let (object, fault) = reply.succeed(stored, same_grant, company).inspect_err(|_| reply.log())?;
+        let succeeded = reply.succeed(stored, same_grant, company).inspect_err(|e| {
+            if origin == TokenOrigin::Obtained {
+                self.memory.note_doubt(e, flight.credentials, self.clock.now());
+            }
+            reply.log();
+        });
+        let (object, fault) = succeeded?;
         let fault = sign_in::check_received(&object, flight, fault).inspect_err(|_| reply.log())?;
         let held = self.hold(object, origin, flight, lock).await;
         // Not before it is saved: a subscriber may end the process.

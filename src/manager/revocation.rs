@@ -36,7 +36,7 @@ impl Core {
         while flights < MOST_FLIGHTS {
             match self.fly(Need::Revoke { again: flights > 0 }, Join::Own).await {
                 Some(Landing::SignedOut) => return Ok(()),
-                Some(Landing::Failed(e) | Landing::Faulty(e)) => return Err(e),
+                Some(Landing::Failed(e) | Landing::Tried(e) | Landing::Faulty(e)) => return Err(e),
                 // Without an access token that is accepted; there may be one now.
                 Some(Landing::Done(_)) => flights += 1,
                 Some(Landing::Busy) | None => {}

@@ -3,11 +3,15 @@
 //! Always: four attempts and 45 s at most; what Concur may have spent is repeated only if it can be; secrets follow to
 //! trusted hosts only.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use super::{
     Form, OAuthClient,
     exchange::{Answered, Attempt},
+    http::REQUEST_TIMEOUT,
 };
 use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, clock::Stopwatch, log};
 
@@ -16,15 +20,51 @@ const MOST_ATTEMPTS: u32 = 4;
 const LONGEST: Duration = Duration::from_secs(45);
 /// Before the second attempt a pause of up to this long, before each further one twice as long.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// How often during a pause it is asked whether anybody still waits.
+const LONGEST_SLEEP: Duration = Duration::from_millis(500);
 /// How many times in one go Concur may name another place.
 const MOST_DETOURS: u32 = 3;
 
-/// Whether a grant is worth repeating.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Patience {
-    /// There is a valid token to go on with.
-    OneAttempt,
-    Repeat,
+/// How much trouble requests are worth: one budget for all that are sent to the same end.
+pub(crate) struct Patience<'a> {
+    most_attempts: u32,
+    is_given_up: &'a (dyn Fn() -> bool + Sync),
+    spent: Mutex<Spent>,
+}
+
+#[derive(Default)]
+struct Spent {
+    attempts: u32,
+    passed: Duration,
+}
+
+impl<'a> Patience<'a> {
+    /// There is a valid token to go on with, or the caller decides what to do next.
+    pub(crate) fn one_attempt() -> Self {
+        Self { most_attempts: 1, ..Self::repeat(&|| false) }
+    }
+
+    /// Until nobody waits any longer.
+    pub(crate) fn repeat(is_given_up: &'a (dyn Fn() -> bool + Sync)) -> Self {
+        Self { most_attempts: MOST_ATTEMPTS, is_given_up, spent: Mutex::default() }
+    }
+
+    fn spent(&self) -> MutexGuard<'_, Spent> {
+        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pause before the next attempt, if there may be one. It gets all the time that a request may take: a reply
+    /// must not be missed because others were late.
+    fn pause(&self, error: &Error) -> Option<Duration> {
+        let spent = self.spent();
+        if spent.attempts >= self.most_attempts {
+            return None;
+        }
+        // Also a server that names no time at all is given some.
+        let pause = pause_after(spent.attempts, fastrand::f64()).max(error.retry_after().unwrap_or_default());
+        let begins = spent.passed.saturating_add(pause);
+        (begins.saturating_add(REQUEST_TIMEOUT) <= LONGEST).then_some(pause)
+    }
 }
 
 /// Why there is no reply, and what that says of the grant.
@@ -58,28 +98,30 @@ impl OAuthClient {
         base: &Geolocation,
         (credentials, form): (&Credentials, &Form),
         clock: &dyn Clock,
-        patience: Patience,
+        patience: &Patience<'_>,
         understand: impl Fn(Answered<'_>) -> Result<T, Failure>,
     ) -> Result<T, Error> {
         let (what, grant) = (form.what(), form.grant_type());
         let mut base = base.clone();
-        let (mut number, mut detours) = (1, 0);
-        let mut passed = Duration::ZERO;
+        let mut detours = 0;
+        patience.spent().attempts += 1;
         loop {
+            let number = patience.spent().attempts;
             // Real requests take real time, and pauses that of the clock; neither is read from the time of day.
             let watch = Stopwatch::start();
-            let limit = LONGEST.saturating_sub(passed);
-            let attempt = Attempt { base: &base, form, clock, number, limit };
+            let attempt = Attempt { base: &base, form, clock, number, followed: detours > 0 };
             let sent = self.post(attempt, credentials, &understand).await;
             let Failure { error, fate } = match sent {
                 Ok(reply) => return Ok(reply),
                 Err(failure) => failure,
             };
-            passed += watch.elapsed();
+            patience.spent().passed += watch.elapsed();
+            let is_lost = matches!(fate, Fate::Unknown) && !form.is_repeatable();
+            let error = if is_lost { error.in_doubt() } else { error };
             let may_repeat = match fate {
                 Fate::Elsewhere(elsewhere) if detours < MOST_DETOURS && elsewhere != base => {
-                    let (host, to) = (base.host(), elsewhere.host());
-                    log::event!(info, grant, host, to, "{what} sent elsewhere");
+                    let (host, to, correlation_id) = (base.host(), elsewhere.host(), error.correlation_id());
+                    log::event!(info, grant, host, to, correlation_id, "{what} sent elsewhere");
                     base = elsewhere;
                     detours += 1;
                     continue;
@@ -94,27 +136,34 @@ impl OAuthClient {
                 }
                 Fate::Final => false,
                 Fate::NothingIssued => true,
-                Fate::Unknown => form.is_repeatable(),
+                Fate::Unknown => !is_lost,
             };
-            if !may_repeat || patience == Patience::OneAttempt || number == MOST_ATTEMPTS {
-                return Err(error);
+            let Some(pause) = patience.pause(&error).filter(|_| may_repeat) else { return Err(error) };
+            let (pause_ms, correlation_id) = (milliseconds(pause), error.correlation_id());
+            log::event!(info, grant, attempt = number, pause_ms, correlation_id, "{what} to be repeated");
+            let mut left = pause;
+            while !left.is_zero() {
+                if (patience.is_given_up)() {
+                    return Err(error);
+                }
+                let sleep = left.min(LONGEST_SLEEP);
+                clock.sleep(sleep).await;
+                left -= sleep;
             }
-            let pause = error.retry_after().unwrap_or_else(|| pause_after(number, fastrand::f64()));
-            if passed + pause >= LONGEST {
-                return Err(error);
-            }
-            let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-            log::event!(info, grant, attempt = number, pause_ms, "{what} to be repeated");
-            clock.sleep(pause).await;
-            passed += pause;
-            number += 1;
+            let mut spent = patience.spent();
+            spent.passed += pause;
+            spent.attempts += 1;
         }
     }
 }
 
+pub(super) fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Exponential with full jitter: `jitter` between 0 and 1 is the part of the pause that is waited for.
 fn pause_after(attempt: u32, jitter: f64) -> Duration {
-    (FIRST_PAUSE * 2_u32.pow(attempt - 1)).mul_f64(jitter)
+    FIRST_PAUSE.saturating_mul(1 << attempt.saturating_sub(1).min(10)).mul_f64(jitter)
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Form, OAuthClient,
-    attempts::{Failure, Fate},
-    http::REQUEST_TIMEOUT,
+    attempts::{Failure, Fate, milliseconds},
     refusal::{self, Answer},
     reply::{self, Headers},
     unreachable::{self, Cut},
@@ -27,7 +26,8 @@ pub(super) struct Attempt<'a> {
     pub(super) form: &'a Form,
     pub(super) clock: &'a dyn Clock,
     pub(super) number: u32,
-    pub(super) limit: Duration,
+    /// Concur itself has named this base.
+    pub(super) followed: bool,
 }
 
 /// A reply with status 200, to be made sense of.
@@ -38,6 +38,7 @@ pub(super) struct Answered<'a> {
     pub(super) form: &'a Form,
     pub(super) headers: &'a Headers,
     pub(super) base: &'a Geolocation,
+    pub(super) followed: bool,
     pub(super) entry: &'a Entry,
 }
 
@@ -49,12 +50,11 @@ impl OAuthClient {
         credentials: &Credentials,
         understand: impl Fn(Answered<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let Attempt { base, form, limit, .. } = attempt;
+        let Attempt { base, form, followed, .. } = attempt;
         let request = self
             .0
             .client(base)?
             .post(base.join(form.path())?)
-            .timeout(limit.min(REQUEST_TIMEOUT))
             // With a charset parameter Concur rejects the request.
             .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
             .header(header::ACCEPT, "application/json")
@@ -64,7 +64,8 @@ impl OAuthClient {
         let Received { status, headers, body, cut, entry } = received;
         let result = match (status, cut) {
             (StatusCode::OK, cut) => {
-                understand(Answered { body: &body, cut, form, headers: &headers, base, entry: &entry })
+                let headers = &headers;
+                understand(Answered { body: &body, cut, form, headers, base, followed, entry: &entry })
             }
             (status, cut) => Err(refusal_in(status, cut, &headers, &body, base, form)),
         };
@@ -91,18 +92,22 @@ impl Received {
         let Attempt { base, form, clock, number, .. } = attempt;
         let host = base.host();
         let entry = Entry::new(form.what(), form.grant_type(), number);
-        entry.sent(host);
+        entry.sent(host, form.correlation_id());
         let watch = Stopwatch::start();
         let response = match request.send().await {
             Ok(response) => response,
             Err(e) => {
-                let failure = unreachable::failure(e, host, form);
-                entry.after(None, &watch).failed(host, &failure.error);
-                return Err(failure);
+                let Failure { error, fate } = unreachable::failure(e, host, form);
+                let error = error.with_correlation_id(form.correlation_id().map(str::to_owned));
+                entry.after(None, &watch).failed(host, &error);
+                return Err(Failure { error, fate });
             }
         };
         let status = response.status();
-        let headers = Headers::of(&response, clock.now(), is_secret);
+        let mut headers = Headers::of(&response, clock.now(), is_secret);
+        if headers.correlation_id.is_none() {
+            headers.correlation_id = form.correlation_id().map(str::to_owned);
+        }
         let (body, cut) = read(response).await;
         Ok(Self { status, headers, body, cut, entry: entry.after(Some(status), &watch) })
     }
@@ -117,13 +122,16 @@ pub(super) fn refusal_in(
     base: &Geolocation,
     form: &Form,
 ) -> Failure {
-    match cut {
-        Some(cut) => cut.explain(base.host(), form),
-        None => {
-            let location = headers.location.as_deref();
-            let answer = Answer { base, status, location, retry_after: headers.retry_after };
-            refusal::failure(&answer, body, form)
-        }
+    let location = headers.location.as_deref();
+    let answer = Answer { base, status, location, retry_after: headers.retry_after };
+    let Failure { error, fate } = refusal::failure(&answer, body, form);
+    // The status says what became of the request, whatever became of the words that explain it.
+    Failure {
+        error: match cut {
+            Some(cut) => error.caused_by(cut),
+            None => error,
+        },
+        fate,
     }
 }
 
@@ -185,9 +193,9 @@ impl Entry {
         Self { status: status.map(|status| status.as_u16()), elapsed: watch.elapsed(), ..self }
     }
 
-    fn sent(&self, host: &str) {
+    fn sent(&self, host: &str, correlation_id: Option<&str>) {
         let Self { what, grant, attempt, .. } = *self;
-        log::event!(debug, grant, host, attempt, "{what} sent");
+        log::event!(debug, grant, host, attempt, correlation_id, "{what} sent");
     }
 
     pub(super) fn answered(&self, host: &str, correlation_id: Option<&str>) {
@@ -225,6 +233,6 @@ impl Entry {
     }
 
     fn elapsed_ms(&self) -> u64 {
-        u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX)
+        milliseconds(self.elapsed)
     }
 }

@@ -84,6 +84,11 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::E
         // A grant that was sent may have been spent; whether to repeat it is decided elsewhere.
         .retry(retry::never())
         .referer(false)
+        // Also where another crate has switched them on: a small reply can unpack to a large one.
+        .no_gzip()
+        .no_brotli()
+        .no_deflate()
+        .no_zstd()
         .tls_version_min(tls::Version::TLS_1_2)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(REQUEST_TIMEOUT)

@@ -176,7 +176,7 @@ impl OAuthClient {
         let credentials = credentials.clone();
         to_its_end(async move {
             let sent = (&credentials, &form);
-            client.persist(&base, sent, &SystemClock, Patience::OneAttempt, sent_from).await
+            client.persist(&base, sent, &SystemClock, &Patience::one_attempt(), sent_from).await
         })
         .await
     }
@@ -185,7 +185,7 @@ impl OAuthClient {
 /// The data centre that sent the mail. Its words have been seen in two spellings, so any will do; but a page of some
 /// proxy's says nothing about a mail.
 fn sent_from(answered: Answered<'_>) -> Result<Geolocation, Failure> {
-    let Answered { body, cut, form, headers, base, entry } = answered;
+    let Answered { body, cut, form, headers, base, entry, .. } = answered;
     if let Some(cut) = cut {
         return Err(cut.explain(base.host(), form));
     }

@@ -39,6 +39,8 @@ pub(super) fn failure(answer: &Answer<'_>, body: &[u8], form: &Form) -> Failure 
         (ErrorKind::Unavailable, Fate::NothingIssued, message)
     } else if status.is_server_error() || is_overload {
         let fate = match status.as_u16() {
+            // Concur says why, and that is not that it is down: to ask again could lock an account.
+            _ if code.is_some_and(|code| code.meaning().is_some()) => Fate::Final,
             429 | 503 => Fate::NothingIssued,
             500 | 502 | 504 => Fate::Unknown,
             _ => Fate::Final,
@@ -82,6 +84,7 @@ pub(super) fn failure(answer: &Answer<'_>, body: &[u8], form: &Form) -> Failure 
     // What a server that is down says of the grant means nothing.
     let refuses_grant =
         kind == ErrorKind::Refused && (is_invalid_grant || code == Some(ConcurCode::BAD_REFRESH_TOKEN));
+    let retry_after = retry_after.filter(|_| kind == ErrorKind::Unavailable);
     let error = Error::new(kind, message).with_code(code, refuses_grant).with_retry_after(retry_after);
     Failure { error, fate }
 }

@@ -78,8 +78,12 @@ fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
 impl TokenReply {
     /// Of a reply that is cut short, a usable refresh token counts all the same: no other may come.
     pub(super) fn read(answered: Answered<'_>) -> Result<Self, Failure> {
-        let Answered { body, cut, form, headers, base, entry } = answered;
-        let (members, garbled) = Members::parse_reply(body);
+        let Answered { body, cut, form, headers, base, followed, entry } = answered;
+        let (mut members, garbled) = Members::parse_reply(body);
+        if followed && members.string("geolocation") == Ok(None) {
+            // Concur has said where the principal lives, only not here.
+            members.set_string("geolocation", base.as_str().trim_end_matches('/'));
+        }
         let reply =
             Self { members, headers: headers.clone(), base: base.clone(), entry: entry.clone(), fault: None };
         match cut.or(garbled.map(Cut::Garbled)) {
@@ -231,7 +235,8 @@ mod tests {
         let base: Geolocation = Geolocation::GLZ.parse().unwrap();
         let grant = Grant::company_request_token("uuid", SECRET);
         let (form, entry) = (grant.form(), Entry::new("token request", None, 1));
-        let answered = Answered { body, cut: None, form, headers, base: &base, entry: &entry };
+        let answered =
+            Answered { body, cut: None, form, headers, base: &base, followed: false, entry: &entry };
         TokenReply::read(answered).map_err(|failure| failure.error)
     }
 

@@ -61,7 +61,7 @@ impl OAuthClient {
             .delete(base.join(form.path())?)
             .timeout(REQUEST_TIMEOUT)
             .bearer_auth(access.secret());
-        let attempt = Attempt { base, form: &form, clock, number: 1, limit: REQUEST_TIMEOUT };
+        let attempt = Attempt { base, form: &form, clock, number: 1, followed: false };
         let received = Received::of(request, attempt, |id| id.contains(access.secret())).await;
         let Received { status, headers, body, cut, entry } = received.map_err(|failure| failure.error)?;
         let unauthorized = status == StatusCode::UNAUTHORIZED;

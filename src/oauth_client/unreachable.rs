@@ -48,8 +48,7 @@ impl Cut {
 }
 
 pub(super) fn failure(e: reqwest::Error, host: &str, form: &Form) -> Failure {
-    if let Some(refusal) = tls_refusal(&e).filter(|_| e.is_connect()) {
-        let (what, advice) = explain_tls(refusal);
+    if let Some((what, advice)) = tls_refusal(&e).filter(|_| e.is_connect()).and_then(explain_tls) {
         let message = format!("sent nothing to {host}: {what}; {advice}");
         return Error::new(ErrorKind::Untrusted, message).caused_by(e.without_url()).into();
     }
@@ -81,12 +80,12 @@ fn tls_refusal<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error>
     None
 }
 
-/// What is wrong, and what to do about it.
-fn explain_tls(refusal: &rustls::Error) -> (&'static str, &'static str) {
+/// What is wrong with the server, and what to do about it; `None` for what may pass, such as an alert.
+fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> {
     const CLOCK: &str = "check this machine's clock, then ask whoever runs that host, or the proxy before it, for a \
                          certificate that is valid now";
     const ANOTHER: &str = "check the base URI and any proxy";
-    match refusal {
+    Some(match refusal {
         rustls::Error::InvalidCertificate(fault) => match fault {
             // The latter of an authority that has only the name of a known one.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => (
@@ -117,6 +116,6 @@ fn explain_tls(refusal: &rustls::Error) -> (&'static str, &'static str) {
             ("it offers no TLS 1.2 or later", ANOTHER)
         }
         rustls::Error::InvalidMessage(_) => ("it does not speak TLS", ANOTHER),
-        _ => ("no TLS connection that is safe could be made", ANOTHER),
-    }
+        _ => return None,
+    })
 }
