@@ -74,14 +74,14 @@
 //! ```text
 //! DEBUG renewal{need="access_token" store="/var/lib/app/refreshTokenObjectFile.json"}: token request sent grant="refresh_token" host="us.api.concursolutions.com" attempt=1
 //!  WARN renewal{…}: token request failed grant="refresh_token" host="…" attempt=1 status=503 correlation_id="b9eff11c-8129-5656-6196-2688ce930647" elapsed_ms=41 error=…
-//!  INFO renewal{…}: token request to be repeated grant="refresh_token" attempt=1 pause_ms=2000
+//!  INFO renewal{…}: token request to be repeated grant="refresh_token" attempt=1 pause_ms=2000 correlation_id="b9eff11c-8129-5656-6196-2688ce930647"
 //! DEBUG renewal{…}: token request sent grant="refresh_token" host="…" attempt=2
 //!  INFO renewal{…}: token request answered grant="refresh_token" host="…" attempt=2 status=200 correlation_id="1b266d37-a72e-e69e-961e-0519d242ec24" elapsed_ms=57
 //!  INFO renewal{…}: renewal done origin=renewed unsaved=false
 //! ```
 //!
 //! Further ones: `token request sent elsewhere` (`to`: code 16 or a redirect), `renewal failed` (`error`), and, in plain
-//! words, what a store found or could not do. A failed request also has Concur's `code`. A subscriber that panics costs
+//! words, what a store found or could not do. A failed request also has Concur's `code`. An [`OAuthClient`] by itself has no span. A subscriber that panics costs
 //! no token.
 //!
 //! # What is wiped, and what cannot be

@@ -78,7 +78,7 @@ async fn each_step_of_a_renewal_has_its_event() {
         log.take(&store),
         r#"DEBUG renewal{need="access_token" store="FILE"}: concur_auth: token request sent grant="refresh_token" host="127.0.0.1" attempt=1
  WARN renewal{need="access_token" store="FILE"}: concur_auth: token request failed grant="refresh_token" host="127.0.0.1" attempt=1 status=503 correlation_id="ID" elapsed_ms=N error=127.0.0.1 answered 503 Service Unavailable; try again later (correlation id ID)
- INFO renewal{need="access_token" store="FILE"}: concur_auth: token request to be repeated grant="refresh_token" attempt=1 pause_ms=2000
+ INFO renewal{need="access_token" store="FILE"}: concur_auth: token request to be repeated grant="refresh_token" attempt=1 pause_ms=2000 correlation_id="ID"
 DEBUG renewal{need="access_token" store="FILE"}: concur_auth: token request sent grant="refresh_token" host="127.0.0.1" attempt=2
  INFO renewal{need="access_token" store="FILE"}: concur_auth: token request answered grant="refresh_token" host="127.0.0.1" attempt=2 status=200 correlation_id="ID" elapsed_ms=N
  INFO renewal{need="access_token" store="FILE"}: concur_auth: renewal done origin=renewed unsaved=false
@@ -94,7 +94,7 @@ DEBUG renewal{need="access_token" store="FILE"}: concur_auth: token request sent
         log.take(&store),
         r#"DEBUG renewal{need="grant" store="FILE"}: concur_auth: token request sent grant="refresh_token" host="127.0.0.1" attempt=1
  INFO renewal{need="grant" store="FILE"}: concur_auth: token request answered grant="refresh_token" host="127.0.0.1" attempt=1 status=400 correlation_id="ID" elapsed_ms=N
- INFO renewal{need="grant" store="FILE"}: concur_auth: token request sent elsewhere grant="refresh_token" host="127.0.0.1" to="127.0.0.1"
+ INFO renewal{need="grant" store="FILE"}: concur_auth: token request sent elsewhere grant="refresh_token" host="127.0.0.1" to="127.0.0.1" correlation_id="ID"
 DEBUG renewal{need="grant" store="FILE"}: concur_auth: token request sent grant="refresh_token" host="127.0.0.1" attempt=1
  WARN renewal{need="grant" store="FILE"}: concur_auth: token request failed grant="refresh_token" host="127.0.0.1" attempt=1 status=400 code=14 correlation_id="ID" elapsed_ms=N error=Concur refused the refresh_token grant at 127.0.0.1: account locked; ask the company's Concur administrator to unlock it (code 14, correlation id ID)
  WARN renewal{need="grant" store="FILE"}: concur_auth: renewal failed error=Concur refused the refresh_token grant at 127.0.0.1: account locked; ask the company's Concur administrator to unlock it (code 14, correlation id ID)

@@ -118,11 +118,10 @@ impl Held {
 }
 
 /// The answer again, with why nothing was sent.
-fn held_back(answer: &Error, until: SystemTime, now: SystemTime, why: &str) -> Error {
-    let left = until.duration_since(now).unwrap_or_default();
+fn held_back(answer: &Error, left: Duration, why: &str) -> Error {
     let seconds = left.as_secs_f64().ceil();
     let message = format!("{} [nothing was sent: {why} in {seconds} s]", answer.message());
-    Error::new(answer.kind(), message).answered_as(answer).with_retry_after(Some(left))
+    Error::new(answer.kind(), message).answered_as(answer)
 }
 
 /// The checked geolocation of a stored object, or `base` where it names none.
@@ -216,10 +215,9 @@ impl Memory {
         let past = self.past();
         let Doubt { until, lasts, answer, .. } =
             past.doubt.as_ref().filter(|doubt| doubt.is_about(credentials))?;
-        let is_on = is_pausing(Some(*until), now, *lasts);
-        is_on.then(|| {
-            held_back(answer, *until, now, "a sign-in may have been spent for nothing; the next comes")
-        })
+        let left = until.duration_since(now).unwrap_or_default();
+        is_pausing(Some(*until), now, *lasts)
+            .then(|| held_back(answer, left, "a sign-in may have been spent for nothing; the next comes"))
     }
 
     /// Somebody else holds the store's lock: they will be done in a moment.
@@ -247,7 +245,9 @@ impl Memory {
     pub(super) fn asked_to_wait(&self, now: SystemTime) -> Option<Error> {
         let past = self.past();
         let Quiet { until, answer, .. } = past.quiet.as_ref().filter(|quiet| quiet.is_on(now))?;
-        Some(held_back(answer, *until, now, "Concur has asked to be left alone, and is asked again"))
+        let left = until.duration_since(now).unwrap_or_default();
+        let error = held_back(answer, left, "Concur has asked to be left alone, and is asked again");
+        Some(error.with_retry_after(Some(left)))
     }
 
     pub(super) fn refusal(&self) -> Option<Refusal> {
