@@ -66,13 +66,14 @@ async fn signal() -> u8 {
 }
 
 async fn run(arguments: Arguments) -> Result<String, Error> {
-    let mut builder = TokenManager::builder()
-        .credentials(CredentialsFile::new(arguments.dir.join("credentials.json")))
-        .store(JsonFileStore::new(arguments.dir.join("refreshTokenObjectFile.json")));
-    if let Some(uri) = arguments.base_uri {
-        builder = builder.base_uri(uri);
-    }
-    let tokens = builder.build()?;
+    let tokens = match arguments.base_uri {
+        None => TokenManager::load_from(&arguments.dir).await?,
+        Some(uri) => TokenManager::builder()
+            .credentials(CredentialsFile::new(arguments.dir.join("credentials.json")))
+            .store(JsonFileStore::new(arguments.dir.join("refreshTokenObjectFile.json")))
+            .base_uri(uri)
+            .build()?,
+    };
     let token = tokens.get_valid_refresh_token().await?;
     let origin = match tokens.status().source {
         Some(TokenOrigin::Renewed) => "renewed",
