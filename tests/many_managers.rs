@@ -2,6 +2,7 @@
 
 #![cfg(feature = "simulator")]
 #![allow(clippy::disallowed_methods, reason = "real sockets take real time")]
+#![allow(clippy::print_stdout, reason = "the sizes are results")]
 
 #[path = "../benches/support/server.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the benches use the rest")]
