@@ -76,7 +76,7 @@ fn start_up(criterion: &mut Criterion) {
         println!("  >> node is not installed: nothing to compare with");
         return;
     }
-    let turns = if support::is_dry_run() { 1 } else { 40 };
+    let turns = if support::is_dry_run() { 1 } else { 100 };
     let (mut of_ours, mut of_node) = (Vec::new(), Vec::new());
     for _ in 0..turns {
         of_ours.push(rounds(1, || run(&mut ours())).as_secs_f64() * 1e9);

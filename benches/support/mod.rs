@@ -88,8 +88,10 @@ pub fn say(what: &str, ours: f64, floor: f64, ratio: f64, goal: Option<f64>) {
         return;
     }
     let goal = goal.map(|goal| goal.to_string()).unwrap_or_default();
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/target/ratios.tsv");
-    let mut file = OpenOptions::new().create(true).append(true).open(path).expect("target/ratios.tsv");
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    std::fs::create_dir_all(&target).expect("target");
+    let file = OpenOptions::new().create(true).append(true).open(target.join("ratios.tsv"));
+    let mut file = file.expect("target/ratios.tsv");
     writeln!(file, "{what}\t{ours:.1}\t{floor:.1}\t{ratio:.3}\t{goal}").expect("target/ratios.tsv");
 }
 

@@ -7,8 +7,10 @@
 //! All take turns, batch by batch, with the floor: one `SystemTime::now` and one clone of an `Arc`.
 
 use std::{
+    fs::OpenOptions,
     future::Future,
     hint::black_box,
+    io::Write as _,
     path::Path,
     pin::Pin,
     sync::{Arc, Barrier},
@@ -198,8 +200,17 @@ fn main() {
     );
     println!("|---|---|---|---|---|");
     let floor = alone[0][0];
+    // Beside the crate's own results, for benches/plot.
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/ratios.tsv");
+    let mut ratios = OpenOptions::new().create(true).append(true).open(path).expect("target/ratios.tsv");
     for (((name, _), [a, a0, a1]), [b, b0, b1]) in all.iter().zip(&alone).zip(&on_two) {
         let (x, y) = (a / floor, b / floor);
         println!("| {name} | {a:.1} ({a0:.1} to {a1:.1}) | {x:.2} | {b:.1} ({b0:.1} to {b1:.1}) | {y:.2} |");
+        if !matches!(*name, "floor" | "concur-auth") {
+            writeln!(ratios, "{name}: warm, 1 task\t{a:.1}\t{floor:.1}\t{x:.3}\t")
+                .expect("target/ratios.tsv");
+            writeln!(ratios, "{name}: warm, 2 tasks\t{b:.1}\t{floor:.1}\t{y:.3}\t")
+                .expect("target/ratios.tsv");
+        }
     }
 }
