@@ -1,10 +1,10 @@
 //! One flight, from the call to the new token saved, beside a bare reqwest POST of the same form to the same server.
 //!
-//! A ladder, so that the difference of two steps is what a part costs: the bare POST; `OAuthClient`, which adds a hop to the
-//! runtime that owns the connections (here that is work for a second core: the bare POST does all on one), and parses and
-//! checks the reply; a manager on a store in memory, which adds the hop
-//! to a blocking thread and the flight's bookkeeping; the tutorial's two files, which add reading them, the lock, the
-//! rehearsal, and the save; and the fsyncs of the last, alone.
+//! A ladder, so that the difference of two steps is what a part costs: the bare POST, all of it on the caller's thread;
+//! `OAuthClient`, which hops to the runtime that owns the connections (and to a second core, where one is idle), and parses
+//! and checks the reply; a manager on a store in memory, which adds the hop to a blocking thread and the flight's
+//! bookkeeping; the tutorial's two files, which add reading them, the lock, the rehearsal and the save; and the fsyncs of
+//! the last, alone.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "benches measure real time and print it")]
@@ -28,6 +28,9 @@ use tokio::runtime::{Builder, Runtime};
 
 /// The most that a flight may cost beside a bare POST, its fsyncs not counted.
 const GOAL: f64 = 500e3;
+
+/// How many times each step is taken for the differences.
+const TURNS: usize = 400;
 
 struct Stage {
     runtime: Runtime,
@@ -111,6 +114,7 @@ fn bare_save(dir: &Path, json: &[u8]) {
 }
 
 fn flight(criterion: &mut Criterion) {
+    support::explain(include_str!("flight.rs"));
     let stage = Stage::new();
     let token = stored(&stage.server.uri).to_json();
     let steps: [(&str, &dyn Fn()); 5] = [
@@ -126,10 +130,12 @@ fn flight(criterion: &mut Criterion) {
     }
     group.finish();
 
+    if support::is_dry_run() {
+        return;
+    }
     // Turn and turn about, for the differences.
-    let turns = if support::is_dry_run() { 1 } else { 400 };
     let mut taken: [Vec<f64>; 5] = Default::default();
-    for _ in 0..turns {
+    for _ in 0..TURNS {
         for ((_, step), taken) in steps.iter().zip(&mut taken) {
             taken.push(nanoseconds(rounds(1, step)));
         }

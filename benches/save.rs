@@ -34,6 +34,7 @@ fn fsyncs(file: &mut File, dir: &File, json: &[u8]) {
 }
 
 fn save(criterion: &mut Criterion) {
+    support::explain(include_str!("save.rs"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let dir = tempfile::tempdir().expect("a folder");
     write_files(dir.path());

@@ -99,6 +99,7 @@ fn ours(runtime: &Runtime, server: &Server, client: &OAuthClient) -> Duration {
 }
 
 fn release(criterion: &mut Criterion) {
+    support::explain(include_str!("stampede.rs"));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let (server, client) = (Server::start(), OAuthClient::new());
     let mut longest = Duration::ZERO;
@@ -118,7 +119,7 @@ fn release(criterion: &mut Criterion) {
         },
     );
     #[allow(clippy::print_stdout, reason = "a result")]
-    {
+    if !support::is_dry_run() {
         println!("  >> the longest was {longest:.1?} (goal: 50 ms at most)");
     }
 }

@@ -20,6 +20,8 @@ use support::{beside, human, median, rounds, write_files};
 
 /// Set for this very bench as the process that does nothing.
 const DO_NOTHING: &str = "CONCUR_AUTH_BENCH_DO_NOTHING";
+/// How many times each of two programs runs.
+const TURNS: usize = 100;
 const GNU_TIME: &str = "/usr/bin/time";
 
 /// Builds the program as a user does: optimised, with default features.
@@ -50,6 +52,7 @@ fn peak_memory(command: &Command) -> Option<u64> {
 }
 
 fn start_up(criterion: &mut Criterion) {
+    support::explain(include_str!("start_up.rs"));
     let program = program();
     let dir = tempfile::tempdir().expect("a folder");
     write_files(dir.path());
@@ -72,13 +75,15 @@ fn start_up(criterion: &mut Criterion) {
         |n| rounds(n, || run(&mut ours())),
     );
 
+    if support::is_dry_run() {
+        return;
+    }
     if Command::new("node").arg("--version").stdout(Stdio::null()).status().is_err() {
         println!("  >> node is not installed: nothing to compare with");
         return;
     }
-    let turns = if support::is_dry_run() { 1 } else { 100 };
     let (mut of_ours, mut of_node) = (Vec::new(), Vec::new());
-    for _ in 0..turns {
+    for _ in 0..TURNS {
         of_ours.push(rounds(1, || run(&mut ours())).as_secs_f64() * 1e9);
         of_node.push(rounds(1, || run(&mut node())).as_secs_f64() * 1e9);
     }

@@ -14,6 +14,7 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use support::{beside, rounds, write_files};
 
 fn stored_token(criterion: &mut Criterion) {
+    support::explain(include_str!("stored_token.rs"));
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let dir = tempfile::tempdir().expect("a folder");
     let (path, credentials) =

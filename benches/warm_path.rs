@@ -66,6 +66,7 @@ fn in_two_threads(work: impl Fn() -> Duration + Sync) -> Duration {
 }
 
 fn warm_path(criterion: &mut Criterion) {
+    support::explain(include_str!("warm_path.rs"));
     let server = Server::start();
     let tokens = warm_manager(&server);
     let shared = Arc::new(SystemTime::now() + Duration::from_secs(3600));

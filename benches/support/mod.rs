@@ -27,6 +27,17 @@ pub fn write_files(dir: &Path) {
     std::fs::write(dir.join("credentials.json"), CREDENTIALS).expect("a credentials file");
 }
 
+/// Prints what a bench is about: the comment that its source begins with.
+pub fn explain(source: &str) {
+    if is_dry_run() {
+        return;
+    }
+    let lines = source.lines().take_while(|line| line.starts_with("//!"));
+    println!();
+    lines.for_each(|line| println!("{}", line.trim_start_matches("//!").trim_start()));
+    println!();
+}
+
 /// How long `work` takes.
 pub fn timed(work: impl FnOnce()) -> Duration {
     let start = Instant::now();
@@ -82,11 +93,11 @@ pub fn beside(
 
 /// Prints one result in nanoseconds, and writes it down for the plot.
 pub fn say(what: &str, ours: f64, floor: f64, ratio: f64, goal: Option<f64>) {
-    let goal_text = goal.map(|goal| format!(" (goal: {goal} at most)")).unwrap_or_default();
-    println!("  >> {what}: {} = {ratio:.2} x its floor of {}{goal_text}", human(ours), human(floor));
     if is_dry_run() {
         return;
     }
+    let goal_text = goal.map(|goal| format!(" (goal: {goal} at most)")).unwrap_or_default();
+    println!("  >> {what}: {} = {ratio:.2} x its floor of {}{goal_text}", human(ours), human(floor));
     let goal = goal.map(|goal| goal.to_string()).unwrap_or_default();
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
     std::fs::create_dir_all(&target).expect("target");
