@@ -38,7 +38,7 @@ async fn main() -> ExitCode {
     let Some(arguments) = arguments(std::env::args_os().skip(1)) else {
         return say(io::stderr(), USAGE, 1);
     };
-    let tokens = match manager(arguments) {
+    let tokens = match manager(arguments).await {
         Ok(tokens) => tokens,
         Err(e) => return say(io::stderr(), &explain(&e), exit_code(&e)),
     };
@@ -77,14 +77,15 @@ async fn signal() -> u8 {
     }
 }
 
-fn manager(arguments: Arguments) -> Result<TokenManager, Error> {
-    let mut builder = TokenManager::builder()
-        .credentials(CredentialsFile::new(arguments.dir.join("credentials.json")))
-        .store(JsonFileStore::new(arguments.dir.join("refreshTokenObjectFile.json")));
-    if let Some(uri) = arguments.base_uri {
-        builder = builder.base_uri(uri);
+async fn manager(arguments: Arguments) -> Result<TokenManager, Error> {
+    match arguments.base_uri {
+        None => TokenManager::load_from(&arguments.dir).await,
+        Some(uri) => TokenManager::builder()
+            .credentials(CredentialsFile::new(arguments.dir.join("credentials.json")))
+            .store(JsonFileStore::new(arguments.dir.join("refreshTokenObjectFile.json")))
+            .base_uri(uri)
+            .build(),
     }
-    builder.build()
 }
 
 async fn run(tokens: &TokenManager) -> Result<String, Error> {

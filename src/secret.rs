@@ -1,15 +1,17 @@
 //! Text that must not be seen: wiped on drop, no `Display`, and a `Debug` that shows nothing.
+//!
+//! Clones share one copy, which is wiped with the last of them: the fewer copies, the less there is to see, and to keep.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use zeroize::Zeroizing;
 
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Secret(Zeroizing<String>);
+pub(crate) struct Secret(Arc<Zeroizing<String>>);
 
 impl Secret {
     pub(crate) fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
+        Self(Arc::new(Zeroizing::new(text.into())))
     }
 
     pub(crate) fn expose(&self) -> &str {

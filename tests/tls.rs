@@ -237,6 +237,12 @@ async fn one_that_offers_no_tls_that_is_safe_gets_nothing_and_the_error_says_why
             refused("it does not speak TLS"),
         ),
         (
+            "an alert that may pass: internal_error",
+            b"\x15\x03\x03\x00\x02\x02\x50",
+            ErrorKind::Unavailable,
+            "could not connect to localhost; check the network, any proxy, and the base URI".to_owned(),
+        ),
+        (
             "nothing",
             b"",
             ErrorKind::Unavailable,

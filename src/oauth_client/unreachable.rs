@@ -116,6 +116,10 @@ fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> 
             ("it offers no TLS 1.2 or later", ANOTHER)
         }
         rustls::Error::InvalidMessage(_) => ("it does not speak TLS", ANOTHER),
+        rustls::Error::PeerIncompatible(_)
+        | rustls::Error::AlertReceived(
+            AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity,
+        ) => ("no TLS connection that is safe could be made", ANOTHER),
         _ => return None,
     })
 }

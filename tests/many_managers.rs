@@ -1,0 +1,117 @@
+//! A process may keep 100,000 companies signed in: managers are small, and share one pool of connections.
+
+#![cfg(feature = "simulator")]
+#![allow(clippy::disallowed_methods, reason = "real sockets take real time")]
+#![allow(clippy::print_stdout, reason = "the sizes are results")]
+
+#[path = "../benches/support/server.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the benches use the rest")]
+mod server;
+
+use std::{
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::SystemTime,
+};
+
+use allocation_counter::measure;
+use concur_auth::{
+    Clock as _, Credentials, MemoryStore, OAuthClient, RefreshTokenObject, SystemClock, TokenManager,
+    TokenManagerBuilder,
+};
+use server::Server;
+
+const KIB: i64 = 1024;
+
+fn stored(company: usize, geolocation: &str) -> RefreshTokenObject {
+    let in_an_hour = SystemClock.now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() + 3600;
+    let json = format!(
+        r#"{{"access_token": "{}", "refresh_token": "{company:036}", "expires_in": 3600,
+        "refresh_expires_in": 9999999999, "accessTokenExpiresAt": {in_an_hour},
+        "geolocation": "{geolocation}", "companyUUID": "{company}"}}"#,
+        "a".repeat(900)
+    );
+    RefreshTokenObject::from_json(&json).unwrap()
+}
+
+fn credentials(company: usize) -> Credentials {
+    Credentials::new("app", "secret").company(company.to_string(), "")
+}
+
+fn builder(company: usize, client: &OAuthClient, uri: &str) -> TokenManagerBuilder {
+    TokenManager::builder()
+        .credentials(credentials(company))
+        .oauth_client(client.clone())
+        .base_uri(uri)
+        .clock(SystemClock)
+}
+
+/// What the body leaves allocated on this thread.
+fn left_behind<T>(body: impl FnOnce() -> T) -> (T, i64) {
+    let mut made = None;
+    let info = measure(|| made = Some(body()));
+    (made.unwrap(), info.bytes_current)
+}
+
+/// Polls once a future that has nothing to wait for.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("there was something to wait for"),
+    }
+}
+
+#[test]
+fn an_idle_manager_takes_less_than_2_kib_beside_its_tokens() {
+    let (client, uri) = (OAuthClient::new(), "https://us.api.concursolutions.com");
+    let dir = tempfile::tempdir().unwrap();
+    let (_, warm_up) = left_behind(|| builder(0, &client, uri).store(MemoryStore::new()).build().unwrap());
+    assert!(warm_up > 0);
+
+    let (_, token) = left_behind(|| stored(1, uri));
+    assert!((1000..8 * KIB).contains(&token), "not a token's size: {token}");
+    let (_idle, bytes) = left_behind(|| {
+        let store = MemoryStore::with(stored(1, uri));
+        builder(1, &client, uri).store(store).build().unwrap()
+    });
+    println!("built, on memory: {} bytes beside the {token} of its token", bytes - token);
+    assert!(bytes - token < 2 * KIB, "{bytes} with a token of {token}");
+
+    // A manager of its own client, on its own file, loaded and looked at once: what a process that never renews has.
+    std::fs::write(dir.path().join("token.json"), stored(1, uri).to_json()).unwrap();
+    let credentials_file = r#"{"appID": "app", "clientSecret": "secret", "companyUUID": "1"}"#;
+    std::fs::write(dir.path().join("credentials.json"), credentials_file).unwrap();
+    std::fs::rename(dir.path().join("token.json"), dir.path().join("refreshTokenObjectFile.json")).unwrap();
+    let (_used, bytes) = left_behind(|| {
+        let tokens = now(TokenManager::load_from(dir.path())).unwrap();
+        now(tokens.get_valid_refresh_token()).unwrap();
+        now(tokens.access_token()).unwrap();
+        tokens
+    });
+    println!("loaded and used, on files: {} bytes beside the {token} of its token", bytes - token);
+    assert!(bytes - token < 2 * KIB, "{bytes} with a token of {token}");
+}
+
+#[test]
+fn a_hundred_thousand_managers_share_one_connection() {
+    const MANAGERS: usize = 100_000;
+    let (server, client) = (Server::start(), OAuthClient::new());
+    let (managers, bytes) = left_behind(|| {
+        let new = |company| {
+            let store = MemoryStore::with(stored(company, &server.uri));
+            builder(company, &client, &server.uri).store(store).build().unwrap()
+        };
+        (0..MANAGERS).map(new).collect::<Vec<_>>()
+    });
+    println!("{} bytes each, their tokens included", bytes / MANAGERS as i64);
+    assert!(bytes / (MANAGERS as i64) < 6 * KIB, "{bytes}");
+    assert_eq!((server.connections(), server.requests()), (0, 0), "idle managers ask nothing");
+
+    // One in a hundred renews, one after the other.
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    for tokens in managers.iter().step_by(100) {
+        runtime.block_on(tokens.refresh()).unwrap();
+    }
+    assert_eq!((server.connections(), server.requests()), (1, MANAGERS / 100));
+}
