@@ -106,7 +106,7 @@ impl TokenManagerBuilder {
 
     /// Where the time comes from. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.clock = Arc::new(Guarded(clock));
         self
     }
 
@@ -167,7 +167,7 @@ impl TokenManagerBuilder {
                 .credentials
                 .unwrap_or_else(|| Box::new(CredentialsFile::new(super::CREDENTIALS_FILE))),
             client,
-            clock: Arc::new(Guarded(self.clock)),
+            clock: self.clock,
             policy: self.policy,
             base,
             trusted_hosts,
