@@ -554,7 +554,7 @@ async fn every_request_ends_within_half_a_minute() {
         )
     };
     let (silent, mute, slow_head, slow_body, slow_chunks, interim, kept) =
-        tokio::time::timeout(Duration::from_secs(45), all).await.expect("half a minute");
+        tokio::time::timeout(Duration::from_secs(35), all).await.expect("half a minute");
     for reply in [silent, mute, slow_head, slow_body, slow_chunks, interim] {
         let error = reply.unwrap_err();
         assert_eq!((error.kind(), error.to_string()), (ErrorKind::Unavailable, in_time.clone()));

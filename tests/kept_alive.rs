@@ -144,3 +144,26 @@ async fn it_stops_with_its_guard_and_a_reply_on_its_way_is_still_saved() {
     until(|| Arc::strong_count(&part) == 1).await;
     assert_eq!((scene.concur.token_requests(), scene.clock.sleepers()), (2, 0));
 }
+
+/// Such as that of the documentation of `Clock`.
+#[tokio::test]
+async fn a_clock_whose_sleeps_take_no_time_leaves_time_for_others() {
+    #[derive(Debug)]
+    struct Instant(ManualClock);
+    impl concur_auth::Clock for Instant {
+        fn now(&self) -> std::time::SystemTime {
+            self.0.now()
+        }
+        fn sleep(&self, _: Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(std::future::ready(()))
+        }
+    }
+    let scene = Scene::new().await;
+    let hasty = scene.builder().clock(Instant(scene.clock.clone())).build().unwrap();
+    let kept = hasty.keep_alive().await.unwrap();
+    let sibling = scene.builder().store(MemoryStore::new()).build().unwrap();
+    for _ in 0..3 {
+        sibling.refresh().await.unwrap();
+    }
+    drop(kept);
+}

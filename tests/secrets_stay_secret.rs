@@ -94,12 +94,43 @@ fn side_file(seen: &Seen, path: &Path) {
     {
         use std::os::unix::fs::PermissionsExt as _;
         let mode = std::fs::metadata(path).unwrap().permissions().mode();
-        let is_ours = std::fs::read_to_string(path).is_ok_and(|json| json.contains("TokenExpiresAt"));
-        assert!(mode & 0o077 == 0 || !is_ours, "{name} has the mode {mode:o}");
+        // This test writes the token file itself, as the sample does.
+        let is_mine = name == "refreshTokenObjectFile.json"
+            && !std::fs::read_to_string(path).is_ok_and(|json| json.contains("TokenExpiresAt"));
+        assert!(mode & 0o077 == 0 || is_mine, "{name} has the mode {mode:o}");
     }
     if name.ends_with(".lock") {
         seen.text(&std::fs::read_to_string(path).unwrap());
     }
+}
+
+/// A server that puts secrets where it should say who and where somebody is.
+async fn an_echo_in_a_reply_that_is_kept(seen: &Seen, secrets: &mut Vec<String>) {
+    let scene = Scene::skipping(Rotation::Always).await;
+    let secret = secrets_in(&scene.concur.credentials_json()).remove(0);
+    scene.concur.set_reply_member("companyUUID", Some(&format!("\"{secret}\"")));
+    for geolocation in [
+        secret.clone(),
+        format!("https://{secret}.example.net"),
+        format!("https://{secret}.api.concursolutions.com"),
+        format!("{}/{secret}", scene.concur.base_uri()),
+    ] {
+        scene.concur.set_reply_member("geolocation", Some(&format!("\"{geolocation}\"")));
+        let tokens = scene.manager();
+        if let Some(token) = seen.outcome(tokens.refresh().await) {
+            secrets.extend(secrets_in(&token.to_json()));
+        }
+        seen.outcome(tokens.access_token().await);
+        seen.debug(&tokens);
+        seen.text(&format!("{} {}", tokens.status(), serde_json::to_string(&tokens.status()).unwrap()));
+        let followed = Fault::code(16).body(format!(r#"{{"code": 16, "geolocation": "{geolocation}"}}"#));
+        scene.concur.fault_next(1, followed);
+        seen.outcome(tokens.refresh().await);
+        let location = format!("{}/oauth2/v0/token", geolocation.trim_end_matches('/'));
+        scene.concur.fault_next(1, Fault::status(307).header("location", &location));
+        seen.outcome(tokens.refresh().await);
+    }
+    secrets.push(secret);
 }
 
 async fn a_panic_while_a_token_is_saved(seen: &Seen, secrets: &mut Vec<String>) {
@@ -248,6 +279,7 @@ async fn every_operation_in_success_and_failure() {
         }
         seen.outcome(RefreshTokenObject::from_json("{\"refresh_token\": \"SENTINEL"));
     }
+    an_echo_in_a_reply_that_is_kept(&seen, &mut secrets).await;
     a_panic_while_a_token_is_saved(&seen, &mut secrets).await;
     let _ = std::panic::take_hook();
     no_children();
