@@ -13,17 +13,16 @@ impl Principal {
     /// Refuses a token that says it is somebody else's; `what` names it. One that says nothing is believed to be right,
     /// as SAP's sample leaves them.
     pub(crate) fn check(&self, token: &RefreshTokenObject, what: impl Fn() -> String) -> Result<(), Error> {
-        // The member companyUUID was written for a company by whoever stored the token; `sub` comes from Concur.
         let (company, subject) = (token.company_uuid(), token.principal_uuid());
-        match self {
-            Self::Company(ours) => {
-                self.is(company, ours, || format!("{} belongs to company", what()))?;
+        match (self, company, subject) {
+            // The member companyUUID was written by whoever stored the token, for whom they meant. Only where there is
+            // none, `sub` tells.
+            (Self::Company(ours), Some(_), _) | (Self::User(ours), _, None) => {
+                self.is(company, ours, || format!("{} belongs to company", what()))
+            }
+            (Self::Company(ours), None, _) | (Self::User(ours), _, Some(_)) => {
                 self.is(subject, ours, || format!("{} belongs to the principal", what()))
             }
-            Self::User(ours) if subject.is_some() => {
-                self.is(subject, ours, || format!("{} belongs to the principal", what()))
-            }
-            Self::User(ours) => self.is(company, ours, || format!("{} belongs to company", what())),
         }
     }
 

@@ -225,3 +225,18 @@ async fn a_user_signs_in_again_where_the_stored_token_says() {
     let came_to: Vec<_> = scene.concur.requests().iter().map(|it| it.base_uri().to_owned()).collect();
     assert_eq!(came_to, [scene.concur.base_uri(), eu.clone(), eu]);
 }
+
+/// The member `companyUUID` says whom it was stored for; who the `sub` of a company's token is, SAP does not promise.
+#[tokio::test]
+async fn a_token_that_was_stored_for_the_company_is_used_whatever_its_sub_says() {
+    let scene = Scene::new().await;
+    let mut stored: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
+    let user = scene.concur.add_user();
+    stored["id_token"] = serde_json::from_str::<serde_json::Value>(&token_of(&scene, &user).await.to_json())
+        .unwrap()["id_token"]
+        .clone();
+    scene.write_token(&stored.to_string());
+    let served = scene.manager().get_valid_refresh_token().await.unwrap();
+    assert_eq!(served.principal_uuid(), Some(user.uuid()));
+    assert_eq!(served.company_uuid(), Some(scene.concur.company_uuid().as_str()));
+}
