@@ -7,6 +7,7 @@ mod app_tokens;
 mod builder;
 mod core;
 mod decision;
+mod exchange;
 mod flight;
 mod hammering;
 mod keep_alive;
