@@ -3,6 +3,7 @@
 //! Always: secrets travel in the body, to a checked host; a request ends within 30 s, and its reply is read up to 256
 //! KiB.
 
+mod answer;
 mod attempts;
 mod authorize;
 mod exchange;
@@ -10,7 +11,7 @@ mod form;
 mod grant;
 mod http;
 mod otp;
-mod refusal;
+
 mod reply;
 mod revocation;
 mod unreachable;

@@ -144,7 +144,7 @@ impl Ticket {
 impl Core {
     /// Joins a flight or starts one, and waits for its landing; `None` if `join` forbids to join the one there is.
     pub(super) async fn fly(self: &Arc<Self>, need: Need, join: Join) -> Option<Landing> {
-        let mut elsewhere = false;
+        let mut on_own_thread = false;
         loop {
             let (ticket, crew) = {
                 let mut slot = self.flights.slot();
@@ -165,14 +165,14 @@ impl Core {
             let (number, replaces) = (ticket.number, ticket.replaces);
             let is_ours = crew.is_some();
             if let Some(crew) = crew {
-                crew.take_off(need.clone(), elsewhere);
+                crew.take_off(need.clone(), on_own_thread);
             }
             match (ticket.landing().await, join) {
                 (_, Join::Since(first)) if number < first => {}
                 _ if !is_ours && (replaces || join == Join::Own) => {}
                 (Some(landing), _) => return Some(landing),
-                (None, _) if is_ours && elsewhere => return Some(Landing::Failed(no_thread())),
-                (None, _) => elsewhere |= is_ours,
+                (None, _) if is_ours && on_own_thread => return Some(Landing::Failed(no_thread())),
+                (None, _) => on_own_thread |= is_ours,
             }
         }
     }
@@ -186,8 +186,8 @@ pub(super) struct Crew {
 }
 
 impl Crew {
-    /// Runs the flight on the caller's runtime, or on this crate's own: `elsewhere`, or where there is no other.
-    fn take_off(self, need: Need, elsewhere: bool) {
+    /// Runs the flight on the caller's runtime, or on a thread of its own, also where there is no runtime.
+    fn take_off(self, need: Need, on_own_thread: bool) {
         let span = log::span(|| {
             let store = self.core.store.describe();
             tracing::info_span!(target: "concur_auth", "renewal", need = need.name(), store)
@@ -202,7 +202,7 @@ impl Crew {
             self.land(landing);
         };
         match Handle::try_current() {
-            Ok(callers) if !elsewhere => queue(flight, &callers, ours),
+            Ok(callers) if !on_own_thread => queue(flight, &callers, ours),
             _ => on_a_thread(flight),
         }
     }

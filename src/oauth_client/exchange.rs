@@ -7,8 +7,8 @@ use zeroize::Zeroizing;
 
 use super::{
     Form, OAuthClient,
+    answer::{self, Answer},
     attempts::{Failure, Fate, milliseconds},
-    refusal::{self, Answer},
     reply::{self, Headers},
     unreachable::{self, Cut},
 };
@@ -124,7 +124,7 @@ pub(super) fn refusal_in(
 ) -> Failure {
     let location = headers.location.as_deref();
     let answer = Answer { base, status, location, retry_after: headers.retry_after };
-    let Failure { error, fate } = refusal::failure(&answer, body, form);
+    let Failure { error, fate } = answer::failure(&answer, body, form);
     // The status says what became of the request, whatever became of the words that explain it.
     Failure {
         error: match cut {
