@@ -104,7 +104,8 @@ fn run(name: &str, rounds: u64) {
 }
 
 fn main() {
-    let arguments: Vec<String> = env::args().skip(1).collect();
+    // Cargo's own flags, `--bench` and `--test`, say nothing here.
+    let arguments: Vec<String> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     if let [name, rounds] = arguments.as_slice() {
         return run(name, rounds.parse().expect("a number of rounds"));
     }
