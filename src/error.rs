@@ -68,6 +68,8 @@ struct Inner {
     invalid_grant: bool,
     /// Whether the grant was spent nobody knows, and it cannot be repeated.
     in_doubt: bool,
+    /// Nothing was sent, because of an earlier error.
+    held_back: bool,
     correlation_id: Option<String>,
     #[source]
     source: Option<BoxError>,
@@ -97,6 +99,7 @@ impl Error {
             code: None,
             invalid_grant: false,
             in_doubt: false,
+            held_back: false,
             correlation_id: None,
             source: None,
         }))
@@ -158,6 +161,14 @@ impl Error {
     /// Without the code and the correlation id that `Display` adds.
     pub(crate) fn message(&self) -> &str {
         &self.0.message
+    }
+
+    pub(crate) fn held_back(self) -> Self {
+        self.change(|inner| inner.held_back = true)
+    }
+
+    pub(crate) fn is_held_back(&self) -> bool {
+        self.0.held_back
     }
 
     pub(crate) fn is_in_doubt(&self) -> bool {

@@ -10,6 +10,12 @@ pub(crate) enum Principal {
 }
 
 impl Principal {
+    /// Whose a token says it is.
+    pub(crate) fn of(token: &RefreshTokenObject) -> Option<Self> {
+        let company = token.company_uuid().map(|uuid| Self::Company(uuid.to_owned()));
+        company.or_else(|| token.principal_uuid().map(|uuid| Self::User(uuid.to_owned())))
+    }
+
     /// Refuses a token that says it is somebody else's; `what` names it. One that says nothing is believed to be right,
     /// as SAP's sample leaves them.
     pub(crate) fn check(&self, token: &RefreshTokenObject, what: impl Fn() -> String) -> Result<(), Error> {

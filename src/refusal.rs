@@ -16,6 +16,9 @@ use crate::{ConcurCode, Credentials, Error, ErrorKind, RefreshTokenObject, clock
 /// How long a refusal is believed at first; doubled with each further one, up to the longest.
 const FIRST_COOL_DOWN: Duration = Duration::from_secs(3600);
 const LONGEST_COOL_DOWN: Duration = Duration::from_secs(24 * 3600);
+/// The same for a sign-in that may have been spent for nothing. A company request token has five uses.
+const FIRST_DOUBT: Duration = Duration::from_secs(60);
+const LONGEST_DOUBT: Duration = Duration::from_secs(3600);
 
 /// A refusal as a [`TokenStore`](crate::TokenStore) remembers it, for all processes that share the store.
 ///
@@ -35,6 +38,9 @@ pub struct Refusal {
     /// How many times in a row, with the same credentials and token.
     times: u32,
     reauthorize: bool,
+    /// Not refused: a sign-in may have been spent for nothing.
+    #[serde(default)]
+    in_doubt: bool,
     message: String,
     code: Option<u32>,
     correlation_id: Option<String>,
@@ -53,7 +59,8 @@ impl Refusal {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Worth remembering only if Concur refused: everything else may be otherwise the next time.
+    /// Worth remembering only if Concur refused, or a sign-in may have been spent for nothing: everything else may be
+    /// otherwise the next time.
     pub(crate) fn of(
         error: &Error,
         before: Option<&Self>,
@@ -61,7 +68,8 @@ impl Refusal {
         stored: Option<&RefreshTokenObject>,
         now: SystemTime,
     ) -> Option<Self> {
-        if !matches!(error.kind(), ErrorKind::Refused | ErrorKind::ReauthorizationRequired) {
+        let is_refused = matches!(error.kind(), ErrorKind::Refused | ErrorKind::ReauthorizationRequired);
+        if !is_refused && !error.is_in_doubt() {
             return None;
         }
         let salt = fastrand::u64(..);
@@ -72,6 +80,7 @@ impl Refusal {
             refused_at: clock::unix_seconds(now),
             times: again.map_or(1, |refusal| refusal.times.saturating_add(1)),
             reauthorize: error.kind() == ErrorKind::ReauthorizationRequired,
+            in_doubt: !is_refused,
             message: error.message().to_owned(),
             code: error.code().map(ConcurCode::number),
             correlation_id: error.correlation_id().map(str::to_owned),
@@ -86,22 +95,29 @@ impl Refusal {
         now: SystemTime,
     ) -> Option<Error> {
         let refused_at = clock::from_unix_seconds(self.refused_at)?;
-        let cool_down =
-            FIRST_COOL_DOWN.saturating_mul(1 << self.times.saturating_sub(1).min(10)).min(LONGEST_COOL_DOWN);
+        let (first, longest) =
+            if self.in_doubt { (FIRST_DOUBT, LONGEST_DOUBT) } else { (FIRST_COOL_DOWN, LONGEST_COOL_DOWN) };
+        let cool_down = first.saturating_mul(1 << self.times.saturating_sub(1).min(10)).min(longest);
         // A time that lies ahead was noted before the clock jumped back: how long ago it was, nobody knows.
         let elapsed = now.duration_since(refused_at).ok()?;
         if elapsed >= cool_down || !self.concerns(credentials, stored) {
             return None;
         }
-        let kind = if self.reauthorize { ErrorKind::ReauthorizationRequired } else { ErrorKind::Refused };
+        let kind = match self {
+            Self { in_doubt: true, .. } => ErrorKind::Unavailable,
+            Self { reauthorize: true, .. } => ErrorKind::ReauthorizationRequired,
+            _ => ErrorKind::Refused,
+        };
         let minutes = (cool_down - elapsed).as_secs().div_ceil(60);
+        let why = if self.in_doubt { "a sign-in may have been spent for nothing" } else { "refused before" };
         let message = format!(
-            "{} [refused before, so nothing was sent; asked again in {minutes} min, or at once when the credentials or \
-             the stored token change]",
+            "{} [{why}, so nothing was sent; asked again in {minutes} min, or at once when the credentials or the stored \
+             token change]",
             self.message
         );
         Some(
             Error::new(kind, message)
+                .held_back()
                 .with_code(self.code.map(ConcurCode::new), false)
                 .with_correlation_id(self.correlation_id.clone()),
         )

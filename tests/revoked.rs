@@ -284,3 +284,49 @@ async fn the_client_by_itself_revokes_and_leaves_stores_alone() {
         )
     );
 }
+
+/// Somebody has removed the file, and the access token has expired.
+#[tokio::test]
+async fn a_token_that_only_memory_holds_is_revoked_too() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let held = tokens.get_valid_refresh_token().await.unwrap();
+    std::fs::remove_file(scene.token_path()).unwrap();
+    scene.clock.advance(HOUR);
+    tokens.revoke().await.unwrap();
+    assert!(!scene.concur.is_live(held.secret()));
+    assert!(tokens.status().signed_out);
+}
+
+#[tokio::test]
+async fn where_nothing_is_held_one_is_signed_out_all_the_same() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.revoke().await.unwrap();
+    assert!(tokens.status().signed_out);
+    assert!(scene.concur.requests().is_empty());
+}
+
+/// Another manager, or process, on the same store.
+#[tokio::test]
+async fn a_siblings_keep_alive_does_not_revive_what_was_revoked() {
+    let scene = Scene::new().await;
+    let (one, other) = (scene.manager(), scene.manager());
+    one.access_token().await.unwrap();
+    let _kept = other.keep_alive().await.unwrap();
+    support::until(|| other.status().access_token_valid && scene.clock.sleepers() == 1).await;
+    one.revoke().await.unwrap();
+    for _ in 0..3 * 60 {
+        scene.clock.advance(support::MINUTE);
+        support::until(|| scene.clock.sleepers() == 1).await;
+    }
+    assert_eq!(scene.concur.count("password"), 1);
+    assert!(!scene.token_path().exists());
+    // Until somebody signs in again; then it is kept.
+    one.access_token().await.unwrap();
+    for _ in 0..60 {
+        scene.clock.advance(support::MINUTE);
+        support::until(|| scene.clock.sleepers() == 1).await;
+    }
+    assert!(scene.concur.count("refresh_token") >= 1);
+}

@@ -240,3 +240,55 @@ async fn a_token_that_was_stored_for_the_company_is_used_whatever_its_sub_says()
     assert_eq!(served.principal_uuid(), Some(user.uuid()));
     assert_eq!(served.company_uuid(), Some(scene.concur.company_uuid().as_str()));
 }
+
+/// Not even from memory, where it is kept because nothing that Concur hands out is thrown away.
+#[tokio::test]
+async fn what_credentials_bring_in_for_somebody_else_is_handed_to_nobody() {
+    let scene = Scene::new().await;
+    let (ada, grace) = (scene.concur.add_user(), scene.concur.add_user());
+    let credentials = app(&scene).user(ada.username(), ada.password()).for_user(grace.uuid());
+    let tokens = manager(&scene, credentials);
+    for _ in 0..3 {
+        assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Config);
+        assert_eq!(tokens.get_valid_refresh_token().await.unwrap_err().kind(), ErrorKind::Config);
+    }
+    assert!(scene.concur.is_live(&scene.stored_refresh_token()));
+}
+
+/// Where the credentials name nobody, the stored token says whose place it is.
+#[tokio::test]
+async fn the_next_user_does_not_sign_in_over_the_first() {
+    let scene = Scene::new().await;
+    let (ada, grace) = (scene.concur.add_user(), scene.concur.add_user());
+    let tokens = manager(&scene, app(&scene));
+    let first = tokens.sign_in(password(&ada)).await.unwrap();
+    let error = tokens.sign_in(password(&grace)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "the token that Concur has sent belongs to another principal than the stored one; use another place for it, or \
+         move that one away"
+    );
+    let error = tokens.adopt(token_of(&scene, &grace).await).await.unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("the token to be held belongs to another principal than the stored one;")
+    );
+    assert_eq!(scene.stored_refresh_token(), first.secret());
+    tokens.sign_in(password(&ada)).await.unwrap();
+}
+
+/// What comes back for a refresh token can be anybody's, and the one that was sent may be dead by then.
+#[tokio::test]
+async fn a_refresh_token_is_adopted_and_not_signed_in_with() {
+    let scene = Scene::new().await;
+    let error = scene.manager().sign_in(Grant::refresh_token("r")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "nobody signs in with a refresh token, and the one that comes back could be another principal's; hand it over \
+         with TokenManager::adopt"
+    );
+    assert_eq!(scene.concur.token_requests(), 0);
+}

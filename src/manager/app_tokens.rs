@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::{
-    core::Core,
+    core::{Core, is_passing},
     decision::{Decision, Window, decide},
     memory::HeldAccess,
 };
@@ -99,7 +99,7 @@ impl AppTokens {
             answer.result.clone()
         };
         match (result, valid) {
-            (Err(e), Some(held)) if e.is_transient() => Ok(held.token.clone()),
+            (Err(e), Some(held)) if is_passing(&e) => Ok(held.token.clone()),
             (result, _) => result,
         }
     }

@@ -241,7 +241,7 @@ impl Core {
 }
 
 /// Whether the error may be over before the held token is: a caller who can go on gains nothing from being told.
-fn is_passing(e: &Error) -> bool {
+pub(super) fn is_passing(e: &Error) -> bool {
     match e.kind() {
         ErrorKind::Unavailable | ErrorKind::Store | ErrorKind::Protocol => true,
         // Nothing was sent: a captive portal, or a certificate that is renewed too late.

@@ -73,14 +73,10 @@ impl Core {
     /// The grant of the credentials, at the base URI.
     async fn obtain(&self, flight: Flight<'_>) -> Result<Exchanged, Error> {
         let grant = Grant::of(flight.credentials)?;
-        let now = self.clock.now();
-        if let Some(e) = self.memory.doubts(flight.credentials, now) {
-            return Err(e);
-        }
         let sent = self.send(&flight.identity.base, &grant, TokenOrigin::Obtained, flight).await;
         sent.map_err(|e| {
-            if e.is_in_doubt() || e.kind() == ErrorKind::Protocol {
-                self.memory.note_doubt(&e, flight.credentials, self.clock.now());
+            if e.kind() == ErrorKind::Protocol {
+                return e.in_doubt();
             }
             if !is_bad_request_token(&e) {
                 return e;

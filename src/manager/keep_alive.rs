@@ -82,7 +82,6 @@ impl Core {
     }
 
     fn is_due(&self) -> bool {
-        // What somebody has ended expressly is not begun again behind their back.
-        !self.is_signed_out() && self.memory.held().is_none_or(|held| !self.satisfies(&Need::Ahead, &held))
+        self.memory.held().is_none_or(|held| !self.satisfies(&Need::Ahead, &held))
     }
 }

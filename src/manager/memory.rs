@@ -10,16 +10,12 @@ use std::{
 use arc_swap::ArcSwapOption;
 
 use super::decision::{Calm, Window, is_pausing, jittered};
-use crate::{
-    AccessToken, Credentials, Error, Geolocation, RefreshTokenObject, Refusal, Status, TokenOrigin, clock,
-};
+use crate::{AccessToken, Error, Geolocation, RefreshTokenObject, Refusal, Status, TokenOrigin, clock};
 
 /// The first pause after a failed renewal; it doubles with each further one.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
-/// How long a sign-in is held back after one that may have been spent for nothing; doubled each time.
-const FIRST_DOUBT: Duration = Duration::from_secs(60);
-/// The longest that a `Retry-After` is believed, or a sign-in held back.
+/// The longest that a `Retry-After` is believed.
 const LONGEST_QUIET: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
@@ -52,7 +48,6 @@ struct Past {
     failures: u32,
     back_off_until: Option<SystemTime>,
     quiet: Option<Quiet>,
-    doubt: Option<Doubt>,
     last_success: Option<SystemTime>,
     last_error: Option<Error>,
     /// For stores that do not remember it.
@@ -65,21 +60,6 @@ struct Quiet {
     until: SystemTime,
     lasts: Duration,
     answer: Error,
-}
-
-/// A sign-in with these credentials may have been spent for nothing. A company request token has five uses.
-#[derive(Debug)]
-struct Doubt {
-    until: SystemTime,
-    lasts: Duration,
-    credentials: Credentials,
-    answer: Error,
-}
-
-impl Doubt {
-    fn is_about(&self, credentials: &Credentials) -> bool {
-        self.credentials.identifying_parts() == credentials.identifying_parts()
-    }
 }
 
 impl Quiet {
@@ -115,13 +95,6 @@ impl Held {
         let access = self.access.as_ref()?;
         access.window.is_valid(now).then(|| access.token.clone())
     }
-}
-
-/// The answer again, with why nothing was sent.
-fn held_back(answer: &Error, left: Duration, why: &str) -> Error {
-    let seconds = left.as_secs_f64().ceil();
-    let message = format!("{} [nothing was sent: {why} in {seconds} s]", answer.message());
-    Error::new(answer.kind(), message).answered_as(answer)
 }
 
 /// The checked geolocation of a stored object, or `base` where it names none.
@@ -202,30 +175,16 @@ impl Memory {
         *past = Past { last_success: Some(now), quiet, ..Past::default() };
     }
 
-    pub(super) fn note_doubt(&self, answer: &Error, credentials: &Credentials, now: SystemTime) {
-        let mut past = self.past();
-        let before = past.doubt.take().filter(|doubt| doubt.is_about(credentials));
-        let lasts = before.map_or(FIRST_DOUBT, |doubt| (doubt.lasts * 2).min(LONGEST_QUIET));
-        let until = now.checked_add(lasts).unwrap_or(now);
-        past.doubt = Some(Doubt { until, lasts, credentials: credentials.clone(), answer: answer.clone() });
-    }
-
-    /// Why these credentials should not be spent yet.
-    pub(super) fn doubts(&self, credentials: &Credentials, now: SystemTime) -> Option<Error> {
-        let past = self.past();
-        let Doubt { until, lasts, answer, .. } =
-            past.doubt.as_ref().filter(|doubt| doubt.is_about(credentials))?;
-        let left = until.duration_since(now).unwrap_or_default();
-        is_pausing(Some(*until), now, *lasts)
-            .then(|| held_back(answer, left, "a sign-in may have been spent for nothing; the next comes"))
-    }
-
     /// Somebody else holds the store's lock: they will be done in a moment.
     pub(super) fn note_busy(&self, now: SystemTime) {
         self.past().back_off_until = now.checked_add(FIRST_BACK_OFF);
     }
 
+    /// An error for which nothing was sent is no news.
     pub(super) fn note_failure(&self, error: &Error, now: SystemTime) {
+        if error.is_held_back() {
+            return;
+        }
         let mut past = self.past();
         let pause = FIRST_BACK_OFF.saturating_mul(1 << past.failures.min(10)).min(LONGEST_BACK_OFF);
         past.failures += 1;
@@ -234,7 +193,6 @@ impl Memory {
         if let Some(after) = error.retry_after() {
             let lasts = after.min(LONGEST_QUIET);
             let until = now.checked_add(lasts).unwrap_or(now);
-            // What is held back now says so itself, and no longer than it has to.
             if past.quiet.as_ref().is_none_or(|quiet| !quiet.is_on(now) || quiet.until < until) {
                 past.quiet = Some(Quiet { until, lasts, answer: error.clone() });
             }
@@ -246,8 +204,13 @@ impl Memory {
         let past = self.past();
         let Quiet { until, answer, .. } = past.quiet.as_ref().filter(|quiet| quiet.is_on(now))?;
         let left = until.duration_since(now).unwrap_or_default();
-        let error = held_back(answer, left, "Concur has asked to be left alone, and is asked again");
-        Some(error.with_retry_after(Some(left)))
+        let seconds = left.as_secs_f64().ceil();
+        let message = format!(
+            "{} [nothing was sent: Concur has asked to be left alone, and is asked again in {seconds} s]",
+            answer.message()
+        );
+        let error = Error::new(answer.kind(), message).answered_as(answer).with_retry_after(Some(left));
+        Some(error.held_back())
     }
 
     pub(super) fn refusal(&self) -> Option<Refusal> {

@@ -92,11 +92,15 @@ impl Core {
             }
             let stored = stored.as_deref().map(|held| &held.object);
             self.check_refusal(flight, stored).await?;
+            if stored.is_none() && matches!(need, Need::Ahead) && self.has_been_emptied() {
+                return Ok(Landing::Busy);
+            }
             if stored.is_none() && !matches!(need, Need::SignIn(_) | Need::Adopt(_)) {
                 credentials.require_sign_in()?;
             }
             self.store.rehearse(stored, &lock).await?;
             if let Need::Adopt(object) = need {
+                sign_in::check_token(object, stored, flight.credentials, sign_in::TO_BE_HELD)?;
                 let held = self.hold(object.clone(), TokenOrigin::Adopted, flight, lock).await;
                 return Ok(Landing::Done(Landed { held, fresh: false }));
             }
@@ -124,7 +128,7 @@ impl Core {
             Need::SignIn(grant) => sign_in::check_grant(grant, flight.credentials),
             Need::Adopt(token) => {
                 geolocation_of(token, &flight.identity.base)?;
-                sign_in::check_token(token, flight.credentials)
+                sign_in::check_token(token, None, flight.credentials, sign_in::TO_BE_HELD)
             }
             Need::RefreshToken | Need::AccessToken | Need::Ahead | Need::Grant | Need::Revoke { .. } => {
                 Ok(())
@@ -186,14 +190,16 @@ impl Core {
             _ => stored.filter(|_| same_grant).and_then(RefreshTokenObject::company_uuid),
         };
         let company = of_grant.or_else(|| flight.credentials.company_uuid());
-        let succeeded = reply.succeed(stored, same_grant, company).inspect_err(|e| {
-            if origin == TokenOrigin::Obtained {
-                self.memory.note_doubt(e, flight.credentials, self.clock.now());
+        let (object, fault) = match reply.succeed(stored, same_grant, company) {
+            Ok(succeeded) => succeeded,
+            Err(e) => {
+                let e = if same_grant { e } else { e.in_doubt() };
+                self.remember(&e, flight, stored, &lock).await;
+                reply.log();
+                return Err(e);
             }
-            reply.log();
-        });
-        let (object, fault) = succeeded?;
-        let fault = sign_in::check_received(&object, flight, fault).inspect_err(|_| reply.log())?;
+        };
+        let fault = sign_in::check_received(&object, stored, flight, fault).inspect_err(|_| reply.log())?;
         let held = self.hold(object, origin, flight, lock).await;
         // Not before it is saved: a subscriber may end the process.
         reply.log();

@@ -16,16 +16,23 @@ use crate::{ConcurCode, Error, ErrorKind, RefreshTokenObject, Status, StoreLock,
 /// A flight with an access token that is refused, one that renews it, one with the new one.
 const MOST_FLIGHTS: usize = 3;
 
-/// The refresh token that was revoked last. The store may still hold it.
+/// What is known of the last revocation.
 #[derive(Debug, Default)]
-pub(super) struct Revoked(Mutex<Option<RefreshTokenObject>>);
+pub(super) struct Revoked(Mutex<Parted>);
+
+#[derive(Debug, Default)]
+struct Parted {
+    signed_out: bool,
+    /// The refresh token that was revoked. The store may still hold it.
+    last: Option<RefreshTokenObject>,
+}
 
 impl Revoked {
     pub(super) fn is(&self, token: &RefreshTokenObject) -> bool {
-        self.slot().as_ref().is_some_and(|revoked| revoked.is_same_token(token))
+        self.slot().last.as_ref().is_some_and(|revoked| revoked.is_same_token(token))
     }
 
-    fn slot(&self) -> MutexGuard<'_, Option<RefreshTokenObject>> {
+    fn slot(&self) -> MutexGuard<'_, Parted> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -55,18 +62,18 @@ impl Core {
         lock: StoreLock,
     ) -> Result<Landing, Error> {
         let now = self.clock.now();
+        if let Some(answer) = self.memory.asked_to_wait(now) {
+            return Err(answer);
+        }
         // Where somebody else has emptied the store, what is held may still do for revoking.
-        let in_memory = || self.memory.held().filter(|held| held.live_access(now).is_some());
-        let Some(held) = stored.or_else(in_memory) else {
-            self.memory.clear();
-            self.store.remove(&lock).await?;
-            return Ok(Landing::SignedOut);
+        let Some(held) = stored.or_else(|| self.memory.held()) else {
+            return self.part(None, &lock).await;
         };
         let Some(access) = held.live_access(now) else {
             return self.renew_to_revoke(&held, flight, lock).await;
         };
         match self.client.disconnect(&access, &self.clock).await {
-            Ok(()) => self.forget(&held.object, &lock).await,
+            Ok(()) => self.part(Some(&held.object), &lock).await,
             Err(NotRevoked { unauthorized: true, .. }) if !again => {
                 self.memory.reject(&access);
                 Ok(Landing::Done(Landed { held, fresh: false }))
@@ -85,13 +92,27 @@ impl Core {
         self.store.rehearse(Some(&held.object), &lock).await?;
         match self.present(&held.object, flight).await {
             Ok(Some((reply, origin))) => self.keep(&reply, origin, Some(&held.object), flight, lock).await,
-            Err(e) if e.code() != Some(ConcurCode::BAD_REFRESH_TOKEN) => Err(e),
-            Ok(None) | Err(_) => self.forget(&held.object, &lock).await,
+            Err(e)
+                if !e.is_invalid_grant()
+                    || !matches!(e.code(), None | Some(ConcurCode::BAD_REFRESH_TOKEN)) =>
+            {
+                Err(e)
+            }
+            Ok(None) | Err(_) => {
+                // Another program may have stored another token meanwhile, which is to be revoked, too.
+                match self.look(flight.credentials.principal().as_ref(), flight.identity).await? {
+                    Some(other) if !other.object.is_same_token(&held.object) => {
+                        Ok(Landing::Done(Landed { held: other, fresh: false }))
+                    }
+                    _ => self.part(Some(&held.object), &lock).await,
+                }
+            }
         }
     }
 
-    async fn forget(&self, revoked: &RefreshTokenObject, lock: &StoreLock) -> Result<Landing, Error> {
-        *self.revoked.slot() = Some(revoked.clone());
+    /// Nothing is held any longer, nor to be found again.
+    async fn part(&self, revoked: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<Landing, Error> {
+        *self.revoked.slot() = Parted { signed_out: true, last: revoked.cloned() };
         self.memory.clear();
         self.store.remove(lock).await.map_err(|e| {
             let message = format!(
@@ -104,7 +125,12 @@ impl Core {
     }
 
     pub(super) fn is_signed_out(&self) -> bool {
-        self.memory.held().is_none() && self.revoked.slot().is_some()
+        self.memory.held().is_none() && self.revoked.slot().signed_out
+    }
+
+    /// A token was there, and now there is none: nobody's doing but somebody's who meant it.
+    pub(super) fn has_been_emptied(&self) -> bool {
+        self.memory.held().is_some() || self.is_signed_out()
     }
 
     pub(super) fn status(&self) -> Status {

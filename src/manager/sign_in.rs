@@ -8,7 +8,7 @@ use crate::{
     principal::Principal,
 };
 
-const TO_BE_HELD: &str = "the token to be held";
+pub(super) const TO_BE_HELD: &str = "the token to be held";
 
 /// Before anything is sent.
 pub(super) fn check_grant(grant: &Grant, credentials: &Credentials) -> Result<(), Error> {
@@ -19,6 +19,11 @@ pub(super) fn check_grant(grant: &Grant, credentials: &Credentials) -> Result<()
             "the grant signs in a user, but the credentials name company {ours}; use a manager whose credentials name no \
              company, with another place for the user's token"
         )),
+        (SignsIn::Anybody, _) => refused(
+            "nobody signs in with a refresh token, and the one that comes back could be another principal's; hand it over \
+             with TokenManager::adopt"
+                .to_owned(),
+        ),
         (SignsIn::App, _) => refused(
             "an app that signs in by itself gets no refresh token, so there is nothing to keep; use \
              TokenManagerBuilder::build_for_app, which asks again in time"
@@ -28,21 +33,36 @@ pub(super) fn check_grant(grant: &Grant, credentials: &Credentials) -> Result<()
     }
 }
 
-pub(super) fn check_token(token: &RefreshTokenObject, credentials: &Credentials) -> Result<(), Error> {
-    credentials.principal().map_or(Ok(()), |principal| principal.check(token, || TO_BE_HELD.to_owned()))
+/// Whether a token is that of whom the credentials name or, where they name nobody, of whom the stored one is.
+pub(super) fn check_token(
+    token: &RefreshTokenObject,
+    stored: Option<&RefreshTokenObject>,
+    credentials: &Credentials,
+    what: &str,
+) -> Result<(), Error> {
+    if let Some(principal) = credentials.principal() {
+        return principal.check(token, || what.to_owned());
+    }
+    match stored.and_then(Principal::of).map(|principal| principal.check(token, || what.to_owned())) {
+        Some(Err(_)) => Err(Error::new(
+            ErrorKind::Config,
+            format!(
+                "{what} belongs to another principal than the stored one; use another place for it, or move that one away"
+            ),
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Once Concur has said who signed in. After a sign-in by somebody else nothing is saved: that can be repeated, and the
 /// stored token, which would be overwritten, may be the only one there is. Every other reply is saved first.
 pub(super) fn check_received(
     token: &RefreshTokenObject,
+    stored: Option<&RefreshTokenObject>,
     flight: Flight<'_>,
     fault: Result<(), Error>,
 ) -> Result<Result<(), Error>, Error> {
-    let checked = flight
-        .credentials
-        .principal()
-        .map_or(Ok(()), |principal| principal.check(token, || "the token that Concur has sent".to_owned()));
+    let checked = check_token(token, stored, flight.credentials, "the token that Concur has sent");
     if let Need::SignIn(_) = flight.need {
         checked?;
         return Ok(fault);

@@ -46,6 +46,10 @@ impl Core {
         // Whatever an API refused before: this is what Concur hands out now.
         let mut held = Held::new(kept.object.clone(), origin, &flight.identity.base, None);
         held.unsaved = saved.is_err();
+        let principal = flight.credentials.principal();
+        if principal.is_some_and(|principal| principal.check(&held.object, String::new).is_err()) {
+            held.access = None;
+        }
         let held = self.memory.publish(held);
         match saved {
             Ok(()) => {

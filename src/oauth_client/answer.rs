@@ -34,13 +34,15 @@ pub(super) fn failure(answer: &Answer<'_>, body: &[u8], form: &Form) -> Failure 
     let is_invalid_grant = named.as_ref().is_some_and(|error| error.expose() == "invalid_grant");
 
     let is_overload = status == StatusCode::TOO_MANY_REQUESTS || status == StatusCode::SERVICE_UNAVAILABLE;
+    // A reason is judgement, whatever the status says: to ask again could lock an account. But that a refresh token is
+    // bad is not believed of a server that is down.
+    let is_judged =
+        code.is_some_and(|code| code.meaning().is_some() && code != ConcurCode::BAD_REFRESH_TOKEN);
     let (kind, fate, message) = if code.is_some_and(ConcurCode::is_transient) {
         let message = format!("{host}: company undergoing scheduled maintenance; try again later");
         (ErrorKind::Unavailable, Fate::NothingIssued, message)
-    } else if status.is_server_error() || is_overload {
+    } else if (status.is_server_error() || is_overload) && !is_judged {
         let fate = match status.as_u16() {
-            // Concur says why, and that is not that it is down: to ask again could lock an account.
-            _ if code.is_some_and(|code| code.meaning().is_some()) => Fate::Final,
             429 | 503 => Fate::NothingIssued,
             500 | 502 | 504 => Fate::Unknown,
             _ => Fate::Final,
@@ -82,8 +84,9 @@ pub(super) fn failure(answer: &Answer<'_>, body: &[u8], form: &Form) -> Failure 
         (ErrorKind::Refused, fate, message)
     };
     // What a server that is down says of the grant means nothing.
-    let refuses_grant =
-        kind == ErrorKind::Refused && (is_invalid_grant || code == Some(ConcurCode::BAD_REFRESH_TOKEN));
+    let refuses_grant = kind == ErrorKind::Refused
+        && !status.is_server_error()
+        && (is_invalid_grant || code == Some(ConcurCode::BAD_REFRESH_TOKEN));
     let retry_after = retry_after.filter(|_| kind == ErrorKind::Unavailable);
     let error = Error::new(kind, message).with_code(code, refuses_grant).with_retry_after(retry_after);
     Failure { error, fate }

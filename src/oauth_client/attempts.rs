@@ -1,6 +1,6 @@
 //! From a request to its reply: repeated where that harms nobody, and followed to where the principal lives.
 //!
-//! Always: four attempts and 45 s at most; what Concur may have spent is repeated only if it can be; secrets follow to
+//! Always: four attempts within 45 s, and one for what they fall back on; detours come on top, while there is time. What Concur may have spent is repeated only if it can be; secrets follow to
 //! trusted hosts only.
 
 use std::{
@@ -62,8 +62,14 @@ impl<'a> Patience<'a> {
         }
         // Also a server that names no time at all is given some.
         let pause = pause_after(spent.attempts, fastrand::f64()).max(error.retry_after().unwrap_or_default());
-        let begins = spent.passed.saturating_add(pause);
-        (begins.saturating_add(REQUEST_TIMEOUT) <= LONGEST).then_some(pause)
+        drop(spent);
+        self.has_time_for(pause).then_some(pause)
+    }
+
+    /// Whether a whole request fits after a pause.
+    fn has_time_for(&self, pause: Duration) -> bool {
+        let begins = self.spent().passed.saturating_add(pause);
+        begins.saturating_add(REQUEST_TIMEOUT) <= LONGEST
     }
 }
 
@@ -119,7 +125,11 @@ impl OAuthClient {
             let is_lost = matches!(fate, Fate::Unknown) && !form.is_repeatable();
             let error = if is_lost { error.in_doubt() } else { error };
             let may_repeat = match fate {
-                Fate::Elsewhere(elsewhere) if detours < MOST_DETOURS && elsewhere != base => {
+                Fate::Elsewhere(elsewhere)
+                    if detours < MOST_DETOURS
+                        && elsewhere != base
+                        && patience.has_time_for(Duration::ZERO) =>
+                {
                     let (host, to, correlation_id) = (base.host(), elsewhere.host(), error.correlation_id());
                     log::event!(info, grant, host, to, correlation_id, "{what} sent elsewhere");
                     base = elsewhere;

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Names that a parameter of one's own may not have: the protocol's own.
-const RESERVED: [&str; 12] = [
+const RESERVED: [&str; 17] = [
     "client_id",
     "client_secret",
     "grant_type",
@@ -31,6 +31,11 @@ const RESERVED: [&str; 12] = [
     "link",
     "username",
     "password",
+    "credtype",
+    "code",
+    "redirect_uri",
+    "refresh_token",
+    "token",
 ];
 
 /// Asks Concur to mail a user a one-time password, and makes the grant that it is good for.
