@@ -131,3 +131,26 @@ async fn nothing_of_it_is_shown() {
     let secret = tokens.access_token().await.unwrap().secret().to_owned();
     assert!(!format!("{tokens:?}").contains(&secret));
 }
+
+#[tokio::test]
+async fn the_answer_to_who_has_gone_is_the_next_ones() {
+    let scene = Scene::new().await;
+    let tokens = app_tokens(&scene);
+    let held = scene.concur.hold_replies();
+    tokio::select! {
+        _ = tokens.access_token() => panic!("the reply is held back"),
+        () = support::until(|| scene.concur.token_requests() == 1) => {}
+    }
+    let next: Vec<_> = (0..5)
+        .map(|_| {
+            let tokens = tokens.clone();
+            tokio::spawn(async move { tokens.access_token().await })
+        })
+        .collect();
+    tokio::task::yield_now().await;
+    held.release();
+    for call in next {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(scene.concur.token_requests(), 1);
+}

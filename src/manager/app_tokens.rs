@@ -1,6 +1,6 @@
 //! Access tokens of an app by itself, for which Concur gives no refresh token: renewed by asking again.
 //!
-//! Always: one request however many ask; if who asks goes away, the next one does. Memory alone, since there is nothing
+//! Always: one request however many ask, also if who asks goes away. Memory alone, since there is nothing
 //! that could be lost.
 
 use std::{
@@ -12,7 +12,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
     core::{Core, is_passing},
@@ -45,7 +45,7 @@ pub struct AppTokens(Arc<Inner>);
 struct Inner {
     core: Arc<Core>,
     held: ArcSwapOption<HeldAccess>,
-    asking: Mutex<Answer>,
+    asking: Arc<Mutex<Answer>>,
     /// The number of the last answer.
     answered: AtomicU64,
 }
@@ -62,7 +62,7 @@ impl AppTokens {
         Self(Arc::new(Inner {
             core,
             held: ArcSwapOption::empty(),
-            asking: Mutex::new(Answer { number: 0, result: none }),
+            asking: Arc::new(Mutex::new(Answer { number: 0, result: none })),
             answered: AtomicU64::new(0),
         }))
     }
@@ -86,11 +86,11 @@ impl AppTokens {
             held.as_ref().map_or(Decision::Wait, |held| decide(&held.window, now, core.memory.calm(now)));
         let answer = match (decision, &held) {
             (Decision::Serve, Some(held)) => return Ok(held.token.clone()),
-            (Decision::Carry, Some(held)) => match asking.try_lock() {
+            (Decision::Carry, Some(held)) => match Arc::clone(asking).try_lock_owned() {
                 Ok(answer) => answer,
                 Err(_) => return Ok(held.token.clone()),
             },
-            _ => asking.lock().await,
+            _ => Arc::clone(asking).lock_owned().await,
         };
         let valid = held.filter(|held| held.window.is_valid(core.clock.now()));
         let result = if answer.number == before {
@@ -109,28 +109,29 @@ impl AppTokens {
         self.0.held.rcu(|held| held.clone().filter(|held| held.token.secret() != token.secret()));
     }
 
-    async fn ask(&self, mut answer: MutexGuard<'_, Answer>, repeat: bool) -> Result<AccessToken, Error> {
-        let ours = runtime::handle()?;
-        let core = Arc::clone(&self.0.core);
+    /// Goes on when who asks is gone: the next one gets the answer.
+    async fn ask(&self, mut answer: OwnedMutexGuard<Answer>, repeat: bool) -> Result<AccessToken, Error> {
+        let (ours, inner) = (runtime::handle()?, Arc::clone(&self.0));
         // A source of credentials may block.
-        let asked = ours.spawn_blocking(move || ours.block_on(core.ask_for_the_app(repeat)));
-        let result = asked.await.unwrap_or_else(|e| {
+        let asked = ours.spawn_blocking(move || {
+            let result = ours.block_on(inner.core.ask_for_the_app(repeat));
+            let (memory, now) = (&inner.core.memory, inner.core.clock.now());
+            match &result {
+                Ok(held) => {
+                    memory.note_success(now, true);
+                    inner.held.store(Some(Arc::new(held.clone())));
+                }
+                Err(e) => memory.note_failure(e, now),
+            }
+            answer.number += 1;
+            answer.result = result.map(|held| held.token);
+            inner.answered.store(answer.number, Ordering::Release);
+            answer.result.clone()
+        });
+        asked.await.unwrap_or_else(|e| {
             let message = "asking for an access token panicked; see the panic's message and report it";
             Err(Error::new(ErrorKind::Config, message).caused_by(e))
-        });
-        let (memory, now) = (&self.0.core.memory, self.0.core.clock.now());
-        match &result {
-            Ok(held) => {
-                memory.note_success(now, true);
-                self.0.held.store(Some(Arc::new(held.clone())));
-            }
-            Err(e) => memory.note_failure(e, now),
-        }
-        let result = result.map(|held| held.token);
-        answer.number += 1;
-        answer.result.clone_from(&result);
-        self.0.answered.store(answer.number, Ordering::Release);
-        result
+        })
     }
 }
 
