@@ -101,8 +101,8 @@ impl Core {
             return Ok(());
         }
         let (core, ours) = (Arc::clone(self), runtime::handle()?);
-        let saved = ours.spawn_blocking(move || ours.block_on(core.save_what_is_unsaved())).await;
-        saved.map_err(|e| Error::store("the save did not come to its end; please report this", e))?.map(drop)
+        let saved = ours.spawn_blocking(move || ours.block_on(core.save_what_is_unsaved()).map(drop)).await;
+        saved.map_err(|e| Error::store("the save did not come to its end; please report this", e))?
     }
 
     /// Saves a token left unsaved, if there is one. The lock comes back for whoever wants to go on under it.
