@@ -104,6 +104,13 @@ fn a_parameter_may_not_take_the_protocols_names_nor_be_given_twice() {
         "link",
         "username",
         "password",
+        "credtype",
+        "code",
+        "redirect_uri",
+        "refresh_token",
+        "token",
+        "Client_ID",
+        " client_secret ",
     ] {
         let error = request().parameter(name, "x").unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config);

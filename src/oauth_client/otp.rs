@@ -109,7 +109,7 @@ impl OneTimePasswordRequest {
         let name = name.into();
         let fault = if name.trim().is_empty() {
             "has no name; give it one"
-        } else if RESERVED.contains(&name.as_str()) {
+        } else if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name.trim())) {
             "has a name of the protocol's own; give it another"
         } else if self.facts.iter().any(|(given, _)| *given == name) {
             "was given already; give it another name"
