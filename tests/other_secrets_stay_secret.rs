@@ -5,69 +5,13 @@
 
 mod support;
 
-use std::{
-    error::Error as _,
-    fmt::Debug,
-    io,
-    sync::{Arc, Mutex},
-};
-
 use concur_auth::{
-    AppCenterRedirect, AuthorizationRequest, Credentials, Error, Geolocation, Grant, OAuthClient,
+    AppCenterRedirect, AuthorizationRequest, Credentials, Geolocation, Grant, OAuthClient,
     OneTimePasswordRequest, TokenReply,
     reqwest::{Client, redirect},
     simulator::{Fault, SimulatedUser},
 };
-use support::Scene;
-use tracing_subscriber::fmt::MakeWriter;
-
-/// Everything that anybody could see.
-#[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<u8>>>);
-
-impl Seen {
-    fn debug(&self, value: &dyn Debug) {
-        let text = format!("{value:?} {value:#?}");
-        self.0.lock().unwrap().extend_from_slice(text.as_bytes());
-    }
-
-    fn outcome<T: Debug>(&self, outcome: Result<T, Error>) -> Option<T> {
-        match outcome {
-            Ok(value) => {
-                self.debug(&value);
-                Some(value)
-            }
-            Err(e) => {
-                self.debug(&e.to_string());
-                self.debug(&e);
-                let mut cause = e.source();
-                while let Some(e) = cause {
-                    self.debug(&e.to_string());
-                    self.debug(&e);
-                    cause = e.source();
-                }
-                None
-            }
-        }
-    }
-}
-
-impl io::Write for Seen {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl<'a> MakeWriter<'a> for Seen {
-    type Writer = Self;
-    fn make_writer(&'a self) -> Self {
-        self.clone()
-    }
-}
+use support::{Scene, Seen};
 
 /// What goes wrong with every request, and says `secret` wherever a server can.
 fn faults(secret: &str) -> [Option<Fault>; 5] {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "every test file uses its own part")]
 
+mod seen;
 mod watched;
 
 use std::{
@@ -21,7 +22,10 @@ use concur_auth::{
 };
 use tempfile::TempDir;
 
-pub use self::watched::{Call, Watched};
+pub use self::{
+    seen::Seen,
+    watched::{Call, Watched},
+};
 
 pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
