@@ -14,7 +14,6 @@ mod support;
 use std::{
     fs::{self, File},
     io::Write as _,
-    path::Path,
     time::Duration,
 };
 
@@ -23,7 +22,7 @@ use concur_auth::{
     RefreshTokenObject, TokenManager, reqwest,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::{human, median, rounds, server::Server, write_files};
+use support::{bare_save, human, median, rounds, server::Server, write_files};
 use tokio::runtime::{Builder, Runtime};
 
 /// The most that a flight may cost beside a bare POST, its fsyncs not counted.
@@ -102,15 +101,6 @@ impl Stage {
 fn stored(geolocation: &str) -> RefreshTokenObject {
     let json = support::STORED.replace("https://us.api.concursolutions.com", geolocation);
     RefreshTokenObject::from_json(&json).expect("a token")
-}
-
-fn bare_save(dir: &Path, json: &[u8]) {
-    let (temp, target) = (dir.join("bare.tmp"), dir.join("bare.json"));
-    let mut file = File::create(&temp).expect("a file");
-    file.write_all(json).expect("room");
-    file.sync_all().expect("a disk");
-    fs::rename(&temp, &target).expect("a folder");
-    File::open(dir).and_then(|dir| dir.sync_all()).expect("a disk");
 }
 
 fn flight(criterion: &mut Criterion) {

@@ -7,24 +7,11 @@
 
 mod support;
 
-use std::{
-    fs::{self, File},
-    io::Write as _,
-    path::Path,
-};
+use std::{fs::File, io::Write as _};
 
 use concur_auth::{JsonFileStore, RefreshTokenObject, TokenStore as _};
 use criterion::{Criterion, criterion_group, criterion_main};
-use support::{beside, rounds, write_files};
-
-fn bare_save(dir: &Path, json: &[u8]) {
-    let (temp, target) = (dir.join("bare.tmp"), dir.join("bare.json"));
-    let mut file = File::create(&temp).expect("a file");
-    file.write_all(json).expect("room");
-    file.sync_all().expect("a disk");
-    fs::rename(&temp, &target).expect("a folder");
-    File::open(dir).and_then(|dir| dir.sync_all()).expect("a disk");
-}
+use support::{bare_save, beside, rounds, write_files};
 
 /// What the disk takes for two fsyncs with something to write each.
 fn fsyncs(file: &mut File, dir: &File, json: &[u8]) {

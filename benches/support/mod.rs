@@ -131,3 +131,13 @@ pub fn human(nanoseconds: f64) -> String {
 fn per_round(duration: Duration, n: u64) -> f64 {
     duration.as_secs_f64() * 1e9 / n as f64
 }
+
+/// The floor of a save: the same file system calls, and nothing else.
+pub fn bare_save(dir: &Path, json: &[u8]) {
+    let (temp, target) = (dir.join("bare.tmp"), dir.join("bare.json"));
+    let mut file = std::fs::File::create(&temp).expect("a file");
+    file.write_all(json).expect("room");
+    file.sync_all().expect("a disk");
+    std::fs::rename(&temp, &target).expect("a folder");
+    std::fs::File::open(dir).and_then(|dir| dir.sync_all()).expect("a disk");
+}
