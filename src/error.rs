@@ -175,6 +175,11 @@ impl Error {
         self.0.in_doubt
     }
 
+    /// Concur says that the refresh token is dead. With another code it says that the account is locked or denied.
+    pub(crate) fn is_bad_refresh_token(&self) -> bool {
+        self.is_invalid_grant() && matches!(self.code(), None | Some(ConcurCode::BAD_REFRESH_TOKEN))
+    }
+
     pub(crate) fn is_invalid_grant(&self) -> bool {
         self.0.invalid_grant
     }

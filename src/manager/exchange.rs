@@ -42,8 +42,8 @@ impl Core {
         if self.store.load().await?.is_some_and(|now| !now.is_same_token(stored)) {
             return Ok(None);
         }
-        // Another code means that the account is locked or denied: a request token would make that worse.
-        if !matches!(refused.code(), None | Some(ConcurCode::BAD_REFRESH_TOKEN)) {
+        // A locked or denied account would only be made worse by a request token.
+        if !refused.is_bad_refresh_token() {
             return Err(refused);
         }
         let no_sign_in = match no_sign_in {

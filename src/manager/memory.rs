@@ -77,16 +77,16 @@ impl Held {
         before: Option<&Self>,
     ) -> Self {
         let rejected = before.and_then(|held| held.rejected.clone());
-        let access =
-            object.access().zip(geolocation_of(&object, base).ok()).and_then(|(issued, geolocation)| {
-                if rejected.as_ref().is_some_and(|token| token.secret() == issued.secret.expose()) {
-                    return None;
-                }
-                let window = Window::of_access(issued, fastrand::f64());
-                let token = AccessToken::new(issued.clone(), geolocation, object.shared_scopes());
-                Some(HeldAccess { token, window })
-            });
-        let geolocation = geolocation_of(&object, base).ok().filter(|_| object.geolocation().is_some());
+        let geolocation = geolocation_of(&object, base).ok();
+        let access = object.access().zip(geolocation.clone()).and_then(|(issued, geolocation)| {
+            if rejected.as_ref().is_some_and(|token| token.secret() == issued.secret.expose()) {
+                return None;
+            }
+            let window = Window::of_access(issued, fastrand::f64());
+            let token = AccessToken::new(issued.clone(), geolocation, object.shared_scopes());
+            Some(HeldAccess { token, window })
+        });
+        let geolocation = geolocation.filter(|_| object.geolocation().is_some());
         Self { object, geolocation, access, rejected, origin, unsaved: false }
     }
 

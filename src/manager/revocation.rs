@@ -11,7 +11,7 @@ use super::{
     memory::Held,
     renewal::Flight,
 };
-use crate::{ConcurCode, Error, ErrorKind, RefreshTokenObject, Status, StoreLock, oauth_client::NotRevoked};
+use crate::{Error, ErrorKind, RefreshTokenObject, Status, StoreLock, oauth_client::NotRevoked};
 
 /// A flight with an access token that is refused, one that renews it, one with the new one.
 const MOST_FLIGHTS: usize = 3;
@@ -92,12 +92,7 @@ impl Core {
         self.store.rehearse(Some(&held.object), &lock).await?;
         match self.present(&held.object, flight).await {
             Ok(Some((reply, origin))) => self.keep(&reply, origin, Some(&held.object), flight, lock).await,
-            Err(e)
-                if !e.is_invalid_grant()
-                    || !matches!(e.code(), None | Some(ConcurCode::BAD_REFRESH_TOKEN)) =>
-            {
-                Err(e)
-            }
+            Err(e) if !e.is_bad_refresh_token() => Err(e),
             Ok(None) | Err(_) => {
                 // Another program may have stored another token meanwhile, which is to be revoked, too.
                 match self.look(flight.credentials.principal().as_ref(), flight.identity).await? {

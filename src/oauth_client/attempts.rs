@@ -1,7 +1,7 @@
 //! From a request to its reply: repeated where that harms nobody, and followed to where the principal lives.
 //!
-//! Always: four attempts within 45 s, and one for what they fall back on; detours come on top, while there is time. What Concur may have spent is repeated only if it can be; secrets follow to
-//! trusted hosts only.
+//! Always: four attempts within 45 s, and one for what they fall back on; detours come on top, while there is time. What
+//! Concur may have spent is repeated only if it can be; secrets follow to trusted hosts only.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
