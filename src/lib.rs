@@ -103,6 +103,7 @@
 
 mod access_token;
 mod app_center;
+mod backoff;
 mod caught;
 mod claims;
 mod clock;
@@ -117,6 +118,7 @@ mod manager;
 mod members;
 mod oauth_client;
 mod principal;
+mod random;
 mod refresh_token_object;
 mod refusal;
 mod returned_query;

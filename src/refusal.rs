@@ -11,14 +11,14 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ConcurCode, Credentials, Error, ErrorKind, RefreshTokenObject, clock};
+use crate::{
+    ConcurCode, Credentials, Error, ErrorKind, RefreshTokenObject, backoff::Backoff, clock, random::Random,
+};
 
-/// How long a refusal is believed at first; doubled with each further one, up to the longest.
-const FIRST_COOL_DOWN: Duration = Duration::from_secs(3600);
-const LONGEST_COOL_DOWN: Duration = Duration::from_secs(24 * 3600);
-/// The same for a sign-in that may have been spent for nothing. A company request token has five uses.
-const FIRST_DOUBT: Duration = Duration::from_secs(60);
-const LONGEST_DOUBT: Duration = Duration::from_secs(3600);
+/// How long a refusal is believed; doubled with each further refusal.
+const REFUSED: Backoff = Backoff::new(Duration::from_secs(3600), Duration::from_secs(24 * 3600));
+/// The same for a sign-in that may have used up the request token for nothing. A company request token has five uses.
+const IN_DOUBT: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(3600));
 
 /// A refusal as a [`TokenStore`](crate::TokenStore) remembers it, for all processes that share the store.
 ///
@@ -67,12 +67,13 @@ impl Refusal {
         credentials: &Credentials,
         stored: Option<&RefreshTokenObject>,
         now: SystemTime,
+        random: &Random,
     ) -> Option<Self> {
         let is_refused = matches!(error.kind(), ErrorKind::Refused | ErrorKind::ReauthorizationRequired);
         if !is_refused && !error.is_in_doubt() {
             return None;
         }
-        let salt = fastrand::u64(..);
+        let salt = random.salt();
         let again = before.filter(|refusal| refusal.concerns(credentials, stored));
         Some(Self {
             salt,
@@ -95,9 +96,8 @@ impl Refusal {
         now: SystemTime,
     ) -> Option<Error> {
         let refused_at = clock::from_unix_seconds(self.refused_at)?;
-        let (first, longest) =
-            if self.in_doubt { (FIRST_DOUBT, LONGEST_DOUBT) } else { (FIRST_COOL_DOWN, LONGEST_COOL_DOWN) };
-        let cool_down = first.saturating_mul(1 << self.times.saturating_sub(1).min(10)).min(longest);
+        let cool_downs = if self.in_doubt { IN_DOUBT } else { REFUSED };
+        let cool_down = cool_downs.nth(self.times.saturating_sub(1));
         // A time that lies ahead was noted before the clock jumped back: how long ago it was, nobody knows.
         let elapsed = now.duration_since(refused_at).ok()?;
         if elapsed >= cool_down || !self.concerns(credentials, stored) {
@@ -158,7 +158,8 @@ mod tests {
     fn it_holds_for_the_same_credentials_and_token_until_its_cool_down_has_passed() {
         let credentials = Credentials::new("a", "s").company("c", "t");
         let token = RefreshTokenObject::from_json(r#"{"refresh_token": "r"}"#).unwrap();
-        let refusal = Refusal::of(&error(), None, &credentials, Some(&token), at(1000)).unwrap();
+        let refusal =
+            Refusal::of(&error(), None, &credentials, Some(&token), at(1000), &Random::System).unwrap();
         for (credentials, stored, now, holds) in [
             (&credentials, Some(&token), 1000, true),
             (&credentials, Some(&token), 4599, true),
@@ -177,20 +178,20 @@ mod tests {
         let credentials = Credentials::new("a", "s");
         let mut refusal = None;
         for hours in [1, 2, 4, 8, 16, 24, 24] {
-            refusal = Refusal::of(&error(), refusal.as_ref(), &credentials, None, at(0));
+            refusal = Refusal::of(&error(), refusal.as_ref(), &credentials, None, at(0), &Random::System);
             let refusal = refusal.as_ref().unwrap();
             assert!(refusal.still_holds(&credentials, None, at(hours * 3600 - 1)).is_some(), "{hours} h");
             assert!(refusal.still_holds(&credentials, None, at(hours * 3600)).is_none(), "{hours} h");
         }
         let other = Credentials::new("a", "new");
-        let anew = Refusal::of(&error(), refusal.as_ref(), &other, None, at(0)).unwrap();
+        let anew = Refusal::of(&error(), refusal.as_ref(), &other, None, at(0), &Random::System).unwrap();
         assert!(anew.still_holds(&other, None, at(3600)).is_none());
     }
 
     #[test]
     fn its_json_form_holds_no_secret_and_comes_back() {
         let credentials = Credentials::new("the-app", "the-secret").company("the-company", "the-token");
-        let refusal = Refusal::of(&error(), None, &credentials, None, at(1000)).unwrap();
+        let refusal = Refusal::of(&error(), None, &credentials, None, at(1000), &Random::System).unwrap();
         let json = refusal.to_json();
         for secret in ["the-app", "the-secret", "the-token"] {
             assert!(!json.contains(secret));
@@ -211,7 +212,10 @@ mod tests {
         for kind in
             [ErrorKind::Unavailable, ErrorKind::Store, ErrorKind::CredentialsNeeded, ErrorKind::Protocol]
         {
-            assert_eq!(Refusal::of(&Error::new(kind, ""), None, &credentials, None, at(0)), None);
+            assert_eq!(
+                Refusal::of(&Error::new(kind, ""), None, &credentials, None, at(0), &Random::System),
+                None
+            );
         }
     }
 }

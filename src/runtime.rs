@@ -4,11 +4,11 @@
 //! connections live here instead. One worker thread, made at the first flight and never ended, also notices
 //! between flights that a server has closed a pooled connection.
 
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, caught::locked};
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
 /// Held while the runtime is made: the loser of a race would have to drop one, which async callers may not.
@@ -18,7 +18,7 @@ pub(crate) fn handle() -> Result<&'static Handle, Error> {
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime.handle());
     }
-    let _alone = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    let _alone = locked(&MAKING);
     if let Some(runtime) = RUNTIME.get() {
         return Ok(runtime.handle());
     }

@@ -151,7 +151,14 @@ impl Core {
         let patience = if repeat { Patience::repeat(&|| false) } else { Patience::one_attempt() };
         let sent = self.client.send(base, &credentials, &grant, &self.clock, &patience).await;
         let reply = sent.inspect_err(|e| {
-            let refusal = Refusal::of(e, refused.as_ref(), &credentials, None, self.clock.now());
+            let refusal = Refusal::of(
+                e,
+                refused.as_ref(),
+                &credentials,
+                None,
+                self.clock.now(),
+                &crate::random::Random::System,
+            );
             self.memory.note_refusal(refusal.or(refused.clone()));
         })?;
         reply.log();

@@ -103,18 +103,6 @@ pub(super) fn decide(window: &Window, now: SystemTime, calm: Calm) -> Decision {
     }
 }
 
-/// Whether a pause until then still lasts, if none lasts longer than `longest`: one that lies further ahead was set
-/// before the clock jumped back.
-pub(super) fn is_pausing(until: Option<SystemTime>, now: SystemTime, longest: Duration) -> bool {
-    let left = until.and_then(|until| until.duration_since(now).ok());
-    left.is_some_and(|left| !left.is_zero() && left <= longest)
-}
-
-/// `jitter` between 0 and 1 leaves between a half and the whole of a pause.
-pub(super) fn jittered(pause: Duration, jitter: f64) -> Duration {
-    pause.mul_f64(0.5 + jitter / 2.0)
-}
-
 fn before(time: SystemTime, margin: Duration) -> SystemTime {
     time.checked_sub(margin).unwrap_or(SystemTime::UNIX_EPOCH)
 }

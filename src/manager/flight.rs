@@ -6,7 +6,7 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     thread,
     time::Duration,
 };
@@ -17,7 +17,9 @@ use tokio::{
 };
 
 use super::{core::Core, memory::Held};
-use crate::{Clock as _, Error, ErrorKind, Grant, RefreshTokenObject, SystemClock, log, runtime};
+use crate::{
+    Clock as _, Error, ErrorKind, Grant, RefreshTokenObject, SystemClock, caught::locked, log, runtime,
+};
 
 /// How long a flight waits for a blocking thread of the caller's runtime. Real time: real threads are waited for.
 const LONGEST_QUEUE: Duration = Duration::from_secs(1);
@@ -130,7 +132,7 @@ impl Flights {
     }
 
     fn slot(&self) -> MutexGuard<'_, Slot> {
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.slot)
     }
 }
 
@@ -272,5 +274,5 @@ fn no_thread() -> Error {
 }
 
 fn take<T>(slot: &Mutex<Option<T>>) -> Option<T> {
-    slot.lock().unwrap_or_else(PoisonError::into_inner).take()
+    locked(slot).take()
 }

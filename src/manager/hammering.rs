@@ -37,7 +37,14 @@ impl Core {
             return;
         }
         let (before, now) = (self.recall().await, self.clock.now());
-        let Some(refusal) = Refusal::of(error, before.as_ref(), flight.credentials, stored, now) else {
+        let Some(refusal) = Refusal::of(
+            error,
+            before.as_ref(),
+            flight.credentials,
+            stored,
+            now,
+            &crate::random::Random::System,
+        ) else {
             return;
         };
         if let Err(error) = self.store.remember_refusal(Some(&refusal), lock).await {

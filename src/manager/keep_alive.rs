@@ -18,10 +18,13 @@ use tokio::{
 
 use super::{
     core::Core,
-    decision::{is_pausing, jittered},
     flight::{Join, Landing, Need},
 };
-use crate::{Error, runtime};
+use crate::{
+    Error,
+    backoff::{is_pausing, jittered},
+    runtime,
+};
 
 /// How often the time is looked at. That costs nothing but a comparison.
 const TICK: Duration = Duration::from_secs(60);
@@ -72,7 +75,7 @@ impl Core {
                 // Busy: a sibling is renewing, and will be done in a moment.
                 let failed = !matches!(landing, Some(Landing::Busy)) && self.is_due();
                 let wait = if failed { pause } else { TICK };
-                not_before = now.checked_add(jittered(wait, fastrand::f64()));
+                not_before = now.checked_add(jittered(wait, crate::random::Random::System.fraction()));
                 pause = if failed { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
             }
             self.clock.sleep(TICK).await;

@@ -3,14 +3,19 @@
 //! Always: the warm path reads one atomic pointer; whoever replaces what is held makes a whole new value.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwapOption;
 
-use super::decision::{Calm, Window, is_pausing, jittered};
-use crate::{AccessToken, Error, Geolocation, RefreshTokenObject, Refusal, Status, TokenOrigin, clock};
+use super::decision::{Calm, Window};
+use crate::{
+    AccessToken, Error, Geolocation, RefreshTokenObject, Refusal, Status, TokenOrigin,
+    backoff::{is_pausing, jittered},
+    caught::locked,
+    clock,
+};
 
 /// The first pause after a failed renewal; it doubles with each further one.
 const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
@@ -242,6 +247,6 @@ impl Memory {
     }
 
     fn past(&self) -> MutexGuard<'_, Past> {
-        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.past)
     }
 }

@@ -3,7 +3,7 @@
 //! Always: it is a flight like any other, so no renewal is under way meanwhile, and it comes to its end whatever becomes
 //! of its caller. What is revoked is handed out no more, also if the store cannot be emptied.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{
     core::Core,
@@ -11,7 +11,9 @@ use super::{
     memory::Held,
     renewal::Flight,
 };
-use crate::{Error, ErrorKind, RefreshTokenObject, Status, StoreLock, oauth_client::NotRevoked};
+use crate::{
+    Error, ErrorKind, RefreshTokenObject, Status, StoreLock, caught::locked, oauth_client::NotRevoked,
+};
 
 /// A flight with an access token that is refused, one that renews it, one with the new one.
 const MOST_FLIGHTS: usize = 3;
@@ -33,7 +35,7 @@ impl Revoked {
     }
 
     fn slot(&self) -> MutexGuard<'_, Parted> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

@@ -4,7 +4,7 @@
 //! Concur may have spent is repeated only if it can be; secrets follow to trusted hosts only.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
@@ -13,7 +13,7 @@ use super::{
     exchange::{Answered, Attempt},
     http::REQUEST_TIMEOUT,
 };
-use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, clock::Stopwatch, log};
+use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, caught::locked, clock::Stopwatch, log};
 
 const MOST_ATTEMPTS: u32 = 4;
 /// From the first attempt to the last answer.
@@ -50,7 +50,7 @@ impl<'a> Patience<'a> {
     }
 
     fn spent(&self) -> MutexGuard<'_, Spent> {
-        self.spent.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.spent)
     }
 
     /// The pause before the next attempt, if there may be one. It gets all the time that a request may take: a reply

@@ -2,13 +2,13 @@
 
 use std::{
     mem,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Mutex, OnceLock},
     time::Duration,
 };
 
 use reqwest::{redirect, retry, tls};
 
-use crate::{Error, ErrorKind, Geolocation};
+use crate::{Error, ErrorKind, Geolocation, caught::locked};
 
 /// The most that one request may take, its reply included.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -47,7 +47,7 @@ impl Http {
         if let Some(client) = slot.get() {
             return Ok(client);
         }
-        let mut settings = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut settings = locked(&self.settings);
         if let Some(client) = slot.get() {
             return Ok(client);
         }

@@ -2,7 +2,7 @@
 //!
 //! Always: the first base URI is the global landing zone, and a data centre as well; all of them share one state.
 
-use std::{collections::HashMap, sync::PoisonError};
+use std::collections::HashMap;
 
 use reqwest::{
     StatusCode,
@@ -15,6 +15,7 @@ use super::{
     recorded_request::RecordedRequest,
     reply::{Refusal, Reply},
 };
+use crate::caught::locked;
 
 pub(super) struct DataCentres {
     /// The landing zone first.
@@ -156,7 +157,7 @@ impl ConcurSimulator {
     async fn serve_another(&self) -> String {
         let server = self.server.start_another().await;
         let base_uri = server.base_uri().to_owned();
-        self.other_servers.lock().unwrap_or_else(PoisonError::into_inner).push(server);
+        locked(&self.other_servers).push(server);
         base_uri
     }
 }

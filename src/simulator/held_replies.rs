@@ -3,10 +3,11 @@
 //! Always: only the replies wait. By then a grant has been processed and its request recorded, and whoever asks the
 //! simulator about them is answered. Nothing waits for a simulator that is gone.
 
+use crate::caught::locked;
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard},
 };
 
 /// Holds replies back until it is released or dropped; made by
@@ -79,6 +80,6 @@ impl Gate {
     }
 
     fn holds(&self) -> MutexGuard<'_, Holds> {
-        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.holds)
     }
 }

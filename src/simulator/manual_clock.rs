@@ -8,14 +8,14 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
     task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
 
 use time::OffsetDateTime;
 
-use crate::{Clock, clock};
+use crate::{Clock, caught::locked, clock};
 
 /// A [`Clock`] that a test moves by hand. Clones are one clock: give one to the code under test, one to the
 /// [`ConcurSimulator`](super::ConcurSimulator), and keep one.
@@ -138,7 +138,7 @@ impl ManualClock {
     }
 
     fn hands(&self) -> MutexGuard<'_, Hands> {
-        self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.hands)
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard},
 };
 
 use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate, matchers};
@@ -15,6 +15,7 @@ use super::{
     held_replies::{Gate, HeldReplies},
     recorded_request::RecordedRequest,
 };
+use crate::caught::locked;
 
 /// Ends when dropped.
 pub(super) struct Server {
@@ -59,7 +60,7 @@ impl Server {
     }
 
     pub(super) fn concur(&self) -> MutexGuard<'_, Concur> {
-        lock(&self.desk.concur)
+        locked(&self.desk.concur)
     }
 
     pub(super) fn hold_replies(&self) -> HeldReplies {
@@ -85,12 +86,12 @@ impl Match for ConnectionIsClosed {
     fn matches(&self, request: &Request) -> bool {
         let arrival = self.0.gate.arrival();
         let (reply, is_for_a_token) = {
-            let mut concur = lock(&self.0.concur);
+            let mut concur = locked(&self.0.concur);
             let reply = concur.answer(&self.0.base_uri, request);
             (reply, concur.requests.last().is_some_and(RecordedRequest::is_for_a_token))
         };
         let is_closed = reply.is_none();
-        *lock(&self.0.reply) = reply;
+        *locked(&self.0.reply) = reply;
         if is_for_a_token {
             self.0.gate.pass(arrival);
         }
@@ -102,10 +103,6 @@ struct PreparedReply(Arc<Desk>);
 
 impl Respond for PreparedReply {
     fn respond(&self, _: &Request) -> ResponseTemplate {
-        lock(&self.0.reply).take().unwrap_or_else(|| ResponseTemplate::new(500))
+        locked(&self.0.reply).take().unwrap_or_else(|| ResponseTemplate::new(500))
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

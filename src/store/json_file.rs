@@ -10,12 +10,12 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
     time::SystemTime,
 };
 
 use self::lock::FileLock;
-use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore, files, log};
+use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore, caught::locked, files, log};
 
 /// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members.
 const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
@@ -136,7 +136,7 @@ impl JsonFileStore {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.seen)
     }
 
     fn write(&self, token: &RefreshTokenObject, lock: &FileLock) -> io::Result<()> {

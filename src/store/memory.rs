@@ -1,11 +1,11 @@
 //! A store that lasts as long as its process.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc, Mutex,
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore};
+use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore, caught::locked};
 
 /// Keeps the token in memory: for tests, and for programs that get their token from elsewhere.
 ///
@@ -46,7 +46,7 @@ impl MemoryStore {
     }
 
     fn set(&self, token: Option<RefreshTokenObject>) {
-        *self.shared.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
+        *locked(&self.shared.token) = token;
     }
 }
 
@@ -61,7 +61,7 @@ impl Drop for Held {
 
 impl TokenStore for MemoryStore {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        Ok(self.shared.token.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(locked(&self.shared.token).clone())
     }
 
     async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
@@ -80,11 +80,11 @@ impl TokenStore for MemoryStore {
     }
 
     async fn recall_refusal(&self) -> Result<Option<Refusal>, Error> {
-        Ok(self.shared.refusal.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        Ok(locked(&self.shared.refusal).clone())
     }
 
     async fn remember_refusal(&self, refusal: Option<&Refusal>, _: &StoreLock) -> Result<(), Error> {
-        *self.shared.refusal.lock().unwrap_or_else(PoisonError::into_inner) = refusal.cloned();
+        *locked(&self.shared.refusal) = refusal.cloned();
         Ok(())
     }
 

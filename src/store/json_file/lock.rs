@@ -6,10 +6,10 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard},
 };
 
-use crate::{Error, Refusal, files};
+use crate::{Error, Refusal, caught::locked, files};
 
 /// The lock, and the room reserved for the reply while it is held.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl FileLock {
     }
 
     pub(super) fn reserved(&self) -> MutexGuard<'_, Option<files::TempFile>> {
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.reserved)
     }
 }
 

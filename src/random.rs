@@ -1,0 +1,33 @@
+//! Randomness that nobody's secrets depend on: jitter and salts.
+//!
+//! Always: handed in like the clock, so that a test can repeat a run from its seed. What nobody may guess does not come
+//! from here.
+
+/// Where jitter and salts come from.
+#[derive(Debug)]
+pub(crate) enum Random {
+    /// Seeded by the operating system.
+    System,
+    /// The same numbers for the same seed.
+    #[cfg(test)]
+    Seeded(std::sync::Mutex<fastrand::Rng>),
+}
+
+impl Random {
+    /// At least 0 and less than 1.
+    pub(crate) fn fraction(&self) -> f64 {
+        self.draw(fastrand::Rng::f64)
+    }
+
+    pub(crate) fn salt(&self) -> u64 {
+        self.draw(|numbers| numbers.u64(..))
+    }
+
+    fn draw<T>(&self, number: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        match self {
+            Self::System => number(&mut fastrand::Rng::new()),
+            #[cfg(test)]
+            Self::Seeded(numbers) => number(&mut crate::caught::locked(numbers)),
+        }
+    }
+}
