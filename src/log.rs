@@ -1,13 +1,13 @@
-//! What this crate tells the log.
+//! The events that this crate sends to the log.
 //!
-//! Always: no field holds a secret, and an event never ends what it tells of, even if the subscriber panics, as one
-//! does that writes to a closed pipe or a full disk.
+//! Always: no field holds a secret, and an event never stops the work that it reports, even if the subscriber panics,
+//! for example because it writes to a closed pipe or a full disk.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tracing::Span;
 
-/// `event!(warn, error = %e, "what happened")`: as tracing's own macros, under the target `concur_auth`.
+/// `event!(warn, error = %e, "what happened")`: like tracing's own macros, under the target `concur_auth`.
 macro_rules! event {
     ($level:ident, $($what:tt)+) => {
         $crate::log::quietly(|| tracing::$level!(target: "concur_auth", $($what)+))
@@ -24,7 +24,7 @@ pub(crate) fn span(make: impl FnOnce() -> Span) -> Span {
     catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Span::none())
 }
 
-/// Does `work` within `span`, if the subscriber lets it.
+/// Does `work` inside `span`, if the subscriber does not panic.
 pub(crate) fn within<T>(span: Span, work: impl FnOnce() -> T) -> T {
     let entered = catch_unwind(AssertUnwindSafe(|| span.enter()));
     let outcome = work();
