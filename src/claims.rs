@@ -18,8 +18,9 @@ use crate::{clock, members::Members};
 /// use concur_auth::RefreshTokenObject;
 ///
 /// // {"sub":"5b8a4c3e","concur.type":"user"}
-/// let id_token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiI1YjhhNGMzZSIsImNvbmN1ci50eXBlIjoidXNlciJ9.signature";
-/// let stored = RefreshTokenObject::from_json(&format!(r#"{{"refresh_token": "r", "id_token": "{id_token}"}}"#))?;
+/// let id_token = "e30.eyJzdWIiOiI1YjhhNGMzZSIsImNvbmN1ci50eXBlIjoidXNlciJ9.signature";
+/// let json = format!(r#"{{"refresh_token": "r", "id_token": "{id_token}"}}"#);
+/// let stored = RefreshTokenObject::from_json(&json)?;
 ///
 /// let claims = stored.unverified_claims().unwrap();
 /// assert_eq!((claims.subject(), claims.principal_type()), (Some("5b8a4c3e"), Some("user")));

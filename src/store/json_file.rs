@@ -33,7 +33,8 @@ const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 /// ```
 /// use concur_auth::{JsonFileStore, TokenManager};
 ///
-/// let tokens = TokenManager::builder().store(JsonFileStore::new("/var/lib/my-app/concur-token.json")).build()?;
+/// let store = JsonFileStore::new("/var/lib/my-app/concur-token.json");
+/// let tokens = TokenManager::builder().store(store).build()?;
 /// # Ok::<(), concur_auth::Error>(())
 /// ```
 #[derive(Debug)]
