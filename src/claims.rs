@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_claim_is_read_and_odd_ones_are_left_out() {
+    fn claims_are_read_and_odd_values_left_out() {
         let claims = UnverifiedClaims::read(&jwt(
             r#"{"sub":" u ","concur.type":"user","iss":"https://us","aud":"app","iat":1,"exp":"2","nbf":0}"#,
         ))
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_jwt_says_nothing() {
+    fn a_text_that_is_not_a_jwt_has_no_claims() {
         for text in ["", "a.b", "a.b.c.d", "e30.!!.x", "e30.e30.x.y.z", "e30.W10.x"] {
             assert!(UnverifiedClaims::read(text).is_none(), "{text}");
         }

@@ -12,7 +12,7 @@ use std::sync::{
 use concur_auth::{Error, ErrorKind, RefreshTokenObject, TokenStore as _, simulator::Rotation};
 use support::{Call, HOUR, Scene, Watched};
 
-/// The flight of the design: (look), lock, read again, rehearse, request, save, publish.
+/// The steps of one flight: (look), lock, read again, rehearse, request, save, publish.
 #[tokio::test]
 async fn the_steps_of_a_flight_come_in_their_order() {
     let scene = Scene::new().await;

@@ -130,7 +130,7 @@ impl JsonFileStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,
             Err(error) => {
                 let file = self.path.display();
-                log::event!(warn, %file, %error, "could not look for what a killed process left");
+                log::event!(warn, %file, %error, "could not look for files that a killed process left");
                 false
             }
             Ok(nothing_left) => nothing_left,
