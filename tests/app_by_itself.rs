@@ -1,5 +1,5 @@
-//! An app signs in by itself: its access token lives in memory, costs one request however many ask, and is had again by
-//! asking.
+//! An app signs in without a company or a user: its access token lives in memory, costs one request however many callers
+//! ask, and is renewed by another request.
 
 #![cfg(feature = "simulator")]
 

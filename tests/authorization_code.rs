@@ -1,5 +1,5 @@
-//! A user signs in with a browser: sent to Concur's page with a state that nobody can guess, believed only if it comes
-//! back with that, and exchanged at the landing zone.
+//! A user signs in with a browser: the browser is sent to Concur's page with an unpredictable state, its return is
+//! accepted only with that state, and the code is exchanged at the landing zone.
 
 #![cfg(feature = "simulator")]
 

@@ -1,4 +1,4 @@
-//! No secret of the other ways in, and out, is seen: not in Debug, Display, source chains, nor in logs at trace level,
+//! No secret of the other sign-ins, or of signing out, is shown: not in Debug, Display, source chains, nor in logs at trace level,
 //! also when the server echoes what it was sent.
 
 #![cfg(feature = "simulator")]

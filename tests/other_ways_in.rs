@@ -1,4 +1,4 @@
-//! Every grant beside the company request token: in exactly SAP's form, to where SAP says, and with its mistakes
+//! Every grant except the company request token: in exactly SAP's form, to where SAP says, and with its mistakes
 //! explained.
 
 #![cfg(feature = "simulator")]

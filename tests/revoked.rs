@@ -1,5 +1,5 @@
-//! After a revocation nothing is left: not at Concur, not in the store, not in memory; and whatever goes wrong half-way
-//! is told.
+//! After a revocation nothing is left: not at Concur, not in the store, not in memory; and every failure half-way is
+//! reported.
 
 #![cfg(feature = "simulator")]
 

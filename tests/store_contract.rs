@@ -1,4 +1,4 @@
-//! Both built-in stores keep the contract, and a store that breaks any part of it is told so.
+//! Both built-in stores keep the contract, and each breach of it is named.
 
 #![cfg(feature = "simulator")]
 

@@ -1,4 +1,4 @@
-//! Nobody is served, and nobody's stored token is replaced by, somebody else's.
+//! No principal gets another principal's token, and no sign-in replaces another principal's stored token.
 
 #![cfg(feature = "simulator")]
 

@@ -1,4 +1,4 @@
-//! A company and an app connect, and part.
+//! A company connects with an app, and the connection ends.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! Several data centres share one state; who lives elsewhere is told where.
+//! Several data centres share one state; each tells a principal of another data centre where to go.
 
 use concur_auth::simulator::SimulatedUser;
 

@@ -1,4 +1,4 @@
-//! The grants beside the company's.
+//! The grants except the company request token.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The simulator keeps account as Concur does, and does wrong only what it is told to.
+//! The simulator counts as Concur does, and makes only the faults that a test asks for.
 #![cfg(feature = "simulator")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
