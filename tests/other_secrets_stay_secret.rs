@@ -61,7 +61,7 @@ async fn browser_comes_back(request: &AuthorizationRequest) -> String {
 }
 
 #[tokio::test]
-async fn every_other_way_in_and_the_way_out() {
+async fn every_other_sign_in_and_the_sign_out() {
     let seen = Seen::default();
     let filter = tracing_subscriber::EnvFilter::new("concur_auth=trace");
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(seen.clone());
