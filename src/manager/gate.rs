@@ -154,3 +154,98 @@ impl Gate {
         locked(&self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ConcurCode, ErrorKind, clock::from_unix_seconds};
+
+    fn at(seconds: u64) -> SystemTime {
+        from_unix_seconds(seconds).unwrap()
+    }
+
+    fn unavailable(retry_after: Option<u64>) -> Error {
+        Error::new(ErrorKind::Unavailable, "down").with_retry_after(retry_after.map(Duration::from_secs))
+    }
+
+    fn refused() -> Error {
+        Error::new(ErrorKind::Refused, "no").with_code(Some(ConcurCode::new(14)), true)
+    }
+
+    #[test]
+    fn each_failure_in_a_row_backs_off_longer_and_a_success_ends_it() {
+        let gate = Gate::default();
+        for (failures, at_least, at_most) in [(1, 0.5, 1.0), (2, 1.0, 2.0), (3, 2.0, 4.0), (9, 30.0, 60.0)] {
+            while gate.history().failures < failures {
+                gate.failed(&unavailable(None), at(1000), &Random::System);
+            }
+            let after = |seconds| at(1000) + Duration::from_secs_f64(seconds);
+            assert!(gate.is_backing_off(after(at_least - 0.001)), "after {failures}");
+            assert!(!gate.is_backing_off(after(at_most)), "after {failures}");
+        }
+        gate.succeeded(at(1000), true);
+        assert!(!gate.is_backing_off(at(1000)));
+    }
+
+    #[test]
+    fn a_busy_store_is_left_alone_for_a_second() {
+        let gate = Gate::default();
+        gate.found_busy(at(1000));
+        assert!(gate.is_backing_off(at(1000)) && !gate.is_backing_off(at(1001)));
+        gate.check_server_pause(at(1000)).unwrap();
+    }
+
+    #[test]
+    fn a_servers_pause_is_believed_for_an_hour_at_most_and_never_shortened() {
+        for (asked, lasts) in [(5, 5), (3600, 3600), (u64::MAX, 3600)] {
+            let gate = Gate::default();
+            gate.failed(&unavailable(Some(asked)), at(1000), &Random::System);
+            gate.failed(&unavailable(Some(1)), at(1000), &Random::System);
+            let error = gate.check_server_pause(at(1000)).unwrap_err();
+            assert!(error.is_held_back());
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "down [not sent: Concur asked for a pause; the next attempt is possible in {lasts} s]"
+                )
+            );
+            assert!(gate.check_server_pause(at(999 + lasts)).is_err());
+            gate.check_server_pause(at(1000 + lasts)).unwrap();
+        }
+    }
+
+    #[test]
+    fn only_an_answer_from_concur_ends_a_servers_pause_early() {
+        let gate = Gate::default();
+        gate.failed(&unavailable(Some(100)), at(1000), &Random::System);
+        gate.succeeded(at(1001), false);
+        gate.check_server_pause(at(1001)).unwrap_err();
+        gate.succeeded(at(1001), true);
+        gate.check_server_pause(at(1001)).unwrap();
+    }
+
+    #[test]
+    fn what_was_not_sent_is_no_failure() {
+        let gate = Gate::default();
+        gate.failed(&unavailable(None).held_back(), at(1000), &Random::System);
+        assert!(!gate.is_backing_off(at(1000)));
+        assert_eq!(gate.history().failures, 0);
+    }
+
+    #[test]
+    fn a_refusal_holds_back_the_same_credentials_and_what_the_store_remembers_comes_first() {
+        let (ours, other) = (Credentials::new("a", "s"), Credentials::new("a", "new"));
+        let (gate, sibling) = (Gate::default(), Gate::default());
+        let noted = gate.remember(&refused(), None, &ours, None, at(1000), &Random::System);
+        assert!(gate.remember(&unavailable(None), None, &ours, None, at(1000), &Random::System).is_none());
+        let kind = |checked: Result<(), Error>| checked.unwrap_err().kind();
+        assert_eq!(kind(gate.check(None, &ours, None, at(1001))), ErrorKind::Refused);
+        assert_eq!(kind(sibling.check(noted, &ours, None, at(1001))), ErrorKind::Refused);
+        sibling.check(None, &ours, None, at(1001)).unwrap();
+        gate.check(None, &other, None, at(1001)).unwrap();
+        let about_others = sibling.remember(&refused(), None, &other, None, at(1001), &Random::System);
+        gate.check(about_others, &ours, None, at(1001)).unwrap();
+        gate.forget_refusal();
+        gate.check(None, &ours, None, at(1001)).unwrap();
+    }
+}
