@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::{Geolocation, clock, secret::Secret};
 
-/// A bearer token, the time it expires, and the base URI it is good for. Cheap to clone.
+/// A bearer token, the time when it expires, and the base URI to use it at. Cheap to clone.
 ///
 /// ```no_run
 /// # async fn example(tokens: concur_auth::TokenManager, http: concur_auth::reqwest::Client)
@@ -69,7 +69,7 @@ impl AccessToken {
         &self.0.geolocation
     }
 
-    /// The scopes granted (RFC 6749 section 3.3); empty where Concur named none.
+    /// The scopes granted (RFC 6749 section 3.3); empty if Concur named none.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.0.scopes.iter().map(String::as_str)
     }

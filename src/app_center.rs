@@ -1,14 +1,14 @@
-//! SAP Concur's App Center sends an administrator's browser here to connect a company.
+//! A company connects from SAP Concur's App Center, which sends an administrator's browser to the app.
 
 use std::fmt;
 
 use crate::{Credentials, Error, Grant, returned_query::ReturnedQuery, secret::Secret};
 
-/// What the browser of an administrator brings who connects a company with the app in SAP Concur's App Center:
+/// The query that an administrator's browser brings after connecting a company with the app in SAP Concur's App Center:
 /// `?id=…&requestToken=…&userId=…`.
 ///
-/// Anybody can open that page with parameters of their own. Concur tells whether the request token is one, once the grant
-/// is sent; the user's UUID is told by nobody, so it is no sign-in to your app.
+/// Any visitor can open your page with made-up parameters. Concur checks the request token when the grant is sent.
+/// Nothing checks the user's UUID, so it does not sign a user in to your app.
 ///
 /// ```
 /// use concur_auth::{AppCenterRedirect, Credentials};
@@ -17,7 +17,7 @@ use crate::{Credentials, Error, Grant, returned_query::ReturnedQuery, secret::Se
 /// assert_eq!(visit.company_uuid(), "the-company");
 /// assert_eq!(visit.user_uuid(), Some("the-administrator"));
 ///
-/// // For a manager of this company's own, which signs in at its first use, well within the token's 24 hours.
+/// // For this company's own manager. Use it at once: the request token lives 24 hours.
 /// let credentials = visit.credentials(Credentials::new("the app's id", "its secret"));
 /// # Ok::<(), concur_auth::Error>(())
 /// ```
@@ -31,12 +31,12 @@ pub struct AppCenterRedirect {
 }
 
 impl AppCenterRedirect {
-    /// The URL that the browser came with: whole, or its path and query as a server sees them.
+    /// Reads the URL that the browser came with: the whole URL, or its path and query as a server sees them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when it lacks `id` or `requestToken`, or has one of the
-    /// three twice.
+    /// [`ErrorKind::Protocol`](crate::ErrorKind::Protocol) when the URL lacks `id` or `requestToken`, or has one of the
+    /// three parameters twice.
     pub fn from_url(url: &str) -> Result<Self, Error> {
         let query = ReturnedQuery::of(url, "the URL that the App Center sent the browser to");
         let text = |value: &Secret| value.expose().trim().to_owned();
@@ -47,13 +47,13 @@ impl AppCenterRedirect {
         })
     }
 
-    /// The company that is to be connected.
+    /// The UUID of the company that wants to connect.
     #[must_use]
     pub fn company_uuid(&self) -> &str {
         &self.company_uuid
     }
 
-    /// The administrator who connects it, by the URL's word.
+    /// The UUID of the administrator who connects it, as the URL says. Not checked.
     #[must_use]
     pub fn user_uuid(&self) -> Option<&str> {
         self.user_uuid.as_deref()
@@ -65,7 +65,7 @@ impl AppCenterRedirect {
         app.company(&self.company_uuid, self.request_token.expose())
     }
 
-    /// The grant by itself: `grant_type=password`, `credtype=authtoken`. Sent to the global landing zone.
+    /// The grant alone: `grant_type=password`, `credtype=authtoken`. Send it to the global landing zone.
     pub fn grant(&self) -> Grant {
         Grant::company_request_token(&self.company_uuid, self.request_token.expose())
     }

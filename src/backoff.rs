@@ -16,25 +16,26 @@ impl Backoff {
         Self { first, longest }
     }
 
-    /// The pause after `doublings` failures that came before this one.
+    /// The pause after a failure that `doublings` failures came before.
     pub(crate) fn nth(self, doublings: u32) -> Duration {
         self.first.saturating_mul(1 << doublings.min(16)).min(self.longest)
     }
 
-    /// Whether a pause until then still lasts. A pause that seems to last longer than the longest was set before the
-    /// clock jumped back, and is over.
+    /// Whether a pause until that time is still on. A pause that seems to be longer than the longest pause was set
+    /// before the clock jumped back, and is over.
     pub(crate) fn is_on(self, until: Option<SystemTime>, now: SystemTime) -> bool {
         is_pausing(until, now, self.longest)
     }
 }
 
-/// As [`Backoff::is_on`], for a pause that somebody else chose.
+/// Like [`Backoff::is_on`], for a pause that a server chose.
 pub(crate) fn is_pausing(until: Option<SystemTime>, now: SystemTime, longest: Duration) -> bool {
     let left = until.and_then(|until| until.duration_since(now).ok());
     left.is_some_and(|left| !left.is_zero() && left <= longest)
 }
 
-/// `fraction` between 0 and 1 leaves between a half and the whole of a pause, so that processes do not come together.
+/// `fraction` between 0 and 1 gives between a half and the whole of a pause, so that processes do not come back
+/// together.
 pub(crate) fn jittered(pause: Duration, fraction: f64) -> Duration {
     pause.mul_f64(0.5 + fraction / 2.0)
 }

@@ -1,4 +1,4 @@
-//! Panics, made harmless: a renewal that meets one in a user's store, source or clock still has a token to save.
+//! Panics in a user's store, source or clock, made harmless: the renewal that meets one may still have a token to save.
 
 use std::{
     future::{Future, poll_fn},
@@ -8,13 +8,13 @@ use std::{
     task::Poll,
 };
 
-/// The mutex's value, also after a thread panicked with it. Each value that this crate keeps behind a mutex is replaced in
-/// one step, so a panic leaves it as it was, and to stop over it would lose a token for nothing.
+/// The mutex's value, even after a thread panicked with it. This crate replaces each value behind a mutex in one step,
+/// so a panic leaves the value intact, and to stop because of it could lose a token.
 pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The output of `call`, or what `instead` makes should it panic; it is not polled again after that.
+/// The output of `call`, or of `instead` if `call` panics; it is not polled again after that.
 pub(crate) async fn caught<T>(call: impl Future<Output = T>, instead: impl Fn() -> T) -> T {
     let mut call = pin!(call);
     poll_fn(|context| {

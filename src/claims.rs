@@ -1,4 +1,4 @@
-//! What an `id_token` says, read without a look at its signature.
+//! The claims of an `id_token`, read without checking its signature.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 
 use crate::{clock, members::Members};
 
-/// The claims of an `id_token`, **not verified**: its signature has not been looked at.
+/// The claims of an `id_token`, **not verified**: its signature has not been checked.
 ///
-/// Good for telling whose tokens these are, since they came straight from Concur over TLS (OpenID Connect Core section
-/// 3.1.3.7 allows that in place of the signature). Not good as anybody's proof of identity when the `id_token` came from
-/// elsewhere: verify it against Concur's keys then (`GET /oauth2/v0/jwks`), with a library for that.
+/// They can tell who owns the tokens, since both came from Concur over TLS (OpenID Connect Core section 3.1.3.7 allows
+/// that in place of the signature). They prove no identity when the `id_token` came from elsewhere: then verify it
+/// against Concur's keys (`GET /oauth2/v0/jwks`), with a library for that.
 ///
 /// ```
 /// use concur_auth::RefreshTokenObject;
@@ -69,7 +69,7 @@ impl UnverifiedClaims {
         self.subject.as_deref()
     }
 
-    /// What the principal is (`concur.type`), such as `user`.
+    /// The kind of principal (`concur.type`), such as `user`.
     #[must_use]
     pub fn principal_type(&self) -> Option<&str> {
         self.principal_type.as_deref()
@@ -81,19 +81,19 @@ impl UnverifiedClaims {
         self.issuer.as_deref()
     }
 
-    /// The app that it was issued to (`aud`).
+    /// The app that the `id_token` was issued to (`aud`).
     #[must_use]
     pub fn audience(&self) -> Option<&str> {
         self.audience.as_deref()
     }
 
-    /// When it was issued, by the server's clock (`iat`).
+    /// When the `id_token` was issued, by the server's clock (`iat`).
     #[must_use]
     pub fn issued_at(&self) -> Option<OffsetDateTime> {
         self.issued_at
     }
 
-    /// When it expires, by the server's clock (`exp`). The tokens beside it live on.
+    /// When the `id_token` expires, by the server's clock (`exp`). The tokens of the same reply may live longer.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         self.expires_at

@@ -1,4 +1,4 @@
-//! The time and the passing of it: the only place that asks the operating system for either.
+//! The time of day and sleeping: the only place that asks the operating system for either.
 
 use std::{
     fmt,
@@ -15,14 +15,14 @@ use crate::caught::caught;
 
 /// Where a [`TokenManager`](crate::TokenManager) takes the time from, and how it sleeps.
 ///
-/// Programs use [`SystemClock`], the default. Tests inject one that they move by hand
+/// Programs use [`SystemClock`], the default. Tests inject a clock that they move by hand
 /// (`simulator::ManualClock`, with the feature `simulator`).
 ///
 /// ```
 /// use std::{future::Future, pin::Pin, time::{Duration, SystemTime}};
 /// use concur_auth::Clock;
 ///
-/// /// For ever at the dawn of Unix time; sleeping takes no time.
+/// /// Always shows the first second of Unix time; sleeping takes no time.
 /// #[derive(Debug)]
 /// struct Stopped;
 ///
@@ -81,7 +81,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A user's clock. Should it panic, the machine's is asked instead.
+/// A user's clock. If it panics, the machine's clock is asked instead.
 #[derive(Debug)]
 pub(crate) struct Guarded<C>(pub(crate) C);
 
@@ -110,7 +110,7 @@ impl<C: Clock> Clock for Guarded<C> {
     }
 }
 
-/// How long something takes that no injected clock has a say in, such as a request.
+/// Measures real time, which no injected clock controls, such as the time of a request.
 pub(crate) struct Stopwatch(Instant);
 
 impl Stopwatch {
@@ -137,7 +137,7 @@ pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-/// A public time of an internal one; dates beyond what the type holds become its last second.
+/// The public form of an internal time; dates after the last one that the type can hold become its last second.
 pub(crate) fn public_time(time: SystemTime) -> OffsetDateTime {
     let seconds = unix_seconds(time).min(LAST_SECOND).cast_signed();
     OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)

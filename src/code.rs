@@ -4,7 +4,7 @@ use std::fmt;
 
 /// The `code` member of a Concur error reply.
 ///
-/// Every number is kept, also those that SAP has not documented yet.
+/// Every number is kept, including numbers that SAP has not documented yet.
 ///
 /// ```
 /// use concur_auth::{ConcurCode, Responsible};
@@ -25,15 +25,15 @@ pub struct ConcurCode(u32);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Responsible {
-    /// Nobody: it passes.
+    /// Nobody: the problem passes.
     Nobody,
-    /// Whoever signs in: the company's administrator with a new company request token, or a user once more.
+    /// The person who signs in: the company's administrator with a new company request token, or the user again.
     SigningIn,
     /// The company's Concur administrator, who can enable accounts.
     Administrator,
-    /// Whoever registered the app with SAP.
+    /// The owner of the app, who registered it with SAP.
     AppOwner,
-    /// Whoever wrote the program: it asked for what cannot be.
+    /// The program's developers: it sent an impossible request.
     Developer,
 }
 
@@ -81,7 +81,7 @@ impl ConcurCode {
         }
     }
 
-    /// Whether the same request may work later without anybody doing anything.
+    /// Whether the same request may work later without any change.
     #[must_use]
     pub const fn is_transient(self) -> bool {
         self.0 == Self::MAINTENANCE.0

@@ -10,8 +10,8 @@ use crate::{Credentials, Error, ErrorKind, caught::caught};
 
 /// Where a [`TokenManager`](crate::TokenManager) takes its credentials from.
 ///
-/// Asked once at first use and once per renewal, never while a valid token is served: a source may be slow,
-/// and what it returns may change while the program runs.
+/// The manager asks the source once at first use and once per renewal, never while a valid token is served: a source
+/// may be slow, and the credentials may change while the program runs.
 ///
 /// ```
 /// use concur_auth::{CredentialSource, Credentials, Error};

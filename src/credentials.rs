@@ -1,4 +1,4 @@
-//! What an app presents to Concur, with the company or the user that it acts for.
+//! What an app sends to Concur to identify itself, with the company or the user that it acts for.
 
 mod missing;
 
@@ -8,7 +8,7 @@ use crate::{principal::Principal, secret::Secret};
 
 /// An app's client id and secret, and the company or user it acts for.
 ///
-/// A value of this type is a [`CredentialSource`](crate::CredentialSource) itself. Surrounding white space is
+/// A value of this type is a [`CredentialSource`](crate::CredentialSource) itself. White space around a part is
 /// dropped, and blank parts count as absent: they come from templates.
 ///
 /// ```
@@ -37,14 +37,14 @@ struct Parts {
     base_uri: Option<String>,
 }
 
-/// Whom the name and the secret of a first sign-in belong to.
+/// The owner of the name and the secret of a first sign-in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WhoSignsIn {
     Company,
     User,
 }
 
-/// Where credentials came from, so that errors can call each part by the name that its author knows.
+/// Where credentials came from, so that errors can use the names that the person who wrote them knows.
 #[derive(Clone)]
 pub(crate) enum Origin {
     Code,
@@ -69,15 +69,15 @@ impl Credentials {
 
     /// The company to sign in: its UUID, and the company request token (24 hours, at most five uses).
     ///
-    /// Both are needed only when a token has to be obtained; the token may be blank later.
+    /// Both are needed only when a token must be obtained; the request token may be blank later.
     #[must_use]
     pub fn company(self, uuid: impl AsRef<str>, request_token: impl AsRef<str>) -> Self {
         self.signs_in(WhoSignsIn::Company, uuid.as_ref(), request_token.as_ref().trim())
     }
 
-    /// The user to sign in, with the password: in place of a company.
+    /// The user to sign in, with the password, instead of a company.
     ///
-    /// Both are needed only when a token has to be obtained. A wrong password counts towards a locked account.
+    /// Both are needed only when a token must be obtained. Wrong passwords lock the account.
     ///
     /// ```
     /// use concur_auth::Credentials;
@@ -99,9 +99,9 @@ impl Credentials {
         })
     }
 
-    /// Whose tokens these credentials are for, where that is a user: the UUID, which Concur's `id_token` names as `sub`.
+    /// The user whose tokens these credentials are for: the UUID, which is `sub` in Concur's `id_token`.
     ///
-    /// A stored token that says it is anybody else's is then refused, as one of another company is.
+    /// A stored token that names another owner is then refused, as another company's token is.
     ///
     /// ```
     /// use concur_auth::Credentials;
@@ -115,7 +115,7 @@ impl Credentials {
         self.change(|parts| parts.user_uuid = (!uuid.is_empty()).then(|| uuid.to_owned()))
     }
 
-    /// The base URI to sign in at, where the builder names none.
+    /// The base URI to sign in at, if the builder names none.
     #[must_use]
     pub fn base_uri(self, uri: impl AsRef<str>) -> Self {
         let uri = uri.as_ref().trim();
@@ -145,7 +145,7 @@ impl Credentials {
         self.0.username.as_deref().filter(|_| self.0.who == WhoSignsIn::Company)
     }
 
-    /// Whom tokens are to belong to, as far as that is known.
+    /// The owner that tokens must have, as far as that is known.
     pub(crate) fn principal(&self) -> Option<Principal> {
         match (&self.0.user_uuid, self.company_uuid()) {
             (Some(user), _) => Some(Principal::User(user.clone())),
@@ -154,7 +154,7 @@ impl Credentials {
         }
     }
 
-    /// All that Concur judges: a refusal stands as long as none of them changes.
+    /// All parts that Concur judges: a refusal holds as long as none of them changes.
     pub(crate) fn identifying_parts(&self) -> [Option<&str>; 4] {
         let Parts { app_id, client_secret, username, password, .. } = &*self.0;
         [
@@ -169,7 +169,7 @@ impl Credentials {
         self.0.base_uri.as_deref()
     }
 
-    /// Where a person would change them.
+    /// The place where a person changes the credentials.
     pub(crate) fn place(&self) -> String {
         match &self.0.origin {
             Origin::Code => "the Credentials".to_owned(),
@@ -178,7 +178,7 @@ impl Credentials {
         }
     }
 
-    /// Where their own base URI stands.
+    /// The place of the credentials' own base URI.
     pub(crate) fn place_of_base_uri(&self) -> String {
         match &self.0.origin {
             Origin::Code | Origin::Environment => "the base URI of the Credentials".to_owned(),

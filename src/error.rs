@@ -13,7 +13,7 @@ pub(crate) const COMPANY_TOKENS_PAGE: &str = "https://www.concursolutions.com/nu
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
-/// What [`Error`]s are sorted by: who has to act.
+/// The category of an [`Error`]: who has to act.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -21,27 +21,27 @@ pub enum ErrorKind {
     CredentialsNeeded,
     /// Credentials are there and unusable: unreadable, of the wrong type, or with an unknown value.
     CredentialsInvalid,
-    /// A person must create a new company request token, or a user sign in once more.
+    /// A person must create a new company request token, or a user must sign in again.
     ReauthorizationRequired,
-    /// Concur refused with a code that signing in again would not cure.
+    /// Concur refused with a code that another sign-in would not fix.
     Refused,
-    /// Network, 5xx, 429 or maintenance: trying again later may work.
+    /// Network, 5xx, 429 or maintenance: the same call may work later.
     Unavailable,
-    /// A reply that is not what the protocol allows.
+    /// The reply is not what the protocol allows.
     Protocol,
-    /// A host that must not receive secrets: not Concur's, or without a certificate that proves it is.
+    /// The host must not receive secrets: it is not Concur's, or its certificate does not prove that it is.
     Untrusted,
-    /// The token store failed, or its lock could not be had.
+    /// The token store failed, or its lock was not free in time.
     Store,
-    /// The set-up contradicts itself.
+    /// The configuration is inconsistent.
     Config,
 }
 
 /// Any failure of this crate.
 ///
 /// `Display` says what happened, to which file or host, and what to do next; causes are in
-/// [`source()`](std::error::Error::source), and `Debug` shows both, so that `main` may return it. No secret is ever
-/// in any of them.
+/// [`source()`](std::error::Error::source), and `Debug` shows both, so that `main` may return it. None of them ever
+/// holds a secret.
 ///
 /// ```
 /// use concur_auth::{Error, ErrorKind};
@@ -66,7 +66,7 @@ struct Inner {
     code: Option<ConcurCode>,
     /// Concur refused the grant itself (`invalid_grant`, RFC 6749 section 5.2), or with its code for that.
     invalid_grant: bool,
-    /// Whether the grant was spent nobody knows, and it cannot be repeated.
+    /// It is not known whether the grant was used up, and it cannot be repeated.
     in_doubt: bool,
     /// Nothing was sent, because of an earlier error.
     held_back: bool,
@@ -140,13 +140,13 @@ impl Error {
         self.0.kind
     }
 
-    /// Whether the same call may work later without anybody doing anything.
+    /// Whether the same call may work later without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.0.kind == ErrorKind::Unavailable
     }
 
-    /// How long Concur asked to be left alone (`Retry-After`, RFC 9110 section 10.2.3).
+    /// The pause that Concur asked for (`Retry-After`, RFC 9110 section 10.2.3).
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -175,7 +175,7 @@ impl Error {
         self.0.in_doubt
     }
 
-    /// Concur says that the refresh token is dead. With another code it says that the account is locked or denied.
+    /// Concur says that the refresh token is dead. Any other code says that the account is locked or denied.
     pub(crate) fn is_bad_refresh_token(&self) -> bool {
         self.is_invalid_grant() && matches!(self.code(), None | Some(ConcurCode::BAD_REFRESH_TOKEN))
     }
@@ -190,7 +190,7 @@ impl Error {
         self.0.correlation_id.as_deref()
     }
 
-    /// Only ever called while the error is being built, when nobody else holds it.
+    /// Called only while the error is being built, when there are no clones of it.
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
         if let Some(inner) = Arc::get_mut(&mut self.0) {
             change(inner);
@@ -199,7 +199,7 @@ impl Error {
     }
 }
 
-/// What a person sees of an error that `main` returns: the kind, the message, and the causes one a line.
+/// What a person sees of an error that `main` returns: the kind, the message, and one line for each cause.
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}: {self}", self.0.kind)?;

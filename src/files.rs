@@ -1,6 +1,6 @@
-//! Files that are never half there and never wider than 0600.
+//! Files that are never half written, and whose mode is never wider than 0600.
 //!
-//! Always: what appears under a name is complete and synced, and nobody else could read it on the way.
+//! Always: a file that appears under its name is complete and synced, and no other user could read it before.
 //! On Windows there are no modes and no syncing of folders; the rest holds.
 
 use std::{
@@ -41,7 +41,7 @@ pub(crate) fn regular(metadata: &fs::Metadata) -> io::Result<()> {
     }
 }
 
-/// `path` with every symbolic link followed, also where the last one leads to nothing yet.
+/// `path` with every symbolic link followed, even if the last link leads to no file yet.
 pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     // As many links as Linux follows before it calls them a loop.
@@ -92,7 +92,7 @@ fn create_private(path: &Path) -> io::Result<File> {
     options.open(path)
 }
 
-/// Opens a file, which is a new private one if there was none; one that exists keeps its mode.
+/// Opens a file, or makes a new private file; an existing file keeps its mode.
 pub(crate) fn open_or_create_private(path: &Path) -> io::Result<File> {
     match create_private(path) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
@@ -102,7 +102,7 @@ pub(crate) fn open_or_create_private(path: &Path) -> io::Result<File> {
     }
 }
 
-/// Makes a rename, link or removal in `folder` outlive a power cut.
+/// Makes a rename, link or removal in `folder` survive a power cut.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     #[cfg(unix)]
     match File::open(folder)?.sync_all() {
@@ -115,7 +115,7 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A file beside its target that becomes the target, whole, or goes away when dropped.
+/// A file next to its target that becomes the target, complete, or is deleted when dropped.
 #[derive(Debug)]
 pub(crate) struct TempFile {
     file: File,
@@ -141,15 +141,15 @@ impl TempFile {
         }
     }
 
-    /// Takes up `size` bytes of the disk with spaces, over which JSON can later be written.
+    /// Fills `size` bytes of the disk with spaces, over which JSON can be written later.
     ///
-    /// JSON at the start of a file of spaces is complete at once, whatever happens after.
+    /// JSON at the start of a file of spaces is complete as soon as it is written.
     pub(crate) fn reserve(&mut self, size: usize) -> io::Result<()> {
         self.file.write_all(&vec![b' '; size])?;
         self.file.sync_all()
     }
 
-    /// Makes `content` all that the file holds.
+    /// Makes `content` the whole content of the file.
     pub(crate) fn write(&mut self, content: &[u8]) -> io::Result<()> {
         self.file.seek(SeekFrom::Start(0))?;
         self.file.write_all(content)?;
@@ -162,14 +162,14 @@ impl TempFile {
         self.keep = true;
     }
 
-    /// Puts the file in its target's place. After a failure it can be tried again.
+    /// Puts the file in its target's place. After a failure, this can be called again.
     pub(crate) fn rename(&mut self) -> io::Result<()> {
         fs::rename(&self.path, &self.target)?;
         self.keep = true;
         Ok(())
     }
 
-    /// Puts the file in its target's place only if there is nothing yet.
+    /// Puts the file in its target's place only if there is no file yet.
     pub(crate) fn publish_new(self) -> io::Result<()> {
         fs::hard_link(&self.path, &self.target)?;
         sync_folder(folder_of(&self.target))

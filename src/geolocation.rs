@@ -12,18 +12,18 @@ use crate::{Error, ErrorKind};
 /// The domains that SAP runs Concur's API under; data centres are added below them.
 const CONCUR_DOMAINS: [&str; 2] = [".concursolutions.com", ".concurcdc.cn"];
 
-/// Shorter than Concur's tokens and UUIDs.
+/// Concur's tokens and UUIDs are longer.
 const LONGEST_LABEL: usize = 30;
 
 /// The base URI of a data centre ("geolocation" in SAP's replies), checked.
 ///
-/// Parsing accepts what a program's configuration may name: https hosts below `concursolutions.com` and
-/// `concurcdc.cn` on the standard port, and, for tests against a simulated Concur, loopback addresses with
-/// http or https on any port. A path is dropped and the host written in lower case, because SAP's replies
-/// have been seen with both.
+/// Parsing accepts the URIs that a program's configuration may name: https hosts below `concursolutions.com` and
+/// `concurcdc.cn` on the standard port, and, for tests against a simulated Concur, loopback addresses with http or
+/// https on any port. A path is dropped and the host is written in lower case, because SAP's replies have been seen
+/// with paths and upper case.
 ///
-/// What counts is the host that the URL standard reads out of a text, because that is the one connected to: full-width
-/// letters, soft hyphens or line breaks in a name of Concur's make it no other host, and a Cyrillic letter does.
+/// The host that counts is the host that the URL standard reads from the text, since requests connect to that host:
+/// full-width letters, soft hyphens or line breaks in a Concur name do not change the host; a Cyrillic letter does.
 ///
 /// ```
 /// use concur_auth::Geolocation;
@@ -36,7 +36,7 @@ const LONGEST_LABEL: usize = 30;
 /// ```
 ///
 /// The constants are the data centres that SAP lists today, for
-/// [`base_uri`](crate::TokenManagerBuilder::base_uri); others below its domains are as good.
+/// [`base_uri`](crate::TokenManagerBuilder::base_uri); other hosts below SAP's domains are accepted, too.
 ///
 /// Source: SAP Concur developer centre, "Base URIs".
 #[derive(Clone)]
@@ -45,7 +45,7 @@ pub struct Geolocation {
     trust: Trust,
 }
 
-/// Which hosts beside Concur's own are trusted: those the configuration named.
+/// The hosts that are trusted in addition to Concur's: the configuration named them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Trust {
     hosts: Arc<[String]>,
@@ -76,7 +76,8 @@ impl Geolocation {
     /// The implementation site in Europe, which redirects to production.
     pub const EMEA_IMPL: &str = "https://emea-impl.api.concursolutions.com";
 
-    /// A base URI named by the configuration, of which `origin` says where; `hosts` are the further ones it trusts.
+    /// A base URI from the configuration (`origin` says from where in it); `hosts` are the further hosts that it
+    /// trusts.
     pub(crate) fn configured(uri: &str, origin: &str, hosts: Arc<[String]>) -> Result<Self, Error> {
         let base = Url::parse(uri.trim()).map_err(|e| {
             let message = format!("the base URI ({origin}) is not a URL; write it like {}", Self::GLZ);
@@ -86,7 +87,8 @@ impl Geolocation {
         Self::check(base, origin, Trust { hosts, loopback })
     }
 
-    /// A URI from outside (a reply, the token file), trusted as far as the configured base `self` was.
+    /// A URI from outside (a reply, the token file), checked against the hosts that `self`, the configured base,
+    /// trusts.
     pub(crate) fn received(&self, uri: &str, origin: &str) -> Result<Self, Error> {
         let base = Url::parse(uri.trim()).map_err(|e| refused("what is not a URL", origin).caused_by(e))?;
         Self::check(base, origin, self.trust.clone())
@@ -121,8 +123,7 @@ impl Geolocation {
         self.base.as_str()
     }
 
-    /// Where browsers go instead of programs: Concur's host with `www-` in front. Loopback and hosts of your own have no
-    /// such twin and stay as they are.
+    /// The base URI for browsers: Concur's host with `www-` in front. Loopback and your own hosts stay unchanged.
     ///
     /// ```
     /// use concur_auth::Geolocation;
@@ -137,18 +138,18 @@ impl Geolocation {
     pub fn for_browsers(&self) -> Self {
         let mut browsers = self.clone();
         if is_below_concur(self.host()) && !self.host().starts_with("www-") {
-            // Of a name, only more than 253 letters are refused, and then no server has it.
+            // A name is refused only if it has more than 253 letters, and then no server has that name.
             let _ = browsers.base.set_host(Some(&format!("www-{}", self.host())));
         }
         browsers
     }
 
-    /// The host, without scheme and port: what errors and logs name.
+    /// The host, without scheme and port, as errors and logs show it.
     pub(crate) fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
     }
 
-    /// Whether this is plain http, which only loopback may be.
+    /// Whether this is plain http, which is for loopback only.
     pub(crate) fn is_plain(&self) -> bool {
         self.base.scheme() == "http"
     }
@@ -162,7 +163,7 @@ impl Geolocation {
         let url = self.base.join(path).map_err(|e| {
             Error::new(ErrorKind::Config, "that path cannot be joined to the geolocation").caused_by(e)
         })?;
-        // Not by origins: those are the same whatever user information a URL brings.
+        // Not by comparing origins: user information in a URL does not change its origin.
         if url.as_str().starts_with(self.base.as_str()) {
             Ok(url)
         } else {
@@ -174,13 +175,13 @@ impl Geolocation {
     }
 }
 
-/// A server may name a host, and secrets of ours in it: what is as long as one is not shown.
+/// A server may name a host that contains a secret of ours: parts as long as a secret are not shown.
 fn presentable(host: &str) -> String {
     let labels = host.split('.').map(|label| if label.len() < LONGEST_LABEL { label } else { "…" });
     labels.collect::<Vec<_>>().join(".")
 }
 
-/// No name of Concur's is as long as a secret is, and names are sent in clear text.
+/// Names are sent in clear text, so no part of a trusted name may be as long as a secret.
 fn is_below_concur(host: &str) -> bool {
     let is_name = |label: &str| (1..LONGEST_LABEL).contains(&label.len());
     let is_below = |domain| host.strip_suffix(domain).is_some_and(|name| name.split('.').all(is_name));

@@ -1,9 +1,9 @@
-//! Keeps an SAP Concur integration signed in for ever: obtains, stores, renews and hands out OAuth2 tokens, and
-//! never loses one.
+//! Keeps an SAP Concur integration signed in, permanently and without manual work: obtains, stores, renews and hands
+//! out OAuth2 tokens.
 //!
-//! It replaces the script of SAP's "Tutorial 2: refresh token management automation", works on the same two
-//! files, and does what that script does not: whatever the load, a missing token costs one request; a token is
-//! saved before it is used; a crash, a full disk or two processes at once lose nothing.
+//! It replaces the script of SAP's "Tutorial 2: refresh token management automation" and works on the same two files.
+//! However many tasks ask, a missing token costs one request. A token is saved before it is used. Two processes or a
+//! full disk never lose a token, and a crash can lose only the reply of the request under way.
 //!
 //! # Quick start
 //!
@@ -11,125 +11,171 @@
 //! use concur_auth::TokenManager;
 //!
 //! # async fn example(http: concur_auth::reqwest::Client) -> Result<(), Box<dyn std::error::Error>> {
-//! let tokens = TokenManager::load().await?;               // ./credentials.json, ./refreshTokenObjectFile.json; no network
-//! let refresh = tokens.get_valid_refresh_token().await?;  // the refresh token object, valid now
-//! let access = tokens.access_token().await?;              // a bearer token, reused for its hour
-//! let users = http.get(access.geolocation().join("profile/identity/v4/Users")?)
-//!     .bearer_auth(access.secret()).send().await?;
+//! // Uses ./credentials.json and ./refreshTokenObjectFile.json; no network.
+//! let tokens = TokenManager::load().await?;
+//! // The refresh token object, valid now.
+//! let refresh = tokens.get_valid_refresh_token().await?;
+//! // A bearer token, reused for its hour.
+//! let access = tokens.access_token().await?;
+//! let users = http
+//!     .get(access.geolocation().join("profile/identity/v4/Users")?)
+//!     .bearer_auth(access.secret())
+//!     .send()
+//!     .await?;
 //! # Ok(()) }
 //! ```
 //!
-//! The first run writes a `credentials.json` to fill in, and its error says with what and from where.
+//! The first run writes a `credentials.json` template; its error says what to fill in, and where to find it.
+//!
+//! How often a program must run to stay signed in: once in six months if it calls [`TokenManager::access_token`]; at
+//! least every four weeks if it calls only [`TokenManager::get_valid_refresh_token`], which renews in the refresh
+//! token's last 30 days. A program that stays running with [`TokenManager::keep_alive`] needs neither.
 //!
 //! # The parts
 //!
-//! A [`TokenManager`] decides when a token is served, renewed or obtained. It is put together
-//! ([`TokenManager::builder`]) of a [`TokenStore`] (where the [`RefreshTokenObject`] is kept:
-//! [`JsonFileStore`], [`MemoryStore`], or your own in 15 lines), a [`CredentialSource`] ([`CredentialsFile`],
-//! [`EnvCredentials`], a [`Credentials`] value, or your own), and an [`OAuthClient`]. None of these three knows
-//! another. Time comes from a [`Clock`]. Every failure is an [`Error`]; its [`ErrorKind`] says who has to act.
+//! A [`TokenManager`] decides when a token is served, renewed or obtained. [`TokenManager::builder`] makes it from
+//! three parts: a [`TokenStore`] keeps the [`RefreshTokenObject`] ([`JsonFileStore`], [`MemoryStore`], or your own in
+//! 15 lines), a [`CredentialSource`] supplies the [`Credentials`] ([`CredentialsFile`], [`EnvCredentials`], a
+//! [`Credentials`] value, or your own), and an [`OAuthClient`] sends the requests. None of the three knows another. A
+//! [`Clock`] supplies the time. Every failure is an [`Error`]; its [`ErrorKind`] says who has to act.
 //!
-//! # The ways in, and the way out
+//! # Other ways to sign in, and signing out
 //!
-//! A company signs in with a company request token, by itself, as soon as a token is needed. Everybody else begins
-//! elsewhere, and ends in a [`Grant`] for [`TokenManager::sign_in`], from where on all is the same:
+//! A company with a company request token needs no call: the manager signs it in as soon as a token is needed. Every
+//! other sign-in starts somewhere else and ends with a [`Grant`] for [`TokenManager::sign_in`]. After that everything
+//! works the same.
 //!
-//! | who | begins with |
+//! | who | starts with |
 //! |---|---|
 //! | a company in SAP's App Center | [`AppCenterRedirect`] |
 //! | a user with a browser | [`AuthorizationRequest`] |
-//! | a user with a mail | [`OneTimePasswordRequest`] |
+//! | a user with an e-mailed one-time password | [`OneTimePasswordRequest`] |
 //! | a user with name and password | [`Credentials::user`], [`Grant::user_password`] |
-//! | the app by itself, without a refresh token | [`TokenManagerBuilder::build_for_app`] |
+//! | the app itself, without a refresh token | [`TokenManagerBuilder::build_for_app`] |
 //!
-//! [`TokenManager::revoke`] ends it.
+//! [`TokenManager::revoke`] signs out.
 //!
 //! # Glossary
 //!
 //! | term | meaning |
 //! |---|---|
 //! | access token | the bearer token of API calls; lives an hour (RFC 6749 section 1.4) |
+//! | advisory window | the time before a token's expiry in which one caller renews it and the others are served |
 //! | authorization code | what a browser brings back from Concur; good once (RFC 6749 section 4.1) |
-//! | company request token | what a company's administrator creates once; lives 24 hours, five uses at most |
+//! | back-off | the pause after a failed renewal, in which a valid token is served and no renewal is tried |
+//! | code | the number in Concur's error reply, such as 108; see [`ConcurCode`] |
+//! | company request token | created by a company's administrator; lives 24 hours, five uses at most |
+//! | cool-down | the time in which a refused request is not sent again |
 //! | correlation id | the id that Concur gives to every request; SAP's support asks for it |
-//! | flight | one renewal under way, which everybody who needs it waits for |
+//! | flight | one renewal under way; every caller who needs its result waits for it |
 //! | geolocation | the base URI of the data centre that holds the principal's data |
 //! | grant | what is exchanged for tokens at the token endpoint (RFC 6749 section 1.3) |
-//! | one-time password | what Concur mails to a user who is to sign in; good once |
-//! | principal | whom a token belongs to: a company or a user |
-//! | refresh token | what new access tokens are had for; lives six months from its last use |
+//! | `id_token` | the part of a reply that says who owns the tokens; this crate does not verify its signature |
+//! | landing zone | `https://glz.api.concursolutions.com`, where a sign-in starts by default |
+//! | mandatory window | the last part of the advisory window, in which all callers wait for the renewal |
+//! | one-time password | what Concur e-mails to a user who wants to sign in; good once |
+//! | principal | the owner of a token: a company or a user |
+//! | refresh token | exchanged for new access tokens; lives six months from its last use |
 //! | refresh token object | the whole reply of the token endpoint, as the tutorial stores it |
-//! | rehearsal | saving once more what is held, to know beforehand that a reply can be saved |
+//! | refusal | Concur's permanent "no" to a grant; it is remembered until its cool-down has passed |
+//! | rehearsal | saving the current token once more before a request, to check that the reply can be saved |
+//! | rotation | Concur's answer to a refresh grant may hold a new refresh token that ends the old one |
+//! | sibling | another process or manager that works on the same store |
 //!
 //! # Features
 //!
 //! `simulator`: a stateful SAP Concur on loopback, for testing programs that use this crate.
 //!
-//! # What the log tells
+//! # What the log says
 //!
-//! Through [`tracing`](https://docs.rs/tracing), under the target `concur_auth`; never a secret. Each renewal is a span
-//! `renewal` (fields `need` and `store`) inside its caller's own; names and fields are promises. With
-//! `RUST_LOG=concur_auth=debug`, one renewal whose first request met a busy server:
+//! Events go through [`tracing`](https://docs.rs/tracing), under the target `concur_auth`, and never hold a secret.
+//! Each renewal is a span `renewal` (fields `need` and `store`) inside its caller's own span. The names of span, events
+//! and fields are stable. This is one renewal whose first request met a busy server, with `RUST_LOG=concur_auth=debug`,
+//! each event wrapped:
 //!
 //! ```text
-//! DEBUG renewal{need="access_token" store="/var/lib/app/refreshTokenObjectFile.json"}: token request sent grant="refresh_token" host="us.api.concursolutions.com" attempt=1
-//!  WARN renewal{…}: token request failed grant="refresh_token" host="…" attempt=1 status=503 correlation_id="b9eff11c-8129-5656-6196-2688ce930647" elapsed_ms=41 error=…
-//!  INFO renewal{…}: token request to be repeated grant="refresh_token" attempt=1 pause_ms=2000 correlation_id="b9eff11c-8129-5656-6196-2688ce930647"
+//! DEBUG renewal{need="access_token" store="/var/lib/app/refreshTokenObjectFile.json"}:
+//!       token request sent grant="refresh_token" host="us.api.concursolutions.com" attempt=1
+//!  WARN renewal{…}: token request failed grant="refresh_token" host="…" attempt=1 status=503
+//!       correlation_id="b9eff11c-8129-5656-6196-2688ce930647" elapsed_ms=41 error=…
+//!  INFO renewal{…}: token request to be repeated grant="refresh_token" attempt=1 pause_ms=2000
+//!       correlation_id="b9eff11c-8129-5656-6196-2688ce930647"
 //! DEBUG renewal{…}: token request sent grant="refresh_token" host="…" attempt=2
-//!  INFO renewal{…}: token request answered grant="refresh_token" host="…" attempt=2 status=200 correlation_id="1b266d37-a72e-e69e-961e-0519d242ec24" elapsed_ms=57
+//!  INFO renewal{…}: token request answered grant="refresh_token" host="…" attempt=2 status=200
+//!       correlation_id="1b266d37-a72e-e69e-961e-0519d242ec24" elapsed_ms=57
 //!  INFO renewal{…}: renewal done origin=renewed unsaved=false
 //! ```
 //!
-//! Further ones: `token request sent elsewhere` (`to`: code 16 or a redirect), `renewal failed` (`error`), and, in plain
-//! words, what a store found or could not do. A failed request also has Concur's `code`. An [`OAuthClient`] by itself has no span. A subscriber that panics costs
-//! no token.
+//! Other events: `token request sent elsewhere` (`to`: code 16 or a redirect), `renewal failed` (`error`), and messages
+//! from the stores. A failed request also has Concur's `code`. An [`OAuthClient`] used without a manager has no span. A
+//! subscriber that panics costs no token.
 //!
 //! # What is wiped, and what cannot be
 //!
-//! The memory of tokens, secrets, request forms and reply bodies that this crate owns is wiped when it is
-//! dropped. The buffers of the HTTP and TLS libraries below it cannot be, nor those in which the JSON parser undoes
-//! escapes, nor the process's environment variables, nor what [`RefreshTokenObject::to_json`]
-//! hands to you.
+//! The memory of tokens, secrets, request forms and reply bodies that this crate owns is wiped when it is dropped. Not
+//! wiped are the buffers of the HTTP and TLS libraries, the buffers in which the JSON parser decodes escapes, the
+//! process's environment variables, and what [`RefreshTokenObject::to_json`] returns to you.
 //!
 //! # Windows
 //!
-//! Everything works there but file modes and the syncing of folders, which Windows does not have: keep the token
+//! Everything works there except file modes and the syncing of folders, which Windows does not have: keep the token
 //! file in a folder that only its user may read.
 
 #![doc = ""]
+#![doc = include_str!("../docs/promises.md")]
+#![doc = ""]
 #![doc = include_str!("../docs/protocol.md")]
+#![doc = ""]
+#![doc = include_str!("../docs/weight.md")]
 #![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
-mod access_token;
-mod app_center;
-mod backoff;
-mod caught;
-mod claims;
-mod clock;
-mod code;
-mod consequences;
-mod credential_source;
-mod credentials;
-mod error;
-mod files;
-mod geolocation;
-mod log;
-mod machine;
+// Every module uses only modules below it in this list; tests/floors.rs checks that.
+
+// The decisions: serve, renew or obtain.
 mod manager;
-mod members;
+
+// A sign-in that starts in SAP's App Center.
+mod app_center;
+
+// The three parts that a manager works with. None of them knows another.
+mod credential_source;
 mod oauth_client;
-mod principal;
-mod random;
+mod store;
+
+// Plain values, from the richest to the poorest.
+mod refusal; // what Concur refused, as a store remembers it
+mod credentials;
+mod principal; // the owner of a token
 mod refresh_token_object;
-mod refusal;
-mod returned_query;
-mod runtime;
-mod secret;
+mod access_token;
+mod claims; // what an `id_token` says
+mod geolocation;
+mod status;
+
+// Tools that fail with an `Error`.
+mod machine; // the time, chance and threads, handed in
+mod clock; // the only place that asks for the time
+mod runtime; // the runtime that owns the connections
+mod returned_query; // what a browser brings back
+
+// What failed, who has to act, and what follows.
+mod consequences;
+mod error;
+mod code;
+
+// Below everything: no word of OAuth or Concur.
+mod members; // JSON objects, member by member
+mod secret; // text that is wiped on drop
+mod files; // atomic, private, synced files
+mod log; // events that cannot do harm
+mod random; // jitter and salts
+mod backoff; // pauses that double
+mod caught; // panics of plugged-in code
+
+// Outside the list: a stand-in for Concur, for tests.
 #[cfg(feature = "simulator")]
 pub mod simulator;
-mod status;
-mod store;
 
 pub use reqwest;
 pub use time;

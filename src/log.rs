@@ -1,7 +1,7 @@
-//! What this crate tells the log.
+//! The events that this crate sends to the log.
 //!
-//! Always: no field holds a secret, and an event never ends what it tells of, even if the subscriber panics, as one
-//! does that writes to a closed pipe or a full disk.
+//! Always: no field holds a secret, and an event never stops the work that it reports, even if the subscriber panics,
+//! for example because it writes to a closed pipe or a full disk.
 
 use std::{
     future::{Future, poll_fn},
@@ -11,7 +11,7 @@ use std::{
 
 use tracing::Span;
 
-/// `event!(warn, error = %e, "what happened")`: as tracing's own macros, under the target `concur_auth`.
+/// `event!(warn, error = %e, "what happened")`: like tracing's own macros, under the target `concur_auth`.
 macro_rules! event {
     ($level:ident, $($what:tt)+) => {
         $crate::log::quietly(|| tracing::$level!(target: "concur_auth", $($what)+))
@@ -28,7 +28,7 @@ pub(crate) fn span(make: impl FnOnce() -> Span) -> Span {
     catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Span::none())
 }
 
-/// Does `work` within `span`, as far as the subscriber lets it.
+/// Polls `work` inside `span`, as far as the subscriber does not panic.
 pub(crate) async fn within<T>(span: Span, work: impl Future<Output = T>) -> T {
     let mut work = pin!(work);
     let outcome = poll_fn(|context| {

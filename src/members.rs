@@ -1,4 +1,4 @@
-//! One JSON object as its members' own text, so that what this crate does not know survives to the letter.
+//! One JSON object as the text of its members, so that members which this crate does not know survive unchanged.
 //!
 //! Always: no fault quotes a value. serde's messages do, so only category, line and column are kept.
 
@@ -13,11 +13,12 @@ use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
-/// Up to what size an object takes over members of another: if replies differ in their members' names, those would
-/// pile up until the file is larger than any that is read.
+/// The size up to which an object inherits members of another: if replies differ in the names of their members, members
+/// would pile up until the file is too large to be read.
 const MOST_INHERITED: usize = 512 * 1024;
 
-/// The members of one JSON object, by name. Of members with the same name the last counts, as in JavaScript.
+/// The members of one JSON object, by name. Of several members with the same name the last one counts, as in
+/// JavaScript.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Members(BTreeMap<String, Zeroizing<String>>);
 
@@ -43,8 +44,8 @@ impl Members {
         Ok(members)
     }
 
-    /// Reads a reply as far as it is one, and says why not further: what is no text or no JSON must not cost the
-    /// token before it.
+    /// Reads a reply up to its first fault, and returns that fault: bytes that are no text or no JSON must not cost the
+    /// token before them.
     pub(crate) fn parse_reply(json: &[u8]) -> (Self, Option<Fault>) {
         let lossy;
         let text = match std::str::from_utf8(json) {
@@ -57,7 +58,7 @@ impl Members {
         let mut members = Self::default();
         let fault = members.read(text).err();
         if fault.is_some() {
-            // A number that the text ends with may have been cut short.
+            // A number at the end of the text may have been cut short.
             let sure = text.trim_end_matches(|c: char| c.is_ascii_digit() || ".+-eE".contains(c));
             members = Self::default();
             let _ = members.read(sure);
@@ -65,7 +66,7 @@ impl Members {
         (members, fault)
     }
 
-    /// Takes in the members of an object; those before a fault are there also when it fails.
+    /// Reads the members of an object. After a fault, the members before it are there.
     fn read(&mut self, text: &str) -> Result<(), Fault> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut reader = serde_json::Deserializer::from_str(text);
@@ -119,7 +120,7 @@ impl Members {
         self.0.remove(name);
     }
 
-    /// Takes from `other` what is not here, except the members named, and as far as there is room.
+    /// Takes members from `other` that are missing here, except the members named, as far as there is room.
     pub(crate) fn inherit(&mut self, other: &Self, except: &[&str]) {
         let mut size = self.size();
         for (name, raw) in &other.0 {
@@ -131,7 +132,7 @@ impl Members {
         }
     }
 
-    /// The most that its JSON form can take up.
+    /// The largest size that its JSON form can have.
     fn size(&self) -> usize {
         self.0.iter().map(|(name, raw)| size_of_member(name, raw)).sum::<usize>() + 8
     }
@@ -196,7 +197,7 @@ impl<'de> Visitor<'de> for ObjectVisitor<'_> {
     }
 }
 
-/// A member's name. JSON allows halves of surrogate pairs in it, and nothing else need suffer for them.
+/// A member's name. JSON allows halves of surrogate pairs in it, which must not make the other members unreadable.
 struct Name(String);
 
 impl<'de> Deserialize<'de> for Name {

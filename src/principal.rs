@@ -1,4 +1,4 @@
-//! Whom tokens belong to, and that they are not mixed up.
+//! The owner of a token, and the check that owners are not mixed up.
 
 use crate::{Error, ErrorKind, RefreshTokenObject};
 
@@ -10,19 +10,19 @@ pub(crate) enum Principal {
 }
 
 impl Principal {
-    /// Whose a token says it is.
+    /// The owner that a token names.
     pub(crate) fn of(token: &RefreshTokenObject) -> Option<Self> {
         let company = token.company_uuid().map(|uuid| Self::Company(uuid.to_owned()));
         company.or_else(|| token.principal_uuid().map(|uuid| Self::User(uuid.to_owned())))
     }
 
-    /// Refuses a token that says it is somebody else's; `what` names it. One that says nothing is believed to be right,
-    /// as SAP's sample leaves them.
+    /// Refuses a token that names another owner; `what` names the token. A token that names no owner is accepted, since
+    /// SAP's sample writes such tokens.
     pub(crate) fn check(&self, token: &RefreshTokenObject, what: impl Fn() -> String) -> Result<(), Error> {
         let (company, subject) = (token.company_uuid(), token.principal_uuid());
         match (self, company, subject) {
-            // The member companyUUID was written by whoever stored the token, for whom they meant. Only where there is
-            // none, `sub` tells.
+            // The member companyUUID was written by the program that stored the token, and says for whom. Without it,
+            // `sub` tells.
             (Self::Company(ours), Some(_), _) | (Self::User(ours), _, None) => {
                 self.is(company, ours, || format!("{} belongs to company", what()))
             }
@@ -32,7 +32,7 @@ impl Principal {
         }
     }
 
-    /// The same for a company that is about to sign in.
+    /// The same check for a company that is about to sign in.
     pub(crate) fn check_company(&self, company: &str, what: &str) -> Result<(), Error> {
         let (Self::Company(ours) | Self::User(ours)) = self;
         self.is(Some(company), ours, || format!("{what} belongs to company"))
@@ -47,8 +47,8 @@ impl Principal {
             Some(theirs) if !theirs.eq_ignore_ascii_case(ours) => Err(Error::new(
                 ErrorKind::Config,
                 format!(
-                    "{} {theirs}, but the credentials name {kind} {ours}; use another place for this {kind}'s token, or move \
-                     that one away",
+                    "{} {theirs}, but the credentials name {kind} {ours}; keep this {kind}'s token in a separate \
+                     store, or move the other token away",
                     what()
                 ),
             )),

@@ -1,7 +1,7 @@
-//! Randomness that nobody's secrets depend on: jitter and salts.
+//! Randomness that no secret depends on: jitter and salts.
 //!
-//! Always: handed in like the clock, so that a test can repeat a run from its seed. What nobody may guess does not come
-//! from here.
+//! Always: injected like the clock, so that a test can repeat a run from its seed. Values that must not be guessed do
+//! not come from here.
 
 /// Where jitter and salts come from.
 #[derive(Debug)]

@@ -1,8 +1,8 @@
-//! A permanent refusal that must not be asked for again: accounts get locked.
+//! A permanent refusal, after which the same request must not be sent again: accounts get locked.
 //!
-//! Always: nothing in it is a secret, and nothing in it helps to find one. What tells whether credentials and token
-//! are still the same is 32 bits of a salted hash: it says no more than 32 bits of secrets of over 120, so neither
-//! can be confirmed, let alone found, with it.
+//! Always: nothing in it is a secret, and nothing in it helps to find a secret. A salted hash of 32 bits tells whether
+//! credentials and token are still the same: too few bits to confirm a guess at a secret of over 120 bits, or to find
+//! the secret.
 
 use std::{
     hash::{DefaultHasher, Hasher},
@@ -16,14 +16,14 @@ use crate::{
     random::Random,
 };
 
-/// How long a refusal is believed; doubled with each further refusal.
+/// The cool-down of a refusal; doubled with each further refusal.
 const REFUSED: Backoff = Backoff::new(Duration::from_secs(3600), Duration::from_secs(24 * 3600));
-/// The same for a sign-in that may have used up the request token for nothing. A company request token has five uses.
+/// The same for a sign-in whose outcome is not known. A company request token has five uses.
 const IN_DOUBT: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(3600));
 
 /// A refusal as a [`TokenStore`](crate::TokenStore) remembers it, for all processes that share the store.
 ///
-/// A store keeps its JSON form, which holds no secret.
+/// A store keeps the refusal's JSON form, which holds no secret.
 ///
 /// ```
 /// use concur_auth::Refusal;
@@ -39,7 +39,7 @@ pub struct Refusal {
     /// How many times in a row, with the same credentials and token.
     times: u32,
     reauthorize: bool,
-    /// Not refused: a sign-in may have been spent for nothing.
+    /// Not refused: the outcome of a sign-in is not known.
     #[serde(default)]
     in_doubt: bool,
     message: String,
@@ -48,7 +48,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// Reads the JSON form; `None` for anything else, such as one that was cut short.
+    /// Reads the JSON form; `None` for any other text, such as a JSON form that was cut short.
     #[must_use]
     pub fn from_json(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok()
@@ -60,8 +60,8 @@ impl Refusal {
         serde_json::to_string(self).unwrap_or_default()
     }
 
-    /// Worth remembering only if Concur refused, or a sign-in may have been spent for nothing: everything else may be
-    /// otherwise the next time.
+    /// The refusal to remember. `None` unless Concur refused, or the outcome of a sign-in is not known: any other
+    /// failure may be over the next time.
     pub(crate) fn of(
         error: &Error,
         before: Option<&Self>,
@@ -99,7 +99,7 @@ impl Refusal {
         let refused_at = clock::from_unix_seconds(self.refused_at)?;
         let cool_downs = if self.in_doubt { IN_DOUBT } else { REFUSED };
         let cool_down = cool_downs.nth(self.times.saturating_sub(1));
-        // A time that lies ahead was noted before the clock jumped back: how long ago it was, nobody knows.
+        // A time in the future was noted before the clock jumped back: how long ago that was, is not known.
         let elapsed = now.duration_since(refused_at).ok()?;
         if elapsed >= cool_down || !self.concerns(credentials, stored) {
             return None;
@@ -110,12 +110,18 @@ impl Refusal {
             _ => ErrorKind::Refused,
         };
         let minutes = (cool_down - elapsed).as_secs().div_ceil(60);
-        let why = if self.in_doubt { "a sign-in may have been spent for nothing" } else { "refused before" };
-        let message = format!(
-            "{} [{why}, so nothing was sent; asked again in {minutes} min, or at once when the credentials or the stored \
-             token change]",
-            self.message
-        );
+        let held_back = if self.in_doubt {
+            format!(
+                "a sign-in may have been spent for nothing, so nothing was sent; asked again in {minutes} min, or at once \
+                 when the credentials or the stored token change"
+            )
+        } else {
+            format!(
+                "not sent: Concur refused this before; next attempt in {minutes} min, or as soon as the credentials or \
+                 the stored token change"
+            )
+        };
+        let message = format!("{} [{held_back}]", self.message);
         Some(
             Error::new(kind, message)
                 .held_back()
@@ -138,7 +144,7 @@ fn fingerprint(salt: u64, credentials: &Credentials, stored: Option<&RefreshToke
         hasher.write_usize(part.len());
         hasher.write(part.as_bytes());
     }
-    #[allow(clippy::cast_possible_truncation, reason = "only 32 bits are to be known")]
+    #[allow(clippy::cast_possible_truncation, reason = "only 32 bits may be known")]
     let known = hasher.finish() as u32;
     known
 }
@@ -156,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_for_the_same_credentials_and_token_until_its_cool_down_has_passed() {
+    fn a_refusal_holds_for_the_same_credentials_and_token_until_its_cool_down_passes() {
         let credentials = Credentials::new("a", "s").company("c", "t");
         let token = RefreshTokenObject::from_json(r#"{"refresh_token": "r"}"#).unwrap();
         let refusal =
@@ -175,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn each_further_refusal_is_believed_twice_as_long_up_to_a_day() {
+    fn each_further_refusal_doubles_the_cool_down_up_to_a_day() {
         let credentials = Credentials::new("a", "s");
         let mut refusal = None;
         for hours in [1, 2, 4, 8, 16, 24, 24] {
@@ -185,12 +191,12 @@ mod tests {
             assert!(refusal.still_holds(&credentials, None, at(hours * 3600)).is_none(), "{hours} h");
         }
         let other = Credentials::new("a", "new");
-        let anew = Refusal::of(&error(), refusal.as_ref(), &other, None, at(0), &Random::System).unwrap();
-        assert!(anew.still_holds(&other, None, at(3600)).is_none());
+        let first = Refusal::of(&error(), refusal.as_ref(), &other, None, at(0), &Random::System).unwrap();
+        assert!(first.still_holds(&other, None, at(3600)).is_none());
     }
 
     #[test]
-    fn its_json_form_holds_no_secret_and_comes_back() {
+    fn the_json_form_holds_no_secret_and_can_be_read_back() {
         let credentials = Credentials::new("the-app", "the-secret").company("the-company", "the-token");
         let refusal = Refusal::of(&error(), None, &credentials, None, at(1000), &Random::System).unwrap();
         let json = refusal.to_json();
@@ -202,7 +208,7 @@ mod tests {
         let again = refusal.still_holds(&credentials, None, at(1060)).unwrap();
         assert_eq!(
             again.to_string(),
-            "no [refused before, so nothing was sent; asked again in 59 min, or at once when the credentials or the \
+            "no [not sent: Concur refused this before; next attempt in 59 min, or as soon as the credentials or the \
              stored token change] (code 14)"
         );
     }

@@ -1,7 +1,7 @@
 //! What a browser brings back in the query of a URL.
 //!
-//! Always: anybody can write such a URL, so nothing in it is believed before it is checked, and nothing of it is shown
-//! as it is.
+//! Always: any person can write such a URL, so no part of it is trusted before it is checked, and no part is shown
+//! unchanged.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use url::form_urlencoded;
 
 use crate::{Error, ErrorKind, secret::Secret};
 
-/// The most that is shown of a stranger's words.
+/// How many letters of a stranger's words are shown.
 const LONGEST_WORDS: usize = 120;
 
 pub(crate) struct ReturnedQuery {
@@ -19,7 +19,7 @@ pub(crate) struct ReturnedQuery {
 }
 
 impl ReturnedQuery {
-    /// `url` may be whole, or what a server sees of it: path and query.
+    /// `url` may be the whole URL, or the path and query that a server sees.
     pub(crate) fn of(url: &str, origin: &'static str) -> Self {
         let query = url.split_once('?').map_or("", |(_, query)| query);
         let query = query.split_once('#').map_or(query, |(query, _)| query);
@@ -30,7 +30,8 @@ impl ReturnedQuery {
         }
     }
 
-    /// A parameter's value; a blank one counts as absent. One that is there twice has no value (RFC 6749 section 3.1).
+    /// A parameter's value; a blank value counts as absent. A parameter that is there twice is an error (RFC 6749
+    /// section 3.1).
     pub(crate) fn get(&self, name: &str) -> Result<Option<&Secret>, Error> {
         let mut values = self.parameters.iter().filter(|(found, _)| found == name).map(|(_, value)| value);
         let value = values.next();
@@ -45,7 +46,7 @@ impl ReturnedQuery {
     }
 
     pub(crate) fn invalid(&self, what: &str) -> Error {
-        let message = format!("{} {what}; let the user start anew", self.origin);
+        let message = format!("{} {what}; let the user start again", self.origin);
         Error::new(ErrorKind::Protocol, message)
     }
 }
@@ -56,8 +57,8 @@ impl fmt::Debug for ReturnedQuery {
     }
 }
 
-/// A stranger's words on one short line without anything that a terminal, a log or a page could take for more than
-/// words; `None` where nothing is left, or where they repeat `secret`.
+/// A stranger's words on one short line, without characters that mean something to a terminal, a log or a page; `None`
+/// if nothing is left, or if the words repeat `secret`.
 pub(crate) fn plain_words(text: &str, secret: &str) -> Option<String> {
     if !secret.is_empty() && text.contains(secret) {
         return None;
@@ -89,16 +90,16 @@ mod tests {
         let query = ReturnedQuery::of("/?x=1&x=2", "the URL");
         assert_eq!(
             query.get("x").unwrap_err().to_string(),
-            "the URL has the parameter x more than once; let the user start anew"
+            "the URL has the parameter x more than once; let the user start again"
         );
         assert_eq!(
             query.required("y").unwrap_err().to_string(),
-            "the URL lacks the parameter y; let the user start anew"
+            "the URL lacks the parameter y; let the user start again"
         );
     }
 
     #[test]
-    fn only_words_are_left_of_a_strangers_words() {
+    fn a_strangers_text_is_reduced_to_plain_words() {
         for (text, words) in [
             ("client disabled", Some("client disabled")),
             ("  a\n\u{1b}[31mb\u{202e}<script>  ", Some("a 31mb script")),

@@ -1,7 +1,7 @@
 //! The process-wide runtime that a flight's I/O runs on.
 //!
-//! HTTP connections belong to the runtime that opened them. Callers' runtimes come and go, so pooled
-//! connections live here instead. One worker thread, made at the first flight and never ended, also notices
+//! HTTP connections belong to the runtime that opened them. Callers' runtimes come and go, so pooled connections live
+//! here instead. It has one worker thread, which is made at the first flight and never ends, so that it also notices
 //! between flights that a server has closed a pooled connection.
 
 use std::sync::{Mutex, OnceLock};
@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use crate::{Error, ErrorKind, caught::locked};
 
 static RUNTIME: OnceLock<Runtime> = OnceLock::new();
-/// Held while the runtime is made: the loser of a race would have to drop one, which async callers may not.
+/// Locked while the runtime is made: the loser of a race would have to drop a runtime, which async code must not do.
 static MAKING: Mutex<()> = Mutex::new(());
 
 pub(crate) fn handle() -> Result<&'static Handle, Error> {

@@ -1,6 +1,6 @@
 //! Text that must not be seen: wiped on drop, no `Display`, and a `Debug` that shows nothing.
 //!
-//! Clones share one copy, which is wiped with the last of them: the fewer copies, the less there is to see, and to keep.
+//! Clones share one copy, which is wiped with the last clone: fewer copies mean fewer places to leak, and less memory.
 
 use std::{fmt, sync::Arc};
 
@@ -18,7 +18,7 @@ impl Secret {
         &self.0
     }
 
-    /// Blank members of a template count as absent, so "is there one?" is asked of the text.
+    /// Blank members of a template count as absent, so the text itself decides.
     pub(crate) fn is_blank(&self) -> bool {
         self.0.trim().is_empty()
     }

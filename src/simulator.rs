@@ -1,9 +1,9 @@
 //! A stateful SAP Concur on loopback, to test programs against.
 //!
-//! It keeps account as Concur does: company request tokens live 24 hours and have five uses, access tokens live
-//! an hour, refresh tokens six months; each by the [`Clock`] it was given. It answers wrong
-//! requests with Concur's own codes, makes the faults that a network and a server make, and remembers every
-//! request, so that a test can count them.
+//! It counts as Concur does: company request tokens live 24 hours and have five uses, access tokens live an hour,
+//! refresh tokens six months, all by the [`Clock`] that the test gives it. It answers wrong requests with Concur's own
+//! codes, makes the faults that networks and servers make, and records every request, so that a test can count
+//! requests.
 //!
 //! ```
 //! use concur_auth::{ErrorKind, Grant, OAuthClient, RefreshTokenObject, simulator::{ConcurSimulator, Fault}};
@@ -22,10 +22,10 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Nothing in it takes time, so a test need not wait for any either: [`ConcurSimulator::hold_replies`] keeps requests
-//! under way for as long as the test likes.
+//! Nothing in it takes time, so tests need no real delays: [`ConcurSimulator::hold_replies`] keeps requests under way
+//! for as long as a test wants.
 //!
-//! There is one app, one company and one base URI, and as many further ones as a test adds:
+//! It has one app, one company and one base URI. A test can add more:
 //! [apps](ConcurSimulator::add_app), [users](ConcurSimulator::add_user),
 //! [data centres](ConcurSimulator::add_data_centre), [implementation sites](ConcurSimulator::add_implementation_site).
 //!
@@ -35,15 +35,15 @@
 //! |---|---|
 //! | `POST /oauth2/v0/token` | grants tokens; see below |
 //! | `POST /oauth2/v0/otp` | [mails](ConcurSimulator::mails) a one-time password to a user |
-//! | `GET /oauth2/v0/authorize` | sends a browser back with an authorization code, once [somebody is at it](ConcurSimulator::consent_as) |
+//! | `GET /oauth2/v0/authorize` | sends a browser back with an authorization code, once [a user is at it](ConcurSimulator::consent_as) |
 //! | `DELETE /app-mgmt/v0/connections` | revokes all refresh tokens of the bearer's principal for the app; 401 without a live access token |
 //! | `GET /profile/identity/v4/Users` | a list of one user, to try an access token on; 401 without a live one |
 //!
-//! Everything else is 404. That goes for `/oauth2/v0/jwks` too: there is no key, and the signature of an `id_token` is
-//! made up. Its payload lacks `concur.version` and `concur.profile`, whose values SAP's page does not show; nor does it
-//! show the `concur.type` of a company, which is `company` here.
+//! Everything else is 404, including `/oauth2/v0/jwks`: there is no key, and the signature of an `id_token` is made up.
+//! The payload of an `id_token` lacks `concur.version` and `concur.profile`, whose values SAP's page does not show; nor
+//! does it show the `concur.type` of a company, which is `company` here.
 //!
-//! [Faults](Fault) befall the first two and the `DELETE`. Browsers use the same base URI as programs: there is no
+//! [Faults](Fault) affect the first two and the `DELETE`. Browsers use the same base URI as programs: there is no
 //! second host with `www-`.
 //!
 //! # Grants
@@ -77,16 +77,16 @@
 //! | 120 | another `credtype` |
 //! | 135 | another content type, a charset, anything in the URL of a `POST`; for `/authorize`, another `response_type` than `code` or a `redirect_uri` that is not a URL |
 //!
-//! The rest of SAP's table cannot be provoked by a request: use [`Fault::code`] for whoever comes next, or
+//! The rest of SAP's table cannot be provoked by a request: use [`Fault::code`] for the next request, or
 //! [`refuse_app`](ConcurSimulator::refuse_app) (53, 59), [`refuse_grant_type`](ConcurSimulator::refuse_grant_type)
 //! (60, 107) and [`refuse_principal`](ConcurSimulator::refuse_principal) (10 to 14, 123, 139 and so on) until further
-//! notice. Accounts do not get locked by themselves: SAP does not say after how many attempts.
+//! notice. Wrong passwords do not lock accounts here: SAP does not say after how many attempts they do.
 //!
-//! Where SAP's page leaves open which code it is (5 or 100, 105 or 108, 135), the table above is this simulator's
-//! choice; so are the order of checks, how long one-time passwords and authorization codes live, and that access
-//! tokens are good in every data centre.
+//! Where SAP's page does not say which code applies (5 or 100, 105 or 108, 135), the table above is this simulator's
+//! choice. The order of checks, the lives of one-time passwords and authorization codes, and that access tokens work in
+//! every data centre are its choice, too.
 //!
-//! # Beside it
+//! # Other tools
 //!
 //! [`ManualClock`], which a test moves by hand, and [`store_contract`], which checks a store of yours.
 
@@ -138,8 +138,7 @@ use crate::{Clock, Credentials, SystemClock};
 
 /// A simulated SAP Concur. It ends when it is dropped.
 ///
-/// The ids, secrets and tokens are made up anew for each. The example at the
-/// [module](self) shows it at work.
+/// Each simulator makes up its own ids, secrets and tokens. See the example of the [module](self).
 pub struct ConcurSimulator {
     server: Server,
     /// Further base URIs of the same Concur.
@@ -147,16 +146,16 @@ pub struct ConcurSimulator {
 }
 
 impl ConcurSimulator {
-    /// A simulator on a free port, with the machine's clock and without rotation.
+    /// Starts a simulator on a free port, with the machine's clock and without rotation.
     ///
     /// # Panics
     ///
-    /// When no port on loopback can be had.
+    /// When no port on loopback is free.
     pub async fn start() -> Self {
         Self::builder().start().await
     }
 
-    /// A simulator with a clock or a rotation of your own.
+    /// A simulator with your own clock or rotation.
     #[must_use]
     pub fn builder() -> ConcurSimulatorBuilder {
         ConcurSimulatorBuilder {
@@ -213,8 +212,8 @@ impl ConcurSimulator {
         self.server.concur().principals.company_uuid().to_owned()
     }
 
-    /// Issues a new company request token (24 hours, five uses): from now on that of
-    /// [`credentials`](Self::credentials). The earlier ones stay good.
+    /// Issues a new company request token (24 hours, five uses), which [`credentials`](Self::credentials) hold from now
+    /// on. The earlier request tokens still work.
     pub fn issue_request_token(&self) -> String {
         let mut concur = self.server.concur();
         let now = concur.clock.now();
@@ -231,7 +230,7 @@ impl ConcurSimulator {
     /// The text of a `refreshTokenObjectFile.json` as SAP's sample leaves it after a sign-in: the reply on one
     /// line, and `companyUUID`.
     ///
-    /// The sign-in happens behind the scenes: it is no request and burns no use.
+    /// This sign-in is not recorded as a request and uses up no use.
     #[must_use]
     pub fn token_json(&self) -> String {
         let mut concur = self.server.concur();
@@ -253,22 +252,21 @@ impl ConcurSimulator {
         self.server.concur().faults.standing = Some(fault);
     }
 
-    /// The next `n` /token, /otp and connections requests have this fault, after those that were given one in the
-    /// same way.
+    /// The next `n` /token, /otp and connections requests have this fault, after the faults that were queued before it.
     ///
     /// ```
     /// # use concur_auth::simulator::{ConcurSimulator, Fault};
     /// # async fn example(concur: ConcurSimulator) {
     /// concur.fault_next(2, Fault::status(503));
     /// concur.fault_next(1, Fault::DropConnection);
-    /// // The fourth is answered as it should be.
+    /// // The fourth request gets the right answer.
     /// # }
     /// ```
     pub fn fault_next(&self, n: usize, fault: Fault) {
         self.server.concur().faults.line_up(n, fault);
     }
 
-    /// Ends every fault and whatever [`set_reply_member`](Self::set_reply_member) has set.
+    /// Ends every fault and removes every member set with [`set_reply_member`](Self::set_reply_member).
     pub fn clear_faults(&self) {
         let mut concur = self.server.concur();
         concur.faults.clear();
@@ -277,9 +275,9 @@ impl ConcurSimulator {
 
     /// Holds back the replies to /token requests that arrive from now on, until the guard is released or dropped.
     ///
-    /// The grant is processed on arrival (a use is burnt, a token rotated) and the request recorded; only its reply
-    /// waits. So a test can wait for a request to be under way, do what it is about, and then let the reply go, all
-    /// without a delay in real time:
+    /// The grant is processed on arrival (a use is spent, a token rotated) and the request is recorded; only its reply
+    /// waits. So a test can wait until a request is under way, do its work, and then let the reply go, without a real
+    /// delay:
     ///
     /// ```
     /// use concur_auth::{MemoryStore, TokenManager, simulator::ConcurSimulator};
@@ -294,7 +292,7 @@ impl ConcurSimulator {
     /// while concur.token_requests() == 0 {
     ///     tokio::task::yield_now().await;
     /// }
-    /// call.abort(); // The caller gives up, with the reply on its way.
+    /// call.abort(); // The caller gives up before the reply arrives.
     /// held.release();
     ///
     /// tokens.access_token().await?;
@@ -302,22 +300,22 @@ impl ConcurSimulator {
     /// # Ok(()) }
     /// ```
     ///
-    /// Requests are served one at a time: while a reply is held back, those that come after it, API calls too, wait
-    /// in line and are neither processed nor recorded. A guard holds no reply to a request that arrived before it;
-    /// so, to let replies go one by one, take the next guard before releasing the one that is held. The guards of a
-    /// simulator that has been dropped hold nothing.
+    /// Requests are served one at a time: while a reply is held back, later requests, API calls too, wait in line and
+    /// are neither processed nor recorded. A guard does not hold replies to requests that arrived before it. So, to let
+    /// replies go one by one, take the next guard before releasing the current guard. The guards of a dropped simulator
+    /// hold nothing.
     pub fn hold_replies(&self) -> HeldReplies {
         self.server.hold_replies()
     }
 
-    /// What refresh grants do to refresh tokens from now on.
+    /// Sets what refresh grants do to refresh tokens from now on.
     pub fn set_rotation(&self, rotation: Rotation) {
         self.server.concur().tokens.rotation = rotation;
     }
 
     /// Successful /token replies have the JSON text `value` as their member `name`; with `None` they lack it.
     ///
-    /// It lasts until [`clear_faults`](Self::clear_faults). Only replies change: an access token lives its hour,
+    /// This lasts until [`clear_faults`](Self::clear_faults). Only replies change: an access token lives its hour,
     /// whatever `expires_in` says.
     ///
     /// ```
@@ -350,7 +348,7 @@ impl ConcurSimulator {
         self.server.concur().tokens.expire_access_tokens();
     }
 
-    /// Every request so far, in the order of arrival.
+    /// All requests so far, in the order of arrival.
     #[must_use]
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.server.concur().requests.clone()
@@ -387,7 +385,7 @@ impl fmt::Debug for ConcurSimulator {
     }
 }
 
-/// What a [`ConcurSimulator`] can be started with.
+/// The settings of a [`ConcurSimulator`].
 ///
 /// ```
 /// use concur_auth::{simulator::{ConcurSimulator, ManualClock, Rotation}, time::OffsetDateTime};
@@ -405,7 +403,7 @@ pub struct ConcurSimulatorBuilder {
 }
 
 impl ConcurSimulatorBuilder {
-    /// The clock that tokens expire by, and that replies are dated by.
+    /// The clock for the expiry of tokens and the dates of replies.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Arc::new(clock);
@@ -419,7 +417,7 @@ impl ConcurSimulatorBuilder {
         self
     }
 
-    /// The scopes that apps may ask for, with spaces between them: all that is granted where a request names none.
+    /// The scopes that apps may ask for, separated by spaces. A request that names no scope gets all of them.
     #[must_use]
     pub fn scopes(mut self, scopes: &str) -> Self {
         scopes.clone_into(&mut self.scopes);
@@ -430,7 +428,7 @@ impl ConcurSimulatorBuilder {
     ///
     /// # Panics
     ///
-    /// When no port on loopback can be had.
+    /// When no port on loopback is free.
     pub async fn start(self) -> ConcurSimulator {
         let Self { clock, rotation, scopes } = self;
         let server =

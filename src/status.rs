@@ -5,9 +5,9 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-/// A snapshot of a [`TokenManager`](crate::TokenManager), fit for logs and health checks: it holds no secret.
+/// A snapshot of a [`TokenManager`](crate::TokenManager), for logs and health checks: it holds no secret.
 ///
-/// Serialises with times in RFC 3339; `Display` is one line for a person.
+/// Serialised times are in RFC 3339; `Display` is one line for a person.
 ///
 /// ```
 /// # use concur_auth::{MemoryStore, RefreshTokenObject, TokenManager};
@@ -21,32 +21,32 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
-    /// The company that the held token belongs to.
+    /// The company that owns the current token.
     pub company_uuid: Option<String>,
-    /// The user or company that the held token belongs to, by its unverified `id_token`.
+    /// The user or company that owns the current token, by its unverified `id_token`.
     pub principal_uuid: Option<String>,
-    /// The base URI of its data centre; `None` where it is not known, or not Concur's.
+    /// The base URI of the owner's data centre; `None` if it is not known, or not Concur's.
     pub geolocation: Option<String>,
-    /// Whether the held refresh token is valid by this machine's clock; `true` also where nobody knows its expiry.
+    /// Whether the current refresh token is valid by this machine's clock; `true` also if its expiry is not known.
     pub refresh_token_valid: bool,
-    /// When the held refresh token expires.
+    /// When the current refresh token expires.
     #[serde(serialize_with = "rfc3339")]
     pub refresh_token_expires_at: Option<OffsetDateTime>,
-    /// Whether an access token is held that is valid by this machine's clock.
+    /// Whether there is an access token that is valid by this machine's clock.
     pub access_token_valid: bool,
-    /// When the held access token expires; `None` while none is held.
+    /// When the current access token expires; `None` while there is none.
     #[serde(serialize_with = "rfc3339")]
     pub access_token_expires_at: Option<OffsetDateTime>,
-    /// How the held refresh token came to this manager; `None` before the first was held.
+    /// How the current refresh token came to this manager; `None` before the first.
     pub source: Option<TokenOrigin>,
-    /// The newest token could not be saved yet: it is in memory only, and saving is being retried.
+    /// Whether the newest token is in memory only: it could not be saved yet, and saving is being repeated.
     pub unsaved: bool,
-    /// This manager has revoked all tokens, and holds none since.
+    /// Whether this manager has revoked all tokens and has had none since.
     pub signed_out: bool,
-    /// When a renewal or a revocation last worked, or a renewal found a sibling's token.
+    /// When a renewal or a revocation last succeeded, or a renewal found a sibling's token.
     #[serde(serialize_with = "rfc3339")]
     pub last_success: Option<OffsetDateTime>,
-    /// What the last failed renewal or revocation said; `None` after one that worked.
+    /// The message of the last failed renewal or revocation; `None` after a success.
     pub last_error: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub enum TokenOrigin {
     Renewed,
     /// A sign-in obtained it.
     Obtained,
-    /// It was handed over by [`TokenManager::adopt`](crate::TokenManager::adopt).
+    /// The program passed it to [`TokenManager::adopt`](crate::TokenManager::adopt).
     Adopted,
 }
 

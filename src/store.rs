@@ -20,47 +20,51 @@ use crate::{Error, ErrorKind, RefreshTokenObject, Refusal, caught::caught};
 /// turn the value into text and back. A store that several processes share should also implement
 /// [`try_lock`](Self::try_lock), or two of them may renew at once.
 ///
-/// A renewal calls a store, and a [`CredentialSource`](crate::CredentialSource), on a thread of its own within this
-/// crate's tokio runtime: they may block and may use tokio's timers and sockets, but may not start or enter a runtime of
-/// their own, and connections that belong to another runtime may not outlive that one. `load` is also called on the task that calls
-/// [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token). A panic counts as an error.
+/// A renewal calls the store, and the [`CredentialSource`](crate::CredentialSource), on a thread of its own inside this
+/// crate's tokio runtime. Both may block, and may use tokio's timers and sockets. They must not start or enter another
+/// runtime, and a connection that belongs to another runtime ends with that runtime. `load` is also called on the task
+/// that calls [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token). A panic counts as an error.
 ///
 /// ```
+/// use std::{fs, io::ErrorKind};
 /// use concur_auth::{Error, RefreshTokenObject, StoreLock, TokenStore};
 ///
-/// /// Keeps the token in a file that somebody else backs up.
+/// /// Keeps the token in a plain file.
 /// #[derive(Debug)]
 /// struct Plain(std::path::PathBuf);
 ///
 /// impl TokenStore for Plain {
 ///     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-///         match std::fs::read_to_string(&self.0) {
+///         match fs::read_to_string(&self.0) {
 ///             Ok(json) => RefreshTokenObject::from_json(&json).map(Some),
-///             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+///             Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
 ///             Err(e) => Err(Error::store("could not read the token", e)),
 ///         }
 ///     }
 ///     async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
-///         std::fs::write(&self.0, token.to_json()).map_err(|e| Error::store("could not save the token", e))
+///         fs::write(&self.0, token.to_json()).map_err(|e| Error::store("could not save the token", e))
 ///     }
 ///     async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
-///         std::fs::remove_file(&self.0).map_err(|e| Error::store("could not remove the token", e))
+///         match fs::remove_file(&self.0) {
+///             Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::store("could not remove it", e)),
+///             _ => Ok(()),
+///         }
 ///     }
 /// }
 /// # let _ = concur_auth::TokenManager::builder().store(Plain("token".into()));
 /// ```
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
-    /// What is stored now; `None` where there is nothing.
+    /// The token that is stored now; `None` if there is none.
     ///
     /// Called on every [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token), so it should
     /// be cheap when nothing has changed.
     ///
     /// # Errors
     ///
-    /// [`Error::store`] for anything but "nothing there": a store that cannot be read is not an empty one.
+    /// [`Error::store`] for everything except "nothing there": a store that cannot be read is not an empty store.
     fn load(&self) -> impl Future<Output = Result<Option<RefreshTokenObject>, Error>> + Send;
 
-    /// Makes `token` what is stored, all of it or nothing. Returns once it would survive a crash.
+    /// Stores `token`, completely or not at all. Returns once the token would survive a crash.
     ///
     /// # Errors
     ///
@@ -71,26 +75,26 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         lock: &StoreLock,
     ) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Makes the store empty; to remove what is not there succeeds.
+    /// Empties the store; an empty store is a success.
     ///
     /// # Errors
     ///
     /// [`Error::store`] when it is not certain that nothing is stored.
     fn remove(&self, lock: &StoreLock) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// The store's lock, or `None` while somebody else holds it. Never waits: the manager asks again.
+    /// Takes the store's lock; `None` while another manager or process holds it. Never waits: the manager asks again.
     ///
-    /// The lock is released when the [`StoreLock`] is dropped, also by the death of its process. The default
-    /// excludes nobody, which is right only for a store that one manager uses.
+    /// The lock is released when the [`StoreLock`] is dropped, and when its process dies. The default always succeeds,
+    /// which is right only for a store that one manager uses.
     ///
     /// # Errors
     ///
-    /// [`Error::store`] when the lock can never be had.
+    /// [`Error::store`] when the store can never be locked.
     fn try_lock(&self) -> impl Future<Output = Result<Option<StoreLock>, Error>> + Send {
         async { Ok(Some(StoreLock::new(()))) }
     }
 
-    /// Finds out, before a grant is spent, whether its reply could be saved. `held` is what is stored now.
+    /// Checks, before a grant is sent, that its reply could be saved. `held` is the token that is stored now.
     ///
     /// The default saves `held` again.
     ///
@@ -110,9 +114,9 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// The refusal that [`remember_refusal`](Self::remember_refusal) was last given, if any. Called without the lock.
+    /// The refusal that [`remember_refusal`](Self::remember_refusal) got last, if any. Called without the lock.
     ///
-    /// The default remembers nothing: each manager then remembers for itself only.
+    /// The default remembers nothing: each manager then remembers only its own refusals.
     ///
     /// # Errors
     ///
@@ -121,11 +125,11 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         async { Ok(None) }
     }
 
-    /// Remembers that Concur refused, so that no process asks again too soon; `None` forgets it.
+    /// Remembers that Concur refused, so that no process asks again too soon; `None` removes the memory.
     ///
     /// # Errors
     ///
-    /// [`Error::store`] when it is not certain to be remembered.
+    /// [`Error::store`] when it is not certain that the refusal is stored.
     fn remember_refusal(
         &self,
         refusal: Option<&Refusal>,
@@ -135,7 +139,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// What errors and logs call this store, such as a file's path; never a secret.
+    /// The store's name in errors and logs, such as the path of a file; never a secret.
     fn describe(&self) -> String {
         std::any::type_name::<Self>().to_owned()
     }
@@ -143,7 +147,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
 /// Proof that a [`TokenStore`]'s lock is held; dropping it releases the lock.
 ///
-/// It carries whatever the store needs while locked: an open file, a fencing number, nothing.
+/// It carries a value that the store needs while it is locked: an open file, a fencing number, or `()`.
 ///
 /// ```
 /// use concur_auth::StoreLock;
@@ -232,7 +236,7 @@ impl<T: TokenStore> DynTokenStore for T {
     }
 }
 
-/// The calls are made inside futures, so that a panic while one is made is caught, too.
+/// The call itself is inside the future, so that a panic in it is caught, too.
 fn guarded<'a, T: 'a>(
     store: &'a impl TokenStore,
     call: impl Future<Output = Result<T, Error>> + Send + 'a,

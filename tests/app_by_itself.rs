@@ -87,8 +87,8 @@ async fn a_refusal_is_told_to_all_who_waited_and_remembered() {
         error.to_string(),
         format!(
             "Concur refused the client_credentials grant at 127.0.0.1: incorrect client credentials; check the app's id, \
-             secret, grants and scopes on its page (https://www.concursolutions.com/nui/ocstool) [refused before, so nothing \
-             was sent; asked again in 60 min, or at once when the credentials or the stored token change] (code 64, \
+             secret, grants and scopes on its page (https://www.concursolutions.com/nui/ocstool) [not sent: Concur \
+             refused this before; next attempt in 60 min, or as soon as the credentials or the stored token change] (code 64, \
              correlation id {})",
             error.correlation_id().unwrap()
         )

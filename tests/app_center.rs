@@ -74,7 +74,7 @@ fn what_the_redirect_lacks_is_named() {
         assert_eq!(error.kind(), ErrorKind::Protocol);
         assert_eq!(
             error.to_string(),
-            format!("the URL that the App Center sent the browser to {message}; let the user start anew")
+            format!("the URL that the App Center sent the browser to {message}; let the user start again")
         );
     }
 }

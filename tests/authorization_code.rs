@@ -181,32 +181,32 @@ fn what_does_not_prove_to_be_the_users_own_browser_is_not_believed() {
         (
             format!("code=c&state={other}"),
             ErrorKind::Protocol,
-            format!("{ORIGIN} has another state than the browser was sent away with; let the user start anew"),
+            format!("{ORIGIN} has another state than the browser was sent away with; let the user start again"),
         ),
         (
             "code=c".to_owned(),
             ErrorKind::Protocol,
-            format!("{ORIGIN} lacks the parameter state; let the user start anew"),
+            format!("{ORIGIN} lacks the parameter state; let the user start again"),
         ),
         (
             "code=c&state=".to_owned(),
             ErrorKind::Protocol,
-            format!("{ORIGIN} lacks the parameter state; let the user start anew"),
+            format!("{ORIGIN} lacks the parameter state; let the user start again"),
         ),
         (
             format!("code=c&state={other}&state={state}"),
             ErrorKind::Protocol,
-            format!("{ORIGIN} has the parameter state more than once; let the user start anew"),
+            format!("{ORIGIN} has the parameter state more than once; let the user start again"),
         ),
         (
             format!("code=c&code=d&state={state}"),
             ErrorKind::Protocol,
-            format!("{ORIGIN} has the parameter code more than once; let the user start anew"),
+            format!("{ORIGIN} has the parameter code more than once; let the user start again"),
         ),
         (
             format!("state={state}"),
             ErrorKind::Protocol,
-            format!("{ORIGIN} lacks the parameter code; let the user start anew"),
+            format!("{ORIGIN} lacks the parameter code; let the user start again"),
         ),
         (
             format!("code=c&state={state}&geolocation=https://us.api.concursolutions.com.example.net"),

@@ -49,8 +49,8 @@ async fn all_there_or_something_missing() {
     let mut no_token = signed_in_by(
         &concur,
         &format!(
-            "CredentialsNeeded: CONCUR_COMPANY_REQUEST_TOKEN is not set in the environment; a token has to be obtained, \
-             so create a company request token at {tokens} (it lives 24 hours), then set it"
+            "CredentialsNeeded: CONCUR_COMPANY_REQUEST_TOKEN is not set in the environment; a token must be obtained: \
+             create a company request token at {tokens} (it lives 24 hours), then set it"
         ),
     );
     no_token.env_remove("CONCUR_COMPANY_REQUEST_TOKEN");

@@ -27,7 +27,7 @@ async fn a_refusal_is_remembered_by_the_manager_and_by_the_next_process() {
             again.to_string(),
             format!(
                 "Concur refused the password grant at 127.0.0.1: account locked; ask the company's Concur administrator to \
-                 unlock it [refused before, so nothing was sent; asked again in 60 min, or at once when the credentials \
+                 unlock it [not sent: Concur refused this before; next attempt in 60 min, or as soon as the credentials \
                  or the stored token change] (code 14, correlation id {})",
                 first.correlation_id().unwrap()
             )

@@ -30,22 +30,22 @@ async fn broken_credentials_are_explained_and_left_alone() {
     for (credentials, message) in [
         (
             &b"{\"appID\": \"a\",\n \"clientSecret\": SECRET}"[..],
-            "<path>: not valid JSON at line 2, column 18; mend it, or move it away and run again to get a blank \
+            "<path>: not valid JSON at line 2, column 18; fix it, or move it away and run again to get a blank \
              template",
         ),
         (
             b"",
-            "<path>: the JSON text ends too early at line 1, column 0; mend it, or move it away and run again to \
+            "<path>: the JSON text ends too early at line 1, column 0; fix it, or move it away and run again to \
              get a blank template",
         ),
         (
             b"[\"SECRET\"]",
-            "<path>: not a JSON object at line 1, column 0; mend it, or move it away and run again to get a blank \
+            "<path>: not a JSON object at line 1, column 0; fix it, or move it away and run again to get a blank \
              template",
         ),
         (
             b"{\"appID\": \"\xff\"}",
-            "<path>: not UTF-8 text; mend it, or move it away and run again to get a blank template",
+            "<path>: not UTF-8 text; fix it, or move it away and run again to get a blank template",
         ),
         (
             b"{\"appID\": 12345, \"clientSecret\": \"SECRET\"}",
@@ -54,7 +54,7 @@ async fn broken_credentials_are_explained_and_left_alone() {
         (
             b"{\"appID\": \"a\", \"clientSecret\": \"s\", \"grantType\": \"SECRET\"}",
             "<path>: the member grantType has a value that this file cannot serve; set it to \"password\"; the other grants \
-             begin in a browser, in a mail or with the app alone, so give them to TokenManager::sign_in or \
+             start with a browser, an e-mail or the app alone: pass them to TokenManager::sign_in or \
              OAuthClient::request_token",
         ),
         (
@@ -144,8 +144,8 @@ async fn another_companys_token_is_refused_untouched() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token in {} belongs to company another, but the credentials name company {}; use another place for \
-             this company's token, or move that one away",
+            "the token in {} belongs to company another, but the credentials name company {}; keep this \
+             company's token in a separate store, or move the other token away",
             scene.token_path().display(),
             scene.concur.company_uuid()
         )

@@ -141,7 +141,7 @@ fn a_link_without_its_one_time_password_is_said_so() {
     ] {
         let error = request.grant_from_link(url).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
-        let message = format!("the link with the one-time password {message}; let the user start anew");
+        let message = format!("the link with the one-time password {message}; let the user start again");
         assert_eq!(error.to_string(), message);
     }
 }

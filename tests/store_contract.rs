@@ -126,17 +126,17 @@ impl TokenStore for Faulty {
 async fn whoever_breaks_it_is_told_what() {
     for (wrong, promise) in [
         (Wrong::NotEmpty, "an empty store loads None"),
-        (Wrong::LosesMembers, "what was saved is loaded, with members that nobody knows"),
-        (Wrong::KeepsTheFirst, "the token saved last replaces the one before, all of it"),
-        (Wrong::NeverRemoves, "what was removed is gone"),
+        (Wrong::LosesMembers, "a saved token is loaded, including unknown members"),
+        (Wrong::KeepsTheFirst, "a saved token replaces the whole token before it"),
+        (Wrong::NeverRemoves, "a removed token is gone"),
         (Wrong::RehearsalRemoves, "a rehearsal changes nothing"),
         (Wrong::ExcludesNobody, "while the lock is held, try_lock gives None"),
-        (Wrong::NeverLocks, "nobody holds the lock, and try_lock gives None"),
-        (Wrong::NeverReleases, "a dropped lock is free for the next"),
-        (Wrong::EmptyWhenBroken, "a store that cannot be read is an error, and never an empty one"),
-        (Wrong::LockedWhenBroken, "a broken store's lock is an error, and never somebody else's"),
-        (Wrong::SavesWhenBroken, "a save that a broken store did not make is an error"),
-        (Wrong::RemovesWhenBroken, "a removal that a broken store did not make is an error"),
+        (Wrong::NeverLocks, "while the lock is free, try_lock gives it"),
+        (Wrong::NeverReleases, "a dropped lock is free again"),
+        (Wrong::EmptyWhenBroken, "loading from a broken store is an error, not None"),
+        (Wrong::LockedWhenBroken, "locking a broken store is an error, not None"),
+        (Wrong::SavesWhenBroken, "saving to a broken store is an error"),
+        (Wrong::RemovesWhenBroken, "removing from a broken store is an error"),
     ] {
         let store = Faulty { wrong, broken: false, held: Arc::default(), locked: Arc::default() };
         let factory = |condition| {

@@ -83,7 +83,7 @@ async fn once_a_token_is_there_the_companys_part_may_be_blank() {
     assert_eq!(
         error.to_string(),
         format!(
-            "companyUUID and companyRequestToken are blank in {}; a token has to be obtained, so create a company \
+            "companyUUID and companyRequestToken are blank in {}; a token must be obtained: create a company \
              request token at https://www.concursolutions.com/nui/authadmin/companytokens (it lives 24 hours), then \
              fill them in",
             scene.credentials_path().display()

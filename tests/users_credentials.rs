@@ -47,8 +47,8 @@ async fn what_is_blank_is_called_by_the_files_names() {
     assert_eq!(
         error.to_string(),
         format!(
-            "companyRequestToken is blank in {}; a token has to be obtained, and where credentialType is \"password\" they \
-             are a user's name and password, then fill it in",
+            "companyRequestToken is blank in {}; a token must be obtained, and with credentialType \"password\" these \
+             members are the user's name and password: ask the user, then fill it in",
             scene.credentials_path().display()
         )
     );
@@ -109,7 +109,7 @@ async fn a_grant_that_no_file_can_serve_is_refused_with_what_is_allowed() {
             error.to_string(),
             format!(
                 "{}: the member grantType has a value that this file cannot serve; set it to \"password\"; the other \
-                 grants begin in a browser, in a mail or with the app alone, so give them to TokenManager::sign_in or \
+                 grants start with a browser, an e-mail or the app alone: pass them to TokenManager::sign_in or \
                  OAuthClient::request_token",
                 scene.credentials_path().display()
             )

@@ -76,8 +76,8 @@ async fn a_stored_token_of_another_user_is_refused() {
         assert_eq!(
             error.to_string(),
             format!(
-                "the token in {} belongs to the principal {}, but the credentials name user {}; use another place for this \
-                 user's token, or move that one away",
+                "the token in {} belongs to the principal {}, but the credentials name user {}; keep this user's \
+                 token in a separate store, or move the other token away",
                 scene.token_path().display(),
                 ada.uuid(),
                 grace.uuid()
@@ -98,8 +98,8 @@ async fn a_users_token_is_no_companys() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token in {} belongs to the principal {}, but the credentials name company {}; use another place for this \
-             company's token, or move that one away",
+            "the token in {} belongs to the principal {}, but the credentials name company {}; keep this company's \
+             token in a separate store, or move the other token away",
             scene.token_path().display(),
             user.uuid(),
             scene.concur.company_uuid()
@@ -117,8 +117,8 @@ async fn a_companys_token_is_no_users() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token in {} belongs to company the-company, but the credentials name user ada; use another place for this \
-             user's token, or move that one away",
+            "the token in {} belongs to company the-company, but the credentials name user ada; keep this user's \
+             token in a separate store, or move the other token away",
             scene.token_path().display()
         )
     );
@@ -170,8 +170,8 @@ async fn a_sign_in_by_somebody_else_replaces_nothing() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token that Concur has sent belongs to the principal {}, but the credentials name user {}; use another \
-             place for this user's token, or move that one away",
+            "the token that Concur has sent belongs to the principal {}, but the credentials name user {}; keep this \
+             user's token in a separate store, or move the other token away",
             grace.uuid(),
             ada.uuid()
         )
@@ -194,7 +194,7 @@ async fn a_user_without_a_token_is_asked_to_sign_in() {
     assert_eq!(error.kind(), ErrorKind::CredentialsNeeded);
     assert_eq!(
         error.to_string(),
-        "the user's token is missing or expired; let the user sign in, and give the grant to TokenManager::sign_in"
+        "the user's token is missing or expired; let the user sign in, and pass the grant to TokenManager::sign_in"
     );
 
     tokens.sign_in(password(&user)).await.unwrap();
@@ -205,7 +205,7 @@ async fn a_user_without_a_token_is_asked_to_sign_in() {
         error.to_string(),
         format!(
             "the refresh token in {} is no longer accepted, and there is nothing to sign in again with; let the user sign \
-             in again, and give the grant to TokenManager::sign_in (code 108, correlation id {})",
+             in again, and pass the grant to TokenManager::sign_in (code 108, correlation id {})",
             scene.token_path().display(),
             error.correlation_id().unwrap()
         )
@@ -270,11 +270,7 @@ async fn the_next_user_does_not_sign_in_over_the_first() {
          move the stored token away"
     );
     let error = tokens.adopt(token_of(&scene, &grace).await).await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("the new token belongs to another principal than the stored one;")
-    );
+    assert!(error.to_string().starts_with("the new token belongs to another principal than the stored one;"));
     assert_eq!(scene.stored_refresh_token(), first.secret());
     tokens.sign_in(password(&ada)).await.unwrap();
 }

@@ -16,7 +16,7 @@ use crate::{
     secret::Secret,
 };
 
-/// What the tutorial's first run leaves for a person to fill in.
+/// The template that the tutorial's first run writes for a person to fill in.
 const TEMPLATE: &str = r#"{
   "appID": "",
   "clientSecret": "",
@@ -27,17 +27,16 @@ const TEMPLATE: &str = r#"{
 }
 "#;
 
-const ONLY_PASSWORD: &str = "set it to \"password\"; the other grants begin in a browser, in a mail or with the app alone, \
-                             so give them to TokenManager::sign_in or OAuthClient::request_token";
+const ONLY_PASSWORD: &str = "set it to \"password\"; the other grants start with a browser, an e-mail or the app alone: pass \
+                             them to TokenManager::sign_in or OAuthClient::request_token";
 const COMPANY_OR_USER: &str = "set it to \"authtoken\" for a company (companyUUID, companyRequestToken) or to \"password\" \
                                for a user (name and password in the same two members)";
 
-/// Credentials in a JSON file with the members of SAP's tutorial; read again whenever they are asked for.
+/// Credentials in a JSON file with the members of SAP's tutorial; read again at each use.
 ///
-/// Where there is no such file, asking writes a template (mode 0600) and fails with
-/// [`ErrorKind::CredentialsNeeded`]. A file that exists is never written. Beside the tutorial's members
-/// (`appID`, `clientSecret`, `grantType`, `companyUUID`, `companyRequestToken`, `credentialType`) an optional
-/// `baseURI` is read.
+/// If there is no such file, a use writes a template (mode 0600) and fails with [`ErrorKind::CredentialsNeeded`]. An
+/// existing file is never written. In addition to the tutorial's members (`appID`, `clientSecret`, `grantType`,
+/// `companyUUID`, `companyRequestToken`, `credentialType`) an optional `baseURI` is read.
 ///
 /// With `"credentialType": "password"` a user signs in, not a company: `companyUUID` is then the user's name and
 /// `companyRequestToken` the password, since that is where the tutorial's program sends them.
@@ -74,7 +73,7 @@ impl CredentialsFile {
             }
         };
         let members = Members::parse(&json).map_err(|fault| {
-            self.invalid(&fault.to_string(), "mend it, or move it away and run again to get a blank template")
+            self.invalid(&fault.to_string(), "fix it, or move it away and run again to get a blank template")
         })?;
         let text = |name| members.string(name).map_err(|bad| self.bad_member(bad));
         let required = |name| Ok::<_, Error>(text(name)?.unwrap_or_else(|| Secret::new("")));
@@ -96,7 +95,7 @@ impl CredentialsFile {
         Ok(credentials.with_origin(Origin::File(self.path.clone())))
     }
 
-    /// The value is not quoted: a secret pasted into the wrong place must not end in a log.
+    /// The value is not quoted: a secret pasted into the wrong place must not end up in a log.
     fn unknown_value(&self, member: &str, advice: &str) -> Error {
         self.invalid(&format!("the member {member} has a value that this file cannot serve"), advice)
     }
@@ -112,7 +111,7 @@ impl CredentialsFile {
 
     fn nothing_there(&self) -> Error {
         match fs::read_link(&self.path) {
-            // Whoever made the link said where the file belongs, and it may come yet: a secret that is to be mounted.
+            // The link says where the file belongs, and the file may come later: a secret that is not mounted yet.
             Ok(target) => Error::new(
                 ErrorKind::CredentialsNeeded,
                 format!(
@@ -126,7 +125,7 @@ impl CredentialsFile {
         }
     }
 
-    /// Writes the template and says what to fill in. The error that results is the only answer there is.
+    /// Writes the template. In each case the result is an error, which says what to do.
     fn write_template(&self) -> Error {
         let path = self.path.display();
         let fill_in = format!(
@@ -142,7 +141,7 @@ impl CredentialsFile {
                 ErrorKind::CredentialsNeeded,
                 format!("{path} did not exist, so a blank template was written there; {fill_in}"),
             ),
-            // Somebody else was faster, and what is there now is theirs.
+            // Another process was faster, and the file is its own.
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Error::new(
                 ErrorKind::CredentialsNeeded,
                 format!("{path} has only just been created; {fill_in}"),

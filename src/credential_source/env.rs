@@ -9,7 +9,7 @@ use crate::{CredentialSource, Credentials, Error, ErrorKind, credentials::Origin
 /// Credentials from the environment, for containers and serverless functions.
 ///
 /// `CONCUR_APP_ID` and `CONCUR_CLIENT_SECRET` must be set; `CONCUR_COMPANY_UUID` and
-/// `CONCUR_COMPANY_REQUEST_TOKEN` only when a token has to be obtained.
+/// `CONCUR_COMPANY_REQUEST_TOKEN` only when a token must be obtained.
 ///
 /// ```
 /// use concur_auth::{EnvCredentials, MemoryStore, TokenManager};
@@ -30,7 +30,7 @@ impl CredentialSource for EnvCredentials {
     }
 }
 
-/// A variable's text; one that is not set is blank.
+/// A variable's text; blank if the variable is not set.
 fn variable(name: &'static str) -> Result<Zeroizing<String>, Error> {
     match env::var(name) {
         Ok(value) => Ok(Zeroizing::new(value)),

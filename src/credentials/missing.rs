@@ -1,6 +1,6 @@
-//! What to tell a person when some of the credentials are missing, or are no longer accepted.
+//! The messages when some of the credentials are missing, or are no longer accepted.
 //!
-//! Always: each part is called by the name that its author knows.
+//! Always: each part has the name that the person who wrote it knows.
 
 use super::{Credentials, Origin, WhoSignsIn};
 use crate::{
@@ -20,7 +20,7 @@ impl Credentials {
         ))
     }
 
-    /// What a first sign-in needs: who signs in, with which name (the company's UUID, or the user's own), and with which
+    /// What a first sign-in needs: a company or a user, its name (the company's UUID, or the user's name), and its
     /// secret.
     pub(crate) fn require_sign_in(&self) -> Result<(WhoSignsIn, &str, &str), Error> {
         if let (Some(username), Some(password)) = (&self.0.username, &self.0.password) {
@@ -29,14 +29,14 @@ impl Credentials {
         let (name, secret) = (self.0.username.is_none(), self.0.password.is_none());
         Err(match self.0.who {
             WhoSignsIn::Company if self.0.username.is_none() && self.0.user_uuid.is_some() => {
-                let message = "the user's token is missing or expired; let the user sign in, and give the grant to \
+                let message = "the user's token is missing or expired; let the user sign in, and pass the grant to \
                                TokenManager::sign_in";
                 Error::new(ErrorKind::CredentialsNeeded, message)
             }
             WhoSignsIn::Company => self.blank(
                 &[(name, Part::CompanyUuid), (secret, Part::CompanyRequestToken)],
                 &format!(
-                    "a token has to be obtained, so create a company request token at {COMPANY_TOKENS_PAGE} \
+                    "a token must be obtained: create a company request token at {COMPANY_TOKENS_PAGE} \
                      (it lives 24 hours)"
                 ),
             ),
@@ -44,16 +44,16 @@ impl Credentials {
                 &[(name, Part::Username), (secret, Part::Password)],
                 match self.0.origin {
                     Origin::File(_) => {
-                        "a token has to be obtained, and where credentialType is \"password\" they are a user's name and \
-                         password"
+                        "a token must be obtained, and with credentialType \"password\" these members are the user's \
+                         name and password: ask the user"
                     }
-                    Origin::Code | Origin::Environment => "a token has to be obtained",
+                    Origin::Code | Origin::Environment => "a token must be obtained: ask the user",
                 },
             ),
         })
     }
 
-    /// What was not accepted, and what a person does about it.
+    /// What Concur did not accept, and what a person can do.
     pub(crate) fn not_accepted(&self) -> String {
         let place = self.place();
         match self.0.who {
@@ -67,7 +67,7 @@ impl Credentials {
         }
     }
 
-    /// Why nobody can sign in again where a part is blank, and what a person does about it.
+    /// Why another sign-in is impossible when a part is blank, and what a person can do.
     pub(crate) fn way_back(&self) -> (&'static str, String) {
         let place = self.place();
         match self.0.who {
@@ -77,7 +77,7 @@ impl Credentials {
             ),
             WhoSignsIn::Company if self.0.user_uuid.is_some() => (
                 "there is nothing to sign in again with",
-                "let the user sign in again, and give the grant to TokenManager::sign_in".to_owned(),
+                "let the user sign in again, and pass the grant to TokenManager::sign_in".to_owned(),
             ),
             WhoSignsIn::Company => (
                 "there is no company request token to sign in again with",

@@ -1,4 +1,4 @@
-//! How an administrator connects a company with an app from SAP Concur's App Center.
+//! An administrator connects a company with an app in SAP Concur's App Center.
 
 use url::Url;
 
@@ -6,11 +6,11 @@ use super::ConcurSimulator;
 
 /// The App Center.
 impl ConcurSimulator {
-    /// Where SAP sends the browser of an administrator who connects the company with the app:
-    /// `landing_page_uri?id=…&requestToken=…&userId=…`.
+    /// The URL that SAP sends an administrator's browser to, after the administrator has connected the company with the
+    /// app: `landing_page_uri?id=…&requestToken=…&userId=…`.
     ///
-    /// `id` is the company's UUID, `userId` the administrator's, and `requestToken` is issued for the occasion, as by
-    /// [`issue_request_token`](Self::issue_request_token).
+    /// `id` is the company's UUID, `userId` the administrator's, and `requestToken` is a new company request
+    /// token, as from [`issue_request_token`](Self::issue_request_token).
     ///
     /// ```
     /// use concur_auth::{Grant, OAuthClient, simulator::ConcurSimulator, url::Url};

@@ -39,7 +39,7 @@ impl SimulatedApp {
         &self.secret
     }
 
-    /// The company request token that was issued last for this app.
+    /// The newest company request token for this app.
     #[must_use]
     pub fn request_token(&self) -> &str {
         &self.request_token
@@ -52,7 +52,7 @@ impl fmt::Debug for SimulatedApp {
     }
 }
 
-/// The first, and those that a test added.
+/// The first app, and the apps that a test added.
 pub(super) struct Apps {
     pub(super) first: SimulatedApp,
     added: Vec<SimulatedApp>,
@@ -75,7 +75,7 @@ fn app(issue_request_token: impl FnOnce(&str) -> String) -> SimulatedApp {
 }
 
 impl Concur {
-    /// An app says which one it is; gives its id.
+    /// Checks the app's id and secret; gives its id.
     pub(super) fn authenticate(&self, form: &Form) -> Result<String, Refusal> {
         let client_id = form.required("client_id", 62)?;
         let client_secret = form.required("client_secret", 63)?;
@@ -96,13 +96,13 @@ impl Concur {
 
 /// Apps.
 impl ConcurSimulator {
-    /// The first app, which [`credentials`](Self::credentials) are those of.
+    /// The first app: the app of [`credentials`](Self::credentials).
     #[must_use]
     pub fn app(&self) -> SimulatedApp {
         self.server.concur().apps.first.clone()
     }
 
-    /// One more app, with a company request token of its own. What was issued to another app is refused: code 136
+    /// Adds an app, with its own company request token. Tokens and codes issued to another app are refused: code 136
     /// for a company request token, 105 for an authorization code or a refresh token.
     pub fn add_app(&self) -> SimulatedApp {
         let mut concur = self.server.concur();

@@ -1,6 +1,6 @@
-//! `GET /oauth2/v0/authorize`: a user in a browser lets an app act for them; and the code that comes of it.
+//! `GET /oauth2/v0/authorize`: a user in a browser lets an app act for them, and the app gets a code.
 //!
-//! Always: a code is good for one grant, by the app and with the `redirect_uri` that it was asked for with.
+//! Always: a code works for one grant, by the app and with the `redirect_uri` of the request for it.
 
 use std::time::{Duration, SystemTime};
 
@@ -18,7 +18,7 @@ use super::{
     tokens::{Connection, Issued, later, random},
 };
 
-/// SAP names no figure; the most that RFC 6749 section 4.1.2 recommends.
+/// SAP names no figure; RFC 6749 section 4.1.2 recommends ten minutes at most.
 const CODE_LIFETIME: Duration = Duration::from_secs(600);
 
 /// What the person at the browser does.
@@ -65,7 +65,8 @@ impl Concur {
         Reply::redirect(StatusCode::FOUND, back.as_str())
     }
 
-    /// The app, and where the browser goes in the end. Without both it is sent nowhere (RFC 6749 section 4.1.2.1).
+    /// The app, and the URL that the browser returns to. Without both the browser is sent nowhere (RFC 6749 section
+    /// 4.1.2.1).
     fn where_to_return<'a>(&self, query: &'a Form) -> Result<(&'a str, Url), Refusal> {
         let app_id = query.required("client_id", 62)?;
         self.apps.find(app_id).ok_or(61)?;
@@ -73,7 +74,7 @@ impl Concur {
         Ok((app_id, Url::parse(redirect_uri).map_err(|_| 135)?))
     }
 
-    /// `None` where nobody is at the browser.
+    /// `None` while no user is at the browser.
     fn ask_for_consent(&self, app_id: &str, query: &Form) -> Result<Option<Connection>, Refusal> {
         self.not_refused(app_id)?;
         if query.field("response_type") != Some("code") {
@@ -109,16 +110,16 @@ impl Concur {
     }
 }
 
-const SIGN_IN_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>Nobody is at the browser: \
+const SIGN_IN_PAGE: &str = "<!DOCTYPE html>\n<html><head><title>Sign in</title></head><body>No user is at the browser: \
                             call ConcurSimulator::consent_as or deny_consent.</body></html>\n";
 
-/// The browser at `/oauth2/v0/authorize`. Until one of these is called, it is shown a page and sent nowhere.
+/// The browser at `/oauth2/v0/authorize`. Until a test calls one of these, the browser gets a page and is sent nowhere.
 impl ConcurSimulator {
-    /// From now on this user is at the browser, signs in, and agrees: it is sent to
+    /// From now on this user is at the browser, signs in, and agrees: the browser is sent to
     /// `redirect_uri?geolocation=…&code=…`.
     ///
-    /// The `state` that it came with goes along, as always in OAuth (RFC 6749 section 4.1.2; SAP's page does not show
-    /// it). The code lives ten minutes and is good for one grant.
+    /// The `state` of the request is sent back, as always in OAuth (RFC 6749 section 4.1.2; SAP's page does not show
+    /// it). The code lives ten minutes and works for one grant.
     ///
     /// ```
     /// use concur_auth::{reqwest::{Client, redirect}, simulator::ConcurSimulator, url::Url};
@@ -148,7 +149,7 @@ impl ConcurSimulator {
         self.server.concur().consent = Some(Consent::Given(user.uuid().to_owned()));
     }
 
-    /// From now on the person at the browser does not agree: it is sent to
+    /// From now on the user at the browser does not agree: the browser is sent to
     /// `redirect_uri?error_code=…&error_description=…`, with this code.
     pub fn deny_consent(&self, code: u32) {
         self.server.concur().consent = Some(Consent::Denied(code));

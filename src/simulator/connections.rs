@@ -1,4 +1,4 @@
-//! `DELETE /app-mgmt/v0/connections`: a principal and an app part.
+//! `DELETE /app-mgmt/v0/connections`: ends the connection of a principal and an app.
 
 use std::time::SystemTime;
 

@@ -1,4 +1,4 @@
-//! Where the simulated Concur is reached, and who lives where.
+//! The base URIs of the simulated Concur, and the home of each principal.
 //!
 //! Always: the first base URI is the global landing zone, and a data centre as well; all of them share one state.
 
@@ -28,7 +28,7 @@ struct ImplementationSite {
     redirects_to: String,
 }
 
-/// Where a grant may be sent to.
+/// The places that a grant may be sent to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reach {
     /// The principal's geolocation only.
@@ -46,7 +46,7 @@ impl DataCentres {
         self.base_uris.first().map_or("", String::as_str)
     }
 
-    /// The reply to what came to an implementation site; `None` for a data centre.
+    /// The reply to a request at an implementation site; `None` for a data centre.
     pub(super) fn redirect(&self, request: &RecordedRequest) -> Option<Reply> {
         let site = self.sites.get(request.base_uri())?;
         let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
@@ -55,7 +55,7 @@ impl DataCentres {
 }
 
 impl Concur {
-    /// Code 16 where the principal lives elsewhere.
+    /// Code 16 if the principal lives in another data centre.
     pub(super) fn locate(
         &self,
         principal: &str,
@@ -74,7 +74,7 @@ impl Concur {
 
 /// Data centres.
 impl ConcurSimulator {
-    /// One more data centre, which knows what the others know; gives its base URI, on a port of its own.
+    /// Adds a data centre, which shares all state with the others; gives its base URI, on a port of its own.
     ///
     /// Grants with a company request token or an authorization code may be sent to the landing zone
     /// ([`base_uri`](Self::base_uri)) or the principal's geolocation, those of the app itself
@@ -100,14 +100,15 @@ impl ConcurSimulator {
     ///
     /// # Panics
     ///
-    /// When no port on loopback can be had.
+    /// When no port on loopback is free.
     pub async fn add_data_centre(&self) -> String {
         let base_uri = self.serve_another().await;
         self.server.concur().data_centres.base_uris.push(base_uri.clone());
         base_uri
     }
 
-    /// A site that answers every request with this redirect to the same path at the base URI `to`; gives its own.
+    /// Adds a site that answers every request with this redirect to the same path at the base URI `to`; gives the
+    /// site's base URI.
     ///
     /// Concur's implementation sites redirect to production. With 307 and 308 a client sends the method and the
     /// body again (RFC 9110 sections 15.4.8 and 15.4.9).
@@ -137,8 +138,8 @@ impl ConcurSimulator {
         base_uri
     }
 
-    /// Lets the company, or a user, live in the data centre at `base_uri`: the `geolocation` of its tokens' replies
-    /// from now on. Everybody lives in the landing zone at first. Tokens stay good.
+    /// Moves the company, or a user, to the data centre at `base_uri`, which is the `geolocation` in replies from now
+    /// on. All principals live in the landing zone at first. Their tokens still work after a move.
     ///
     /// # Panics
     ///

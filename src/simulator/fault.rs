@@ -1,4 +1,4 @@
-//! What the endpoints that programs post to do wrong when they are told to.
+//! Faults of the endpoints that programs send requests to, made when a test asks for them.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -32,19 +32,19 @@ pub enum Fault {
     Status {
         /// The HTTP status.
         status: StatusCode,
-        /// The headers beside those that every reply has.
+        /// The headers in addition to the headers of every reply.
         headers: HeaderMap,
         /// The body, as sent.
         body: String,
     },
     /// The right reply, late by this much real time; the request is processed on arrival.
     ///
-    /// It stands for a slow network. To put events in order, use
+    /// Simulates a slow network. To put events in order, use
     /// [`ConcurSimulator::hold_replies`](super::ConcurSimulator::hold_replies).
     Delay(Duration),
     /// The connection is closed without a reply; the request is not processed.
     DropConnection,
-    /// The request is processed (a use is burnt, a token rotated), then the connection is closed without a reply.
+    /// The request is processed (a use is spent, a token rotated), then the connection is closed without a reply.
     DropReply,
 }
 
@@ -53,7 +53,7 @@ impl Fault {
     ///
     /// # Panics
     ///
-    /// When `status` is not one that ends a request: 200 to 999.
+    /// When `status` is not the status of a final reply: 200 to 999.
     #[must_use]
     #[track_caller]
     pub fn status(status: u16) -> Self {
@@ -67,8 +67,8 @@ impl Fault {
 
     /// The refusal that SAP's table lists under this code, without a `geolocation`.
     ///
-    /// Where that member matters, as for code 16, let the principal
-    /// [live elsewhere](super::ConcurSimulator::move_principal), or write it yourself:
+    /// If that member matters, as for code 16, [move](super::ConcurSimulator::move_principal) the principal to another
+    /// data centre, or write the body yourself:
     ///
     /// ```
     /// use concur_auth::simulator::Fault;
@@ -95,7 +95,7 @@ impl Fault {
             .body("<!DOCTYPE html>\n<html><head><title>Error</title></head><body>Try later.</body></html>\n")
     }
 
-    /// The same fault with this body; only a reply has one.
+    /// The same fault with this body. For faults that are replies.
     #[must_use]
     pub fn body(mut self, text: impl Into<String>) -> Self {
         if let Self::Status { body, .. } = &mut self {
@@ -104,7 +104,7 @@ impl Fault {
         self
     }
 
-    /// The same fault with this header, in place of one with the same name; only a reply has any.
+    /// The same fault with this header, which replaces a header of the same name. For faults that are replies.
     ///
     /// # Panics
     ///
@@ -133,7 +133,7 @@ impl Fault {
     }
 }
 
-/// What goes wrong with which request: first the faults in line, then the standing one.
+/// The faults of coming requests: first the queued faults, then the standing fault.
 #[derive(Default)]
 pub(super) struct Faults {
     /// Each with the number of requests that it is for.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::clock;
 
-/// A request for tokens by an app that is who it says.
+/// A request for tokens by an app whose secret was right.
 pub(super) struct GrantRequest<'a> {
     pub(super) app_id: String,
     pub(super) form: &'a Form,
@@ -97,7 +97,7 @@ impl Concur {
             body["geolocation"] = self.principals.geolocation(&connection.principal).into();
             body["id_token"] = self.id_token(&connection, now).into();
             body["refresh_token"] = refresh_token.into();
-            // Despite its name SAP's absolute time.
+            // Despite its name, SAP sends an absolute time.
             body["refresh_expires_in"] = clock::unix_seconds(expires_at).into();
         }
         if let Some(members) = body.as_object_mut() {
@@ -112,7 +112,7 @@ impl Concur {
     }
 }
 
-/// Code 54 where more is asked for than was granted.
+/// Code 54 if the request asks for more than was granted.
 pub(super) fn within(asked: &str, granted: &str) -> Result<(), Refusal> {
     let granted: Vec<_> = granted.split_ascii_whitespace().collect();
     match asked.split_ascii_whitespace().all(|scope| granted.contains(&scope)) {

@@ -1,7 +1,7 @@
 //! Replies that wait until a test lets them go.
 //!
-//! Always: only the replies wait. By then a grant has been processed and its request recorded, and whoever asks the
-//! simulator about them is answered. Nothing waits for a simulator that is gone.
+//! Always: only the replies wait. The grant is already processed and its request recorded, and the simulator answers
+//! questions about both. Nothing waits for a simulator that is dropped.
 
 use crate::caught::locked;
 use std::{
@@ -36,7 +36,7 @@ impl fmt::Debug for HeldReplies {
     }
 }
 
-/// What replies pass on their way out.
+/// The gate that replies pass on their way out.
 #[derive(Default)]
 pub(super) struct Gate {
     holds: Mutex<Holds>,
@@ -46,7 +46,7 @@ pub(super) struct Gate {
 #[derive(Default)]
 struct Holds {
     next: u64,
-    /// The numbers of those that are neither released nor dropped.
+    /// The numbers of the guards that are neither released nor dropped.
     standing: BTreeSet<u64>,
 }
 
@@ -63,12 +63,12 @@ impl Gate {
         HeldReplies { gate: Arc::clone(self), number }
     }
 
-    /// To be asked before a test can see the request: a hold that it then begins is meant for later ones.
+    /// Must be called before a test can see the request: a hold that the test starts then is for later requests.
     pub(super) fn arrival(&self) -> Arrival {
         Arrival(self.holds().next)
     }
 
-    /// Blocks until no hold from before the arrival stands.
+    /// Blocks until every hold from before the arrival is released.
     pub(super) fn pass(&self, Arrival(next): Arrival) {
         let is_held = |holds: &mut Holds| holds.standing.range(..next).next().is_some();
         drop(self.lifted.wait_while(self.holds(), is_held));

@@ -1,4 +1,4 @@
-//! The `id_token`: a JWT that says whom the tokens belong to.
+//! The `id_token`: a JWT that names the owner of the tokens.
 //!
 //! Its signature is made up, as there is no key.
 
@@ -25,7 +25,7 @@ impl Concur {
             "nbf": issued_at,
             "iat": issued_at,
         });
-        // As long as an RS256 signature by a key of 2048 bits.
+        // As long as an RS256 signature with a key of 2048 bits.
         [part(&json!({ "alg": "RS256", "typ": "JWT" })), part(&payload), random(342)].join(".")
     }
 }

@@ -1,7 +1,7 @@
 //! A clock that stands still until a test moves it.
 //!
-//! Always: the time of day and the time that passes are two things, as on a real machine. Only
-//! [`ManualClock::advance`] lets time pass and ends sleeps; a jump of the time of day leaves them alone.
+//! Always: the time of day and the time that passes are two things, as on a real machine. Only [`ManualClock::advance`]
+//! lets time pass and ends sleeps; a jump of the time of day does not change sleeps.
 
 use std::{
     collections::HashMap,
@@ -42,7 +42,7 @@ pub struct ManualClock {
 
 struct Hands {
     now: SystemTime,
-    /// The time that has passed: what sleeps are measured by.
+    /// The time that has passed, which sleeps are measured with.
     passed: Duration,
     sleepers: HashMap<u64, Sleeper>,
     next_sleeper: u64,
@@ -50,7 +50,7 @@ struct Hands {
 
 struct Sleeper {
     wakes_at: Duration,
-    /// There from the first poll on.
+    /// Set at the first poll.
     waker: Option<Waker>,
 }
 
@@ -61,9 +61,10 @@ impl ManualClock {
         Self::starting(start.into(), false)
     }
 
-    /// A clock that skips every sleep: the first poll advances the time by its whole length, and it is over.
+    /// A clock that skips every sleep: the first poll of a sleep advances the time by the whole sleep, which is then
+    /// over.
     ///
-    /// For code that backs off and tries again: the waits pass at once, and the time adds up.
+    /// For code that backs off and tries again: the pauses take no real time, and the clock counts them.
     ///
     /// ```
     /// use std::time::Duration;
@@ -84,7 +85,7 @@ impl ManualClock {
         Self { hands: Arc::new(Mutex::new(hands)), skips }
     }
 
-    /// Lets time pass: the time of day moves on, and the sleeps that are over by then end.
+    /// Lets time pass: the time of day moves on, and every sleep whose time has come ends.
     pub fn advance(&self, by: Duration) {
         let mut hands = self.hands();
         hands.now = hands.now.checked_add(by).unwrap_or(hands.now);
@@ -97,14 +98,14 @@ impl ManualClock {
         over.into_iter().filter_map(|sleeper| sleeper.waker).for_each(Waker::wake);
     }
 
-    /// The time of day jumps back, as when the machine's clock is corrected. No sleep takes longer for it.
+    /// The time of day jumps back, as when a machine's clock is corrected. Sleeps stay as long as they are.
     pub fn rewind(&self, by: Duration) {
         let mut hands = self.hands();
         hands.now = hands.now.checked_sub(by).unwrap_or(hands.now);
     }
 
-    /// The time of day jumps to `time` (a [`SystemTime`] or an [`OffsetDateTime`]), either way. No sleep ends
-    /// or takes longer for it.
+    /// The time of day jumps to `time` (a [`SystemTime`] or an [`OffsetDateTime`]), either way. Sleeps
+    /// stay as long as they are.
     pub fn set(&self, time: impl Into<SystemTime>) {
         self.hands().now = time.into();
     }
@@ -115,7 +116,7 @@ impl ManualClock {
         clock::public_time(self.hands().now)
     }
 
-    /// How many sleeps have begun and are neither over nor dropped.
+    /// How many sleeps have started and are neither over nor dropped.
     ///
     /// A test waits for the code under test to go to sleep, and then advances the time:
     ///
@@ -124,7 +125,8 @@ impl ManualClock {
     /// # use concur_auth::{Clock, simulator::ManualClock, time::OffsetDateTime};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
     /// # let clock = ManualClock::new(OffsetDateTime::UNIX_EPOCH);
-    /// # let task = tokio::spawn({ let clock = clock.clone(); async move { clock.sleep(Duration::from_secs(60)).await } });
+    /// # let sleeper = clock.clone();
+    /// # let task = tokio::spawn(async move { sleeper.sleep(Duration::from_secs(60)).await });
     /// while clock.sleepers() == 0 {
     ///     tokio::task::yield_now().await;
     /// }
@@ -150,7 +152,7 @@ impl Clock for ManualClock {
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let clock = self.clone();
         if self.skips {
-            // Not before the first poll: a time limit that is never reached must not move the time.
+            // Not before the first poll: a deadline that is never reached must not move the time.
             return Box::pin(async move { clock.advance(duration) });
         }
         let mut hands = self.hands();
@@ -165,7 +167,7 @@ impl Clock for ManualClock {
     }
 }
 
-/// Over when its sleeper is gone from the clock.
+/// Over when the clock has removed its sleeper.
 struct Sleep {
     clock: ManualClock,
     id: u64,
@@ -187,7 +189,7 @@ impl Future for Sleep {
 
 impl Drop for Sleep {
     fn drop(&mut self) {
-        // The waker goes after the lock: it may be the last to hold a task that sleeps, too.
+        // The waker is dropped after the lock: it may own the last handle on a task that sleeps, too.
         let _sleeper = self.clock.hands().sleepers.remove(&self.id);
     }
 }

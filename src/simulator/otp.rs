@@ -1,6 +1,6 @@
-//! One-time passwords: `POST /oauth2/v0/otp` has one mailed to a user, and `grant_type=otp` spends it.
+//! One-time passwords: `POST /oauth2/v0/otp` e-mails a password to a user, and `grant_type=otp` uses it.
 //!
-//! Always: whatever an app sent along with its request has to be sent again with the grant.
+//! Always: all facts that an app sent with its request must be sent again with the grant.
 
 use std::{
     collections::HashMap,
@@ -28,12 +28,12 @@ const LIFETIME: Duration = Duration::from_secs(3600);
 /// SAP names no figure.
 const MOST_OPEN: usize = 5;
 
-/// What a one-time password is about, and is not repeated as a fact.
+/// Fields that identify the request and are not facts.
 const NO_FACTS: [&str; 4] = ["client_id", "client_secret", "channel_handle", "channel_type"];
 
-/// A mail with a one-time password. `Debug` shows only whom it was sent to.
+/// An e-mail with a one-time password. `Debug` shows only its address.
 ///
-/// The example at [`ConcurSimulator::mails`] shows where it comes from.
+/// See the example of [`ConcurSimulator::mails`].
 #[derive(Clone)]
 pub struct Mail {
     to: String,
@@ -48,14 +48,14 @@ impl Mail {
         &self.to
     }
 
-    /// What to send as `otp`.
+    /// The one-time password, to be sent as `otp`.
     #[must_use]
     pub fn one_time_password(&self) -> &str {
         &self.one_time_password
     }
 
-    /// The `link` of the request, with the one-time password as its query parameter `token`; `None` where the request
-    /// had none, or one that is not a URL.
+    /// The `link` of the request, with the one-time password as its query parameter `token`; `None` if the request
+    /// had no `link`, or a `link` that is not a URL.
     #[must_use]
     pub fn link(&self) -> Option<&str> {
         self.link.as_deref()
@@ -167,10 +167,10 @@ fn channel_handle(form: &Form) -> Result<&str, Refusal> {
 
 /// One-time passwords.
 impl ConcurSimulator {
-    /// Every mail so far with a one-time password, in the order they were sent.
+    /// All e-mails with a one-time password so far, in the order of sending.
     ///
-    /// A one-time password is good for one grant within an hour, by the app that asked for it. Up to five of a user's
-    /// may be open for an app at a time; then code 82 is the answer to `POST /oauth2/v0/otp`. (SAP's page names no
+    /// A one-time password works for one grant within an hour, by the app that asked for it. A user can have five open
+    /// one-time passwords for an app; then the answer to `POST /oauth2/v0/otp` is code 82. (SAP's page names no
     /// figures.)
     ///
     /// ```

@@ -1,4 +1,4 @@
-//! Whom tokens belong to: the company, and its users.
+//! The owners of tokens: the company, and its users.
 
 use std::{collections::HashMap, fmt};
 
@@ -81,7 +81,7 @@ impl Principals {
         self.users.get(username)
     }
 
-    /// Lives where the company does.
+    /// The user lives where the company lives.
     fn add_user(&mut self) -> SimulatedUser {
         let username = format!("{}@example.com", random(12));
         let user = SimulatedUser { uuid: uuid(), username, password: random(20) };
@@ -95,7 +95,7 @@ impl Principals {
         self.geolocations.get(uuid).map_or("", String::as_str)
     }
 
-    /// False where there is nobody with this UUID.
+    /// False if there is no principal with this UUID.
     pub(super) fn relocate(&mut self, uuid: &str, geolocation: &str) -> bool {
         self.geolocations.get_mut(uuid).map(|old| geolocation.clone_into(old)).is_some()
     }
@@ -103,7 +103,7 @@ impl Principals {
 
 /// Users.
 impl ConcurSimulator {
-    /// One more user of the company, with a name and a password made up anew, who lives where the company does.
+    /// Adds a user of the company, with a made-up name and password, who lives where the company lives.
     pub fn add_user(&self) -> SimulatedUser {
         self.server.concur().principals.add_user()
     }

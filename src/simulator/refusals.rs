@@ -1,4 +1,4 @@
-//! Whom Concur refuses, whatever they send, until it is told otherwise.
+//! Apps, grant types and principals that Concur refuses until a test ends that.
 
 use super::{
     ConcurSimulator,
@@ -9,9 +9,9 @@ use super::{
 };
 
 impl Concur {
-    /// The id of an app, the UUID of a principal or a grant type: none is ever another.
-    pub(super) fn not_refused(&self, whom: &str) -> Result<(), Refusal> {
-        self.refusals.get(whom).map_or(Ok(()), |code| Err((*code).into()))
+    /// The id of an app, the UUID of a principal or a grant type: these never have the same text.
+    pub(super) fn not_refused(&self, name: &str) -> Result<(), Refusal> {
+        self.refusals.get(name).map_or(Ok(()), |code| Err((*code).into()))
     }
 
     /// Whether a principal may sign in here.
@@ -26,8 +26,8 @@ impl Concur {
     }
 }
 
-/// Lasting refusals. Unlike a [`Fault`](super::Fault) they concern only whom they name, and only once Concur knows who
-/// it is.
+/// Lasting refusals. Unlike a [`Fault`](super::Fault), a refusal concerns only the app, grant type or principal that it
+/// names, and only once Concur has recognised it.
 impl ConcurSimulator {
     /// Refuses everything that the app with this id asks for: for example with code 59 (client disabled) or 53
     /// (company not enabled for this client).
@@ -57,12 +57,12 @@ impl ConcurSimulator {
         self.refuse(uuid, code);
     }
 
-    /// Nobody is refused any longer.
+    /// Ends all refusals.
     pub fn end_refusals(&self) {
         self.server.concur().refusals.clear();
     }
 
-    fn refuse(&self, whom: &str, code: Code) {
-        self.server.concur().refusals.insert(whom.to_owned(), code);
+    fn refuse(&self, name: &str, code: Code) {
+        self.server.concur().refusals.insert(name.to_owned(), code);
     }
 }

@@ -1,7 +1,7 @@
 //! Concur behind a lock, served by wiremock on loopback: one port for each base URI.
 //!
-//! Always: a request is answered as a whole, fault included, before the next one is looked at. A reply that is held
-//! back blocks the server's only thread, and nothing but the requests behind it.
+//! Always: a request is answered completely, fault included, before the next request is looked at. A reply that is held
+//! back blocks the server's only thread, and so only the requests behind it.
 
 use std::{
     io,
@@ -75,10 +75,10 @@ impl Drop for Server {
     }
 }
 
-/// Matches where no reply is to be sent.
+/// Matches a request that must get no reply.
 ///
-/// A mock either replies or closes the connection, and which of the two is known only once the request has been
-/// answered. So it is answered here, and the reply waits for the mock that sends it. They do not mix up:
+/// A mock either replies or closes the connection, and only the answer to the request decides which. So the request is
+/// answered here, and the reply waits for the mock that sends it. Replies do not get mixed up:
 /// wiremock takes one request at a time, and asks its mocks in the order they were mounted.
 struct ConnectionIsClosed(Arc<Desk>);
 

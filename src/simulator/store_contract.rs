@@ -1,25 +1,25 @@
-//! What a manager relies on in a store, checked on anybody's.
+//! Checks that any store does what a manager relies on.
 
 use serde_json::Value;
 
 use crate::{Error, ErrorKind, RefreshTokenObject, StoreLock, TokenStore};
 
-/// Which store a factory given to [`store_contract`] is asked for.
+/// The condition of the store that [`store_contract`] asks its factory for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StoreCondition {
-    /// Another handle on one and the same store, which is empty at first: what another process would open.
+    /// Another handle on the same store, as another process would open it. The store is empty at first.
     Working,
-    /// A store that can be neither read nor written, such as one whose server is gone. A factory whose store cannot
-    /// break, as one in memory, has none: then it is not checked that errors surface.
+    /// A store that can be neither read nor written, for example because its server is gone. The factory gives `None`
+    /// if its store cannot break, such as a store in memory; then errors are not checked.
     Broken,
 }
 
 /// Checks a [`TokenStore`] against the whole contract: absent, round trip with unknown members, overwriting,
 /// rehearsal, removal, exclusion, release of a dropped lock, and errors that surface.
 ///
-/// `factory` makes a handle on the store in the condition asked for. A store whose `try_lock` is the default one
-/// excludes nobody, and may. What was stored is gone afterwards.
+/// `factory` makes a handle on the store in the given condition. A store may keep the default `try_lock`, which
+/// excludes no other handle. The store is empty afterwards.
 ///
 /// ```
 /// use concur_auth::{MemoryStore, simulator::{StoreCondition, store_contract}};
@@ -42,31 +42,31 @@ pub async fn store_contract<S: TokenStore>(
     let (store, other) = (working()?, working()?);
     expect(&store, None, "an empty store loads None").await?;
 
-    let lock =
-        store.try_lock().await?.ok_or_else(|| breach("nobody holds the lock, and try_lock gives None"))?;
+    let lock = store.try_lock().await?.ok_or_else(|| breach("while the lock is free, try_lock gives it"))?;
     exclusion(&other, &lock).await?;
     store.remove(&lock).await?;
     store.rehearse(None, &lock).await?;
-    expect(&other, None, "removing nothing and rehearsing with nothing leave the store empty").await?;
+    expect(&other, None, "removing from an empty store and rehearsing without a token leave it empty")
+        .await?;
 
     let long = RefreshTokenObject::from_json(
         r#"{"refresh_token": "long", "unknown": {"kept": [1, 2.5, null]}, "companyUUID": "c"}"#,
     )?;
     let short = RefreshTokenObject::from_json(r#"{"refresh_token": "s"}"#)?;
     store.save(&long, &lock).await?;
-    expect(&other, Some(&long), "what was saved is loaded, with members that nobody knows").await?;
+    expect(&other, Some(&long), "a saved token is loaded, including unknown members").await?;
     store.save(&short, &lock).await?;
-    expect(&other, Some(&short), "the token saved last replaces the one before, all of it").await?;
+    expect(&other, Some(&short), "a saved token replaces the whole token before it").await?;
     store.rehearse(Some(&short), &lock).await?;
     expect(&other, Some(&short), "a rehearsal changes nothing").await?;
     store.save(&long, &lock).await?;
     expect(&other, Some(&long), "a save after a rehearsal is a save").await?;
     store.remove(&lock).await?;
-    expect(&other, None, "what was removed is gone").await?;
+    expect(&other, None, "a removed token is gone").await?;
 
     drop(lock);
     if other.try_lock().await?.is_none() {
-        return Err(breach("a dropped lock is free for the next"));
+        return Err(breach("a dropped lock is free again"));
     }
     match factory(StoreCondition::Broken) {
         Some(broken) => errors_surface(&broken, &long).await,
@@ -76,22 +76,21 @@ pub async fn store_contract<S: TokenStore>(
 
 async fn errors_surface<S: TokenStore>(broken: &S, token: &RefreshTokenObject) -> Result<(), Error> {
     if broken.load().await.is_ok() {
-        return Err(breach("a store that cannot be read is an error, and never an empty one"));
+        return Err(breach("loading from a broken store is an error, not None"));
     }
-    // An error here is as good: then nothing is sent to Concur either.
+    // An error here is also right: then nothing is sent to Concur either.
     let Ok(locked) = broken.try_lock().await else { return Ok(()) };
-    let lock =
-        locked.ok_or_else(|| breach("a broken store's lock is an error, and never somebody else's"))?;
+    let lock = locked.ok_or_else(|| breach("locking a broken store is an error, not None"))?;
     if broken.save(token, &lock).await.is_ok() {
-        return Err(breach("a save that a broken store did not make is an error"));
+        return Err(breach("saving to a broken store is an error"));
     }
     if broken.remove(&lock).await.is_ok() {
-        return Err(breach("a removal that a broken store did not make is an error"));
+        return Err(breach("removing from a broken store is an error"));
     }
     Ok(())
 }
 
-/// The lock is held: nobody else gets it, unless the store says that it excludes nobody.
+/// While the lock is held no other handle gets it, unless the store keeps the default `try_lock`.
 async fn exclusion<S: TokenStore>(other: &S, held: &StoreLock) -> Result<(), Error> {
     let excludes_nobody = held.get::<()>().is_some();
     match other.try_lock().await? {
@@ -109,7 +108,7 @@ async fn expect<S: TokenStore>(
     if value(loaded.as_ref()) == value(expected) { Ok(()) } else { Err(breach(promise)) }
 }
 
-/// Compared as JSON: a store may keep it in a form of its own.
+/// Compared as JSON: a store may keep the token in another form.
 fn value(token: Option<&RefreshTokenObject>) -> Option<Value> {
     token.and_then(|token| token.to_json().parse().ok())
 }

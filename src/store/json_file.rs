@@ -1,7 +1,7 @@
 //! One JSON file, readable by SAP's Node.js sample and this crate alike.
 //!
-//! Always: readers never need the lock and never see half a file; nothing of the user's is overwritten; what a
-//! killed process left behind is looked at, under the lock, before anything is spent.
+//! Always: readers never need the lock and never see half a file; no file of the user's is overwritten; files that a
+//! killed process left behind are looked at, under the lock, before a grant is sent.
 
 mod leftovers;
 mod lock;
@@ -25,10 +25,10 @@ const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 /// The file holds the whole reply of Concur's token endpoint, `companyUUID`, and this crate's own
 /// `accessTokenExpiresAt` and `refreshTokenExpiresAt` (Unix seconds). It is replaced by renaming a complete,
 /// synced file over it. Processes exclude each other with an operating system lock on a side file
-/// (`….lock`), which a killed process leaves free. The other side files are `….tmp-<random>`, a save in
+/// (`….lock`), which is free again when a process is killed. The other side files are `….tmp-<random>`, a save in
 /// progress, and `….corrupt-<time>`, a token file that could not be used and was moved out of the way.
 ///
-/// File operations run in place, without a hop to another thread: an unchanged file costs one `stat`.
+/// File operations run in place, not on another thread: an unchanged file costs one `stat`.
 ///
 /// ```
 /// use concur_auth::{JsonFileStore, TokenManager};
@@ -42,10 +42,10 @@ pub struct JsonFileStore {
     seen: Mutex<Seen>,
 }
 
-/// What earlier looks have found out.
+/// What earlier reads have found.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Looked at under the lock, or there were none.
+    /// Leftovers were looked at under the lock, or there were none.
     leftovers_looked_for: bool,
     last_read: Option<LastRead>,
 }
@@ -114,8 +114,9 @@ impl JsonFileStore {
         Ok(token)
     }
 
-    /// Adopts what a killed process left, so that the token it replaced is not served; whether there is nothing left.
-    /// Who may only read, or finds the lock taken by a process that is saving, goes on with what is there.
+    /// Adopts the token that a killed process left, so that the token it replaced is not served; whether nothing is
+    /// left. A process that may only read, or that finds the lock taken by a process that is saving, goes on with the
+    /// file as it is.
     fn recover(&self) -> bool {
         let recovered = files::resolve(&self.path).and_then(|target| {
             if !leftovers::are_there(&target)? {
@@ -146,7 +147,7 @@ impl JsonFileStore {
             None => files::TempFile::create(lock.target())?,
         };
         temp.write(token.as_json().as_bytes())?;
-        // Should what follows fail, this is the only copy of a token that has replaced its predecessor.
+        // If a step below fails, this file is the only copy of a token that has replaced its predecessor.
         temp.keep();
         if let Err(e) = leftovers::set_aside_if_unusable(lock.target()).and_then(|()| temp.rename()) {
             // Where the folder was taken away, the file went with it, and the next attempt needs a new one.
@@ -156,7 +157,7 @@ impl JsonFileStore {
         files::sync_folder(files::folder_of(lock.target()))
     }
 
-    /// The same steps as [`Self::write`], with what is already there, and then room for what is to come.
+    /// The same steps as [`Self::write`] with the current token, and then room for the reply.
     fn try_out(&self, held: Option<&RefreshTokenObject>, lock: &FileLock) -> io::Result<()> {
         leftovers::set_aside_if_unusable(lock.target())?;
         let mut room = ROOM_FOR_REPLY;
@@ -225,7 +226,8 @@ impl TokenStore for JsonFileStore {
             return Ok(None);
         };
         leftovers::adopt(lock.target()).map_err(self.failed("look at unfinished saves of"))?;
-        // Under the lock everything is read anew: a stamp could miss a write within the same tick of the clock.
+        // Under the lock the file is read again in any case: a stamp could miss a write within the same tick of the
+        // clock.
         self.seen().last_read = None;
         Ok(Some(StoreLock::new(lock)))
     }

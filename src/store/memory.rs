@@ -7,9 +7,9 @@ use std::sync::{
 
 use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore, caught::locked};
 
-/// Keeps the token in memory: for tests, and for programs that get their token from elsewhere.
+/// Keeps the token in memory: for tests, and for programs that get their token from another system.
 ///
-/// Clones share what they hold and exclude each other, as managers on one file do.
+/// Clones share one token and one lock, as managers on one file do.
 ///
 /// ```
 /// use concur_auth::{MemoryStore, RefreshTokenObject, TokenManager};

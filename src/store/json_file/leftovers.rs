@@ -1,6 +1,6 @@
-//! What killed processes and broken files leave beside the token file.
+//! What killed processes and broken files leave next to the token file.
 //!
-//! Always: nothing is renamed or deleted but under the lock, when no other living process has a temporary file.
+//! Always: files are renamed or deleted only under the lock, when no other living process has a temporary file.
 
 use std::{
     fs, io,
@@ -15,15 +15,15 @@ use crate::{
     log,
 };
 
-/// Whether there are any. No lock is needed to ask.
+/// Whether there are temporary files. This needs no lock.
 pub(super) fn are_there(target: &Path) -> io::Result<bool> {
     Ok(!temp_files_of(target)?.is_empty())
 }
 
 /// Puts the newest complete temporary file in the target's place, and deletes the others.
 ///
-/// A complete one that is not older than the target is a save that was killed before its rename: the only copy
-/// of a token whose predecessor may already be spent. One that cannot be read may be just that, so it is an error.
+/// A complete file that is not older than the target is a save that was killed before its rename: the only copy of a
+/// token whose predecessor may already be used up. A file that cannot be read may be such a copy, so it is an error.
 pub(super) fn adopt(target: &Path) -> io::Result<()> {
     let mut leftovers = temp_files_of(target)?;
     if leftovers.is_empty() {
@@ -44,7 +44,7 @@ pub(super) fn adopt(target: &Path) -> io::Result<()> {
     if let Some(index) = newest {
         let (_, path) = leftovers.remove(index);
         set_aside_if_unusable(target)?;
-        // Its process may have been killed before it could sync.
+        // The process that wrote it may have been killed before the sync.
         fs::File::open(&path)?.sync_all()?;
         fs::rename(&path, target)?;
         files::sync_folder(files::folder_of(target))?;
@@ -72,7 +72,7 @@ fn temp_files_of(target: &Path) -> io::Result<Vec<(SystemTime, PathBuf)>> {
     Ok(found)
 }
 
-/// A file without a usable token may still mean something to its owner: it is moved out of the way.
+/// A file without a usable token may still matter to its owner: it is moved out of the way.
 pub(super) fn set_aside_if_unusable(target: &Path) -> io::Result<()> {
     if fs::exists(target)? && !holds_token(target)? { set_aside(target) } else { Ok(()) }
 }
@@ -80,7 +80,7 @@ pub(super) fn set_aside_if_unusable(target: &Path) -> io::Result<()> {
 fn holds_token(path: &Path) -> io::Result<bool> {
     match files::read(path) {
         Ok(json) => Ok(usable(&json).is_some()),
-        // Larger than any token file: a reservation, or not ours.
+        // Larger than any token file: a reservation, or a file of another program.
         Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(false),
         Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
     }

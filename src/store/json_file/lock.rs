@@ -1,6 +1,6 @@
-//! An operating system lock on a side file: a killed process leaves it free, with nothing to clean up.
+//! An operating system lock on a side file: when a process is killed the lock is free, with nothing to clean up.
 //!
-//! The file also remembers one refusal. It is read without the lock, and one that is half written reads as none.
+//! The file also remembers one refusal. It is read without the lock, and a refusal that is half written reads as none.
 
 use std::{
     fs::{File, TryLockError},
@@ -14,17 +14,17 @@ use crate::{Error, Refusal, caught::locked, files};
 /// The lock, and the room reserved for the reply while it is held.
 #[derive(Debug)]
 pub(super) struct FileLock {
-    // Dropped first: a reservation must be gone before somebody else may look for leftovers.
+    // Dropped first: a reservation must be gone before another process may look for leftovers.
     reserved: Mutex<Option<files::TempFile>>,
     target: PathBuf,
     file: File,
 }
 
 impl FileLock {
-    /// The lock for `target`, whose symbolic links are resolved; `None` while somebody else holds it.
+    /// The lock for `target`, whose symbolic links are resolved; `None` while another process holds it.
     pub(super) fn try_acquire(target: PathBuf) -> Result<Option<Self>, Error> {
         let path = path_for(&target);
-        // Never deleted: who deletes a lock file lets the next one lock another.
+        // Never deleted: after that, the next process would lock another file than the current holder.
         let file = files::open_or_create_private(&path).map_err(|e| {
             let path = path.display();
             Error::store(
@@ -53,7 +53,7 @@ impl FileLock {
     }
 }
 
-/// Whether the lock was got; an error if it never can be.
+/// Whether the lock was taken; an error if it never can be.
 fn outcome(tried: Result<(), TryLockError>, path: &Path) -> Result<bool, Error> {
     match tried {
         Ok(()) => Ok(true),
@@ -70,7 +70,7 @@ fn outcome(tried: Result<(), TryLockError>, path: &Path) -> Result<bool, Error> 
     }
 }
 
-/// The refusal remembered beside `target`, if any.
+/// The refusal remembered for `target`, if any.
 pub(super) fn recall(target: &Path) -> io::Result<Option<Refusal>> {
     match files::read(&path_for(target)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_system_without_locks_is_said_so() {
+    fn a_file_system_without_locks_is_reported() {
         let path = Path::new("/net/token.json.lock");
         for (tried, ours) in [
             (Ok(()), true),
