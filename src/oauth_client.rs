@@ -18,7 +18,7 @@ mod unreachable;
 
 use std::{fmt, future::Future, sync::Arc};
 
-pub(crate) use self::{attempts::Patience, grant::SignsIn, revocation::NotRevoked};
+pub(crate) use self::{attempts::Patience, grant::SignsIn, reply::Accepted, revocation::NotRevoked};
 pub use self::{
     authorize::{AuthorizationRequest, AuthorizationReturn},
     grant::Grant,

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::{
     Credentials, Error, ErrorKind, RefreshTokenObject, StoreLock, TokenOrigin, TokenReply, log,
-    oauth_client::Patience,
+    oauth_client::{Accepted, Patience},
+    refresh_token_object::Predecessor,
 };
 
 /// How often the lock is asked for. A pause grows from the first to the longest.
@@ -190,8 +191,9 @@ impl Core {
             _ => stored.filter(|_| same_grant).and_then(RefreshTokenObject::company_uuid),
         };
         let company = of_grant.or_else(|| flight.credentials.company_uuid());
-        let (object, fault) = match reply.succeed(stored, same_grant, company) {
-            Ok(succeeded) => succeeded,
+        let predecessor = stored.map(|object| Predecessor { object, same_grant });
+        let Accepted { object, fault } = match reply.succeed(predecessor, company) {
+            Ok(accepted) => accepted,
             Err(e) => {
                 let e = if same_grant { e } else { e.in_doubt() };
                 self.remember(&e, flight, stored, &lock).await;
@@ -199,6 +201,7 @@ impl Core {
                 return Err(e);
             }
         };
+        let fault = fault.map_or(Ok(()), Err);
         let fault = sign_in::check_received(&object, stored, flight, fault).inspect_err(|_| reply.log())?;
         let held = self.hold(object, origin, flight, lock).await;
         // Not before it is saved: a subscriber may end the process.

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     AccessToken, Error, ErrorKind, Geolocation, RefreshTokenObject,
     members::{BadMember, Members},
-    refresh_token_object::received_access,
+    refresh_token_object::{Predecessor, Received, received_access},
 };
 
 /// What Concur answered to a [`Grant`](crate::Grant).
@@ -29,6 +29,13 @@ pub struct TokenReply {
     entry: Entry,
     /// Why there is no more than this, where it is not all.
     fault: Option<Error>,
+}
+
+/// A reply with a usable refresh token.
+pub(crate) struct Accepted {
+    pub(crate) object: RefreshTokenObject,
+    /// What else is wrong with the reply, for the caller once the object is saved.
+    pub(crate) fault: Option<Error>,
 }
 
 /// The id of a request, by which SAP's support finds it.
@@ -115,7 +122,7 @@ impl TokenReply {
     ///
     /// [`ErrorKind::Protocol`] when the reply holds no usable `refresh_token`.
     pub fn refresh_token_object(&self) -> Result<RefreshTokenObject, Error> {
-        self.succeed(None, false, None).map(|(object, _)| object)
+        self.succeed(None, None).map(|accepted| accepted.object)
     }
 
     /// The access token that came with the reply, also where no refresh token did.
@@ -127,8 +134,7 @@ impl TokenReply {
     pub fn access_token(&self) -> Result<AccessToken, Error> {
         // An app by itself is given none; where there is one, a fault of any member is one of the whole reply.
         if self.members.string("refresh_token").map_err(|bad| self.at_fault(bad))?.is_some() {
-            let (_, fault) = self.succeed(None, false, None)?;
-            fault?;
+            self.succeed(None, None)?.fault.map_or(Ok(()), Err)?;
         }
         let (issued, scopes) = received_access(self.members.clone(), self.headers.received_at)
             .map_err(|bad| self.at_fault(bad))?;
@@ -140,28 +146,21 @@ impl TokenReply {
         Ok(AccessToken::new(issued, geolocation, scopes))
     }
 
-    /// The object that follows `predecessor`, and apart from it what else is wrong with the reply.
+    /// The object that replaces `predecessor`. It is to be saved before its fault is reported.
+    ///
+    /// An error says that the reply holds no usable refresh token, so there is nothing to save.
     pub(crate) fn succeed(
         &self,
-        predecessor: Option<&RefreshTokenObject>,
-        same_grant: bool,
+        predecessor: Option<Predecessor<'_>>,
         company_uuid: Option<&str>,
-    ) -> Result<(RefreshTokenObject, Result<(), Error>), Error> {
+    ) -> Result<Accepted, Error> {
         let Headers { received_at, server_time, .. } = self.headers;
-        let (object, fault) = RefreshTokenObject::received(
-            self.members.clone(),
-            predecessor,
-            same_grant,
-            company_uuid,
-            received_at,
-            server_time,
-        )
-        .map_err(|e| self.protocol(&format!("holds no usable refresh token: {e}")))?;
-        let fault = match &self.fault {
-            Some(cut) => Err(cut.clone()),
-            None => fault.map_err(|bad| self.at_fault(bad)),
-        };
-        Ok((object, fault))
+        let members = self.members.clone();
+        let Received { object, fault } =
+            RefreshTokenObject::received(members, predecessor, company_uuid, received_at, server_time)
+                .map_err(|e| self.protocol(&format!("holds no usable refresh token: {e}")))?;
+        let fault = self.fault.clone().or_else(|| fault.map(|bad| self.at_fault(bad)));
+        Ok(Accepted { object, fault })
     }
 
     /// What is wrong with the reply, where an access token was wanted and its refresh token is saved.
@@ -252,13 +251,13 @@ mod tests {
     fn use_up(reply: &TokenReply) -> Result<(), TestCaseError> {
         let shown = format!("{reply:?}");
         prop_assert!(!shown.contains(SECRET), "{}", shown);
-        match reply.succeed(None, false, Some("uuid")) {
-            Ok((object, fault)) => {
+        match reply.succeed(None, Some("uuid")) {
+            Ok(Accepted { object, fault }) => {
                 let again = RefreshTokenObject::from_json(&object.to_json()).unwrap();
                 prop_assert!(again.is_same_reply(&object));
                 prop_assert_eq!(again.expires_at(), object.expires_at());
                 prop_assert_eq!(again.access().is_some(), object.access().is_some());
-                if let Err(e) = fault {
+                if let Some(e) = fault {
                     shows_nothing(&e)?;
                 }
             }
