@@ -92,8 +92,8 @@ impl RefreshTokenObject {
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the text is not a JSON object with a usable
-    /// `refresh_token`; the message names the line and column and quotes nothing. Other members may be missing or
-    /// unusable.
+    /// `refresh_token`; its source names the line and column, or the member, and quotes no value. Other members may be
+    /// missing or unusable.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         Self::parse(json.as_bytes()).map_err(|e| {
             Error::store("the text is not a refresh token object; was it cut short or mixed up?", e)

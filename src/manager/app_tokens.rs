@@ -19,7 +19,12 @@ use super::{
     decision::{Decision, Window, decide},
     memory::HeldAccess,
 };
-use crate::{AccessToken, Error, ErrorKind, Grant, Refusal, oauth_client::Patience, runtime};
+use crate::{
+    AccessToken, Error, ErrorKind, Grant, Refusal,
+    oauth_client::{Conditions, RetryBudget},
+    random::Random,
+    runtime,
+};
 
 /// Keeps an app signed in by itself (`grant_type=client_credentials`), for APIs that act for no company and no user.
 ///
@@ -148,17 +153,12 @@ impl Core {
             return Err(e);
         }
         let grant = Grant::client_credentials();
-        let patience = if repeat { Patience::repeat(&|| false) } else { Patience::one_attempt() };
-        let sent = self.client.send(base, &credentials, &grant, &self.clock, &patience).await;
+        let budget = if repeat { RetryBudget::repeat(&|| false) } else { RetryBudget::one_attempt() };
+        let conditions = Conditions { clock: &self.clock, random: &Random::System, budget: &budget };
+        let sent = self.client.send(base, &credentials, &grant, &conditions).await;
         let reply = sent.inspect_err(|e| {
-            let refusal = Refusal::of(
-                e,
-                refused.as_ref(),
-                &credentials,
-                None,
-                self.clock.now(),
-                &crate::random::Random::System,
-            );
+            let refusal =
+                Refusal::of(e, refused.as_ref(), &credentials, None, self.clock.now(), &Random::System);
             self.memory.note_refusal(refusal.or(refused.clone()));
         })?;
         reply.log();

@@ -5,7 +5,7 @@
 use super::{core::Core, flight::Need, memory::geolocation_of, renewal::Flight, sign_in};
 use crate::{
     ConcurCode, Credentials, Error, ErrorKind, Geolocation, Grant, RefreshTokenObject, TokenOrigin,
-    TokenReply, log,
+    TokenReply, log, oauth_client::Conditions, random::Random,
 };
 
 /// What Concur sent and how; `None` when the refresh token was refused and the store holds another by now.
@@ -93,8 +93,9 @@ impl Core {
         origin: TokenOrigin,
         flight: Flight<'_>,
     ) -> Result<Exchanged, Error> {
-        let Flight { credentials, patience, .. } = flight;
-        let reply = self.client.send(base, credentials, grant, &self.clock, patience).await?;
+        let Flight { credentials, budget, .. } = flight;
+        let conditions = Conditions { clock: &self.clock, random: &Random::System, budget };
+        let reply = self.client.send(base, credentials, grant, &conditions).await?;
         Ok(Some((reply, origin)))
     }
 

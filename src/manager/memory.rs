@@ -12,7 +12,7 @@ use arc_swap::ArcSwapOption;
 use super::decision::{Calm, Window};
 use crate::{
     AccessToken, Error, Geolocation, RefreshTokenObject, Refusal, Status, TokenOrigin,
-    backoff::{is_pausing, jittered},
+    backoff::{Backoff, is_pausing, jittered},
     caught::locked,
     clock,
 };
@@ -166,7 +166,7 @@ impl Memory {
     pub(super) fn calm(&self, now: SystemTime) -> Calm {
         let past = self.past();
         let is_quiet = past.quiet.as_ref().is_some_and(|quiet| quiet.is_on(now));
-        if is_quiet || is_pausing(past.back_off_until, now, LONGEST_BACK_OFF) {
+        if is_quiet || Backoff::new(FIRST_BACK_OFF, LONGEST_BACK_OFF).is_on(past.back_off_until, now) {
             Calm::BackingOff
         } else {
             Calm::Calm

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Credentials, Error, ErrorKind, RefreshTokenObject, StoreLock, TokenOrigin, TokenReply, log,
-    oauth_client::{Accepted, Patience},
+    oauth_client::{Accepted, RetryBudget},
     refresh_token_object::Predecessor,
 };
 
@@ -30,7 +30,7 @@ pub(super) struct Flight<'a> {
     pub(super) need: &'a Need,
     pub(super) identity: &'a Identity,
     pub(super) credentials: &'a Credentials,
-    pub(super) patience: &'a Patience<'a>,
+    pub(super) budget: &'a RetryBudget<'a>,
 }
 
 enum Start {
@@ -71,8 +71,8 @@ impl Core {
         let credentials = self.source.credentials().await?;
         let identity = self.identify(&credentials)?;
         let is_given_up = || crew.is_alone();
-        let (once, repeat) = (Patience::one_attempt(), Patience::repeat(&is_given_up));
-        let mut flight = Flight { need, identity, credentials: &credentials, patience: &repeat };
+        let (once, repeat) = (RetryBudget::one_attempt(), RetryBudget::repeat(&is_given_up));
+        let mut flight = Flight { need, identity, credentials: &credentials, budget: &repeat };
         self.check_replacement(flight)?;
         let lock = match self.start(flight, crew).await? {
             Start::Locked(lock) => lock,
@@ -89,7 +89,7 @@ impl Core {
             }
             let can_do_without = matches!(need, Need::Ahead) || self.can_do_without(need, stored.as_deref());
             if can_do_without {
-                flight.patience = &once;
+                flight.budget = &once;
             }
             let stored = stored.as_deref().map(|held| &held.object);
             self.check_refusal(flight, stored).await?;

@@ -74,7 +74,7 @@ impl Core {
         let Some(access) = held.live_access(now) else {
             return self.renew_to_revoke(&held, flight, lock).await;
         };
-        match self.client.disconnect(&access, &self.clock).await {
+        match self.client.send_revocation(&access, &self.clock).await {
             Ok(()) => self.part(Some(&held.object), &lock).await,
             Err(NotRevoked { unauthorized: true, .. }) if !again => {
                 self.memory.reject(&access);
