@@ -28,6 +28,9 @@ mod decision;
 mod held;
 mod need;
 
+#[cfg(test)]
+mod simulation;
+
 use std::{
     fmt,
     future::{Future, poll_fn},

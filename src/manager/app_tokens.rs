@@ -17,8 +17,11 @@ use super::{
     single_flight::{Join, Leader, SingleFlight},
 };
 use crate::{
-    AccessToken, Error, ErrorKind, Grant, OAuthClient, caught::caught,
-    credential_source::DynCredentialSource, machine::Machine, oauth_client::Patience,
+    AccessToken, Error, ErrorKind, Grant, OAuthClient,
+    caught::caught,
+    credential_source::DynCredentialSource,
+    machine::Machine,
+    oauth_client::{Conditions, RetryBudget},
 };
 
 /// Keeps an app signed in by itself (`grant_type=client_credentials`), for APIs that act for no company and no user.
@@ -130,8 +133,9 @@ impl App {
         self.gate.check(None, &credentials, None, clock.now())?;
         let grant = Grant::client_credentials();
         // Nothing is saved for the next caller but memory, so a request goes on until it is answered, whoever waits.
-        let budget = if has_fallback { Patience::one_attempt() } else { Patience::repeat(&|| false) };
-        let sent = self.client.send(base, &credentials, &grant, &**clock, &budget).await;
+        let budget = if has_fallback { RetryBudget::one_attempt() } else { RetryBudget::repeat(&|| false) };
+        let conditions = Conditions { clock: &**clock, random, budget: &budget };
+        let sent = self.client.send(base, &credentials, &grant, &conditions).await;
         let reply = sent.inspect_err(|e| {
             self.gate.remember(e, None, &credentials, None, clock.now(), random);
         })?;

@@ -117,6 +117,13 @@ impl TokenManagerBuilder {
         self
     }
 
+    /// Another machine than this one, with a clock of its own.
+    #[cfg(test)]
+    pub(super) fn machine(mut self, machine: Machine) -> Self {
+        self.machine = machine;
+        self
+    }
+
     /// How long before its expiry a refresh token is renewed. Default: 30 days.
     pub fn refresh_token_margin(mut self, margin: Duration) -> Self {
         self.policy.refresh_token_margin = margin;

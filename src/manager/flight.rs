@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     Credentials, Error, Geolocation, Grant, RefreshTokenObject, StoreLock, TokenReply, log,
-    oauth_client::Patience,
+    oauth_client::{Conditions, RetryBudget},
 };
 
 pub(super) struct Flight<'a> {
@@ -20,7 +20,7 @@ pub(super) struct Flight<'a> {
     pub(super) credentials: &'a Credentials,
     pub(super) identity: &'a Identity,
     pub(super) leader: &'a Leader<Outcome>,
-    pub(super) budget: Patience<'a>,
+    pub(super) budget: RetryBudget<'a>,
 }
 
 impl Flight<'_> {
@@ -79,6 +79,7 @@ impl Flight<'_> {
 
     pub(super) async fn send(&self, base: &Geolocation, grant: &Grant) -> Result<TokenReply, Error> {
         let Core { client, machine, .. } = &**self.core;
-        client.send(base, self.credentials, grant, &*machine.clock, &self.budget).await
+        let conditions = Conditions { clock: &*machine.clock, random: &machine.random, budget: &self.budget };
+        client.send(base, self.credentials, grant, &conditions).await
     }
 }

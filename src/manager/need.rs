@@ -115,7 +115,7 @@ mod tests {
         let json = r#"{"refresh_token": "r", "refreshTokenExpiresAt": 10000, "access_token": "a", "expires_in": 3600,
             "accessTokenExpiresAt": 5000}"#;
         let base: Geolocation = Geolocation::GLZ.parse().unwrap();
-        let random = Random::Seeded(std::sync::Mutex::new(fastrand::Rng::with_seed(0)));
+        let random = Random::seeded(0);
         let object = RefreshTokenObject::from_json(json).unwrap();
         Held::new(object, TokenOrigin::Stored, &base, None, &random)
     }

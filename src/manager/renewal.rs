@@ -28,7 +28,7 @@ use super::{
     need::{Need, Outcome, Renewed},
     single_flight::{Join, Leader},
 };
-use crate::{Error, ErrorKind, StoreLock, backoff::Backoff, caught::caught, log, oauth_client::Patience};
+use crate::{Error, ErrorKind, StoreLock, backoff::Backoff, caught::caught, log, oauth_client::RetryBudget};
 
 /// How often the lock is asked for.
 const POLL: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
@@ -89,7 +89,7 @@ async fn renew(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Resul
     let credentials = core.source.credentials().await?;
     let identity = core.identification.of(&credentials)?;
     let is_given_up = || leader.is_alone();
-    let budget = Patience::repeat(&is_given_up);
+    let budget = RetryBudget::repeat(&is_given_up);
     let mut flight = Flight { core, need, credentials: &credentials, identity, leader, budget };
     flight.check_replacement()?;
     match flight.start().await? {
@@ -158,7 +158,7 @@ impl Flight<'_> {
             // A renewal ahead of time is no caller's need, so it can always be left for later.
             let has_fallback = matches!(self.need, Need::KeepAlive) || self.has_fallback(stored.as_deref());
             if has_fallback {
-                self.budget = Patience::one_attempt();
+                self.budget = RetryBudget::one_attempt();
             }
             let token = stored.as_deref().map(|held| &held.object);
             match self.need {
@@ -177,8 +177,8 @@ impl Flight<'_> {
             let rehearsed = cache.rehearse(token, lock).await?;
             match self.exchange(token, &rehearsed).await {
                 Ok(Exchanged::Reply(reply, origin)) => {
-                    let accepted = self.accept(&reply, origin, token, rehearsed).await?;
-                    return Ok(accepted.outcome);
+                    let settled = self.accept(&reply, origin, token, rehearsed).await?;
+                    return Ok(settled.outcome);
                 }
                 Ok(Exchanged::Overtaken) => lock = rehearsed.into_lock(),
                 Err(e) => {

@@ -4,14 +4,14 @@
 //! disk. A failure prints the seed; `CONCUR_AUTH_SEED` repeats it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fmt,
     future::{Future, poll_fn},
     panic::Location,
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     task::{Context, Poll, Wake, Waker},
     time::{Duration, SystemTime},
@@ -19,7 +19,11 @@ use std::{
 
 use serde_json::json;
 
-use super::{core::Core, need::Need, renewal::fly, single_flight::Join};
+use super::{
+    need::{Need, Outcome},
+    renewal::fly,
+    single_flight::Join,
+};
 use crate::{
     Clock, Credentials, Error, MemoryStore, OAuthClient, RefreshTokenObject, StoreLock, TokenManager,
     TokenStore,
@@ -33,15 +37,18 @@ use crate::{
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// The tasks that belong to no simulated process.
+const KILLER: usize = usize::MAX;
+
 /// The time, and what waits for it. Events happen in the order that the seed says.
 struct World {
-    seed: u64,
     tasks: Mutex<Vec<Task>>,
     ready: Arc<Mutex<Vec<usize>>>,
     passed: Mutex<Duration>,
     timers: Mutex<BTreeMap<(Duration, usize), Waker>>,
     next_timer: AtomicUsize,
     dice: Mutex<fastrand::Rng>,
+    dead: Mutex<HashSet<usize>>,
     /// What happened, to compare two runs.
     diary: Mutex<Vec<(Duration, String)>>,
 }
@@ -71,18 +78,19 @@ impl World {
     fn new(seed: u64) -> Arc<Self> {
         eprintln!("the world of {} repeats with CONCUR_AUTH_SEED={seed}", Location::caller());
         Arc::new(Self {
-            seed,
             tasks: Mutex::default(),
             ready: Arc::default(),
             passed: Mutex::default(),
             timers: Mutex::default(),
             next_timer: AtomicUsize::new(0),
             dice: Mutex::new(fastrand::Rng::with_seed(seed)),
+            dead: Mutex::default(),
             diary: Mutex::default(),
         })
     }
 
-    fn spawn(&self, process: usize, work: Work) {
+    fn spawn(&self, process: usize, work: impl Future<Output = ()> + Send + 'static) {
+        let work: Work = Box::pin(work);
         let mut tasks = locked(&self.tasks);
         locked(&self.ready).push(tasks.len());
         tasks.push(Task { process, work: Some(work) });
@@ -104,14 +112,17 @@ impl World {
             };
             let Some(mut work) = locked(&self.tasks)[task].work.take() else { continue };
             let waker = Waker::from(Arc::new(Ready { task, queue: Arc::clone(&self.ready) }));
-            if work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-                locked(&self.tasks)[task].work = Some(work);
+            let is_pending = work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();
+            let mut tasks = locked(&self.tasks);
+            if is_pending && !locked(&self.dead).contains(&tasks[task].process) {
+                tasks[task].work = Some(work);
             }
         }
     }
 
     /// A process dies: its tasks are never polled again, and what they hold is dropped, the store's lock included.
     fn kill(&self, process: usize) {
+        locked(&self.dead).insert(process);
         let mut tasks = locked(&self.tasks);
         let died: Vec<_> =
             tasks.iter_mut().filter(|task| task.process == process).map(|task| task.work.take()).collect();
@@ -137,7 +148,7 @@ impl World {
         let seed = locked(&self.dice).u64(..);
         let machine = Machine {
             clock: Arc::new(Watch(Arc::clone(self))),
-            random: Arc::new(Random::Seeded(Mutex::new(fastrand::Rng::with_seed(seed)))),
+            random: Arc::new(Random::seeded(seed)),
             executor: Arc::new(Process { world: Arc::clone(self), number }),
         };
         let credentials = Credentials::new("app", "secret").company("company", "request token");
@@ -145,7 +156,7 @@ impl World {
             .credentials(credentials)
             .base_uri("https://us.api.concursolutions.com")
             .store(store)
-            .oauth_client(OAuthClient::on(Arc::clone(concur)))
+            .oauth_client(OAuthClient::on(Line { concur: Arc::clone(concur), process: number }))
             .machine(machine)
             .build()
             .unwrap()
@@ -217,12 +228,27 @@ struct Disk {
     locks: Arc<AtomicUsize>,
     /// Saves that are to fail.
     failing: Arc<AtomicUsize>,
+    /// Which refresh token was saved when.
+    saved: Arc<Mutex<Vec<(Duration, String)>>>,
 }
 
 impl Disk {
     fn new(world: &Arc<World>) -> Self {
         let store = MemoryStore::new();
-        Self { store, world: Arc::clone(world), locks: Arc::default(), failing: Arc::default() }
+        Self {
+            store,
+            world: Arc::clone(world),
+            locks: Arc::default(),
+            failing: Arc::default(),
+            saved: Arc::default(),
+        }
+    }
+
+    /// When this refresh token was replaced in the store.
+    fn replaced_at(&self, refresh: &str) -> Option<Duration> {
+        let saved = locked(&self.saved);
+        let at = saved.iter().position(|(_, token)| token == refresh).expect("a token that was never saved");
+        saved.get(at + 1).map(|(at, _)| *at)
     }
 
     async fn wait(&self) {
@@ -238,10 +264,12 @@ impl TokenStore for Disk {
 
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
         self.wait().await;
-        let fails = self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+        let fails =
+            self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
         if fails.is_ok() {
             return Err(Error::store("the disk is full", "no space left"));
         }
+        locked(&self.saved).push((self.world.passed(), token.secret().to_owned()));
         self.store.save(token, lock).await
     }
 
@@ -276,8 +304,25 @@ struct Concur {
     /// When tokens were issued, and for which kind of grant.
     grants: Mutex<Vec<(Duration, String)>>,
     refusals: AtomicUsize,
-    /// A grant is being answered.
-    is_asked: AtomicBool,
+    /// The process whose grant is being answered.
+    asking: Mutex<Option<usize>>,
+    /// The processes that are to die around their next grant, at random moments.
+    kills: AtomicUsize,
+}
+
+/// From one process to Concur.
+struct Line {
+    concur: Arc<Concur>,
+    process: usize,
+}
+
+/// Hangs up when dropped, also by a kill.
+struct Asking<'a>(&'a Concur);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        *locked(&self.0.asking) = None;
+    }
 }
 
 impl Concur {
@@ -288,7 +333,8 @@ impl Concur {
             issued: Mutex::new(0),
             grants: Mutex::default(),
             refusals: AtomicUsize::new(0),
-            is_asked: AtomicBool::new(false),
+            asking: Mutex::default(),
+            kills: AtomicUsize::new(0),
         })
     }
 
@@ -296,8 +342,10 @@ impl Concur {
         if self.rotates { format!("refresh-{}", locked(&self.issued)) } else { "refresh".to_owned() }
     }
 
-    fn is_current(&self, access: &str) -> bool {
-        access == format!("access-{}", locked(&self.issued))
+    /// When this access token was issued.
+    fn issued_at(&self, access: &str) -> Duration {
+        let number: usize = access.strip_prefix("access-").unwrap().parse().unwrap();
+        locked(&self.grants)[number - 1].0
     }
 
     fn grants(&self) -> Vec<(Duration, String)> {
@@ -309,10 +357,31 @@ impl Concur {
         self.grants().iter().filter(|(_, kind)| kind == grant).count()
     }
 
-    async fn answer(&self, call: &OutgoingCall<'_>) -> Sent {
+    /// If kills are left, every other process that asks dies: before its grant is answered, while the reply travels, while
+    /// it is saved, or afterwards.
+    fn perhaps_kill(&self, process: usize) {
+        let world = Arc::clone(&self.world);
+        if locked(&world.dice).bool()
+            && self
+                .kills
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+        {
+            let moment = Watch(Arc::clone(&world)).sleep(world.up_to(Duration::from_millis(2500)));
+            self.world.spawn(KILLER, async move {
+                moment.await;
+                world.note(format!("{process} is killed"));
+                world.kill(process);
+            });
+        }
+    }
+
+    async fn answer(self: &Arc<Self>, call: &OutgoingCall<'_>, process: usize) -> Sent {
         let begun = self.world.passed();
         let travel = || Watch(Arc::clone(&self.world)).sleep(self.world.up_to(Duration::from_secs(1)));
-        assert!(!self.is_asked.swap(true, Ordering::Relaxed), "two requests at once");
+        assert_eq!(locked(&self.asking).replace(process), None, "two requests at once");
+        let _asking = Asking(self);
+        self.perhaps_kill(process);
         travel().await;
         let grant = call.grant_type().unwrap_or_default().to_owned();
         let is_good = match grant.as_str() {
@@ -331,14 +400,13 @@ impl Concur {
             call.reply(400, &json!({"code": 108, "error": "invalid_grant"}))
         };
         travel().await;
-        self.is_asked.store(false, Ordering::Relaxed);
         Sent { elapsed: self.world.passed() - begun, outcome: Ok(reply) }
     }
 }
 
-impl Transport for Concur {
+impl Transport for Line {
     fn send<'a>(&'a self, call: &'a OutgoingCall<'a>) -> Pin<Box<dyn Future<Output = Sent> + Send + 'a>> {
-        Box::pin(self.answer(call))
+        Box::pin(self.concur.answer(call, self.process))
     }
 }
 
@@ -352,24 +420,141 @@ fn a_day(seed: u64, processes: usize) -> (Arc<World>, Arc<Concur>) {
     let world = World::new(seed);
     let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
     for number in 0..processes {
-        let (tokens, at, asked) = (world.process(number, &concur, disk.clone()), Arc::clone(&world), Arc::clone(&concur));
-        world.spawn(
-            number,
-            Box::pin(async move {
-                while at.passed() < 24 * HOUR {
-                    Watch(Arc::clone(&at)).sleep(at.up_to(4 * HOUR)).await;
-                    if locked(&at.dice).bool() {
-                        let access = tokens.access_token().await.unwrap();
-                        assert!(asked.is_current(access.secret()) || asked.is_asked.load(Ordering::Relaxed));
-                    } else {
-                        let refresh = tokens.get_valid_refresh_token().await.unwrap();
-                        assert!(refresh.secret() == asked.refresh_token() || asked.is_asked.load(Ordering::Relaxed));
-                    }
-                    at.note(format!("{number} was served"));
+        let (disk, at, asked) = (disk.clone(), Arc::clone(&world), Arc::clone(&concur));
+        let tokens = world.process(number, &concur, disk.clone());
+        world.spawn(number, async move {
+            while at.passed() < 24 * HOUR {
+                Watch(Arc::clone(&at)).sleep(at.up_to(4 * HOUR)).await;
+                let begun = at.passed();
+                if locked(&at.dice).bool() {
+                    let access = tokens.access_token().await.unwrap();
+                    assert!(at.passed() < asked.issued_at(access.secret()) + HOUR, "an expired access token");
+                } else {
+                    let refresh = tokens.get_valid_refresh_token().await.unwrap();
+                    let replaced = disk.replaced_at(refresh.secret());
+                    assert!(replaced.is_none_or(|at| begun <= at), "a refresh token that was rotated away");
                 }
-            }),
-        );
+                at.note(format!("{number} was served"));
+            }
+        });
     }
     world.run();
     (world, concur)
+}
+
+#[test]
+fn two_thousand_processes_send_one_request_an_hour() {
+    let (_, concur) = a_day(seed(), 2000);
+    assert_eq!(concur.count("password"), 1);
+    assert_eq!(concur.refusals.load(Ordering::Relaxed), 0);
+    // After the day the processes stop one by one.
+    let mut times: Vec<_> = concur.grants().into_iter().map(|(at, _)| at).collect();
+    times.retain(|at| *at < 24 * HOUR);
+    // A token is renewed in the last five of its 60 minutes, and not before; a process asks every few seconds.
+    assert!(*times.last().unwrap() > 23 * HOUR, "{times:?}");
+    for (before, next) in times.iter().zip(&times[1..]) {
+        assert!((54 * MINUTE..61 * MINUTE).contains(&(*next - *before)), "{before:?} {next:?}");
+    }
+}
+
+#[test]
+fn a_seed_repeats_a_run() {
+    let seed = seed();
+    let diary = |seed| locked(&a_day(seed, 50).0.diary).clone();
+    let (first, second) = (diary(seed), diary(seed));
+    assert!(first.len() > 500, "{}", first.len());
+    assert_eq!(first, second);
+    assert_ne!(first, diary(seed.wrapping_add(1)));
+}
+
+/// Where refresh tokens stay the same, no kill can lose one, so each kill costs one request at most: that of a renewal
+/// which was begun and not saved.
+#[test]
+fn processes_that_are_killed_at_any_moment_leave_the_rest_signed_in() {
+    const KILLS: usize = 10;
+    let world = World::new(seed());
+    let (concur, disk) = (Concur::new(&world, false), Disk::new(&world));
+    concur.kills.store(KILLS, Ordering::Relaxed);
+    let survivors = Arc::new(AtomicUsize::new(0));
+    for number in 0..500 {
+        let tokens = world.process(number, &concur, disk.clone());
+        let (at, survived) = (Arc::clone(&world), Arc::clone(&survivors));
+        world.spawn(number, async move {
+            while at.passed() < 24 * HOUR {
+                Watch(Arc::clone(&at)).sleep(at.up_to(2 * HOUR)).await;
+                tokens.access_token().await.unwrap();
+                tokens.get_valid_refresh_token().await.unwrap();
+            }
+            survived.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    world.run();
+    assert_eq!(concur.kills.load(Ordering::Relaxed), 0, "all kills have happened");
+    assert_eq!(survivors.load(Ordering::Relaxed), 500 - KILLS);
+    let (grants, lifetimes) = (concur.grants().len(), world.passed().as_secs() / (54 * 60));
+    assert!(grants <= usize::try_from(lifetimes).unwrap() + 1 + KILLS, "{grants} in {lifetimes}");
+    assert!(concur.count("password") <= 1 + KILLS, "only a kill around the first sign-in costs another");
+    assert_eq!(concur.refusals.load(Ordering::Relaxed), 0);
+}
+
+/// As a worker does that has locked many companies in one statement.
+#[test]
+fn a_flight_begins_with_a_lock_that_is_already_held() {
+    for is_waiting in [false, true] {
+        let world = World::new(seed());
+        let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+        let own = Disk { locks: Arc::default(), ..disk.clone() };
+        let (holder, sibling) =
+            (world.process(1, &concur, own.clone()), world.process(2, &concur, disk.clone()));
+        let at = Arc::clone(&world);
+        let pause = move |time| Watch(Arc::clone(&at)).sleep(time);
+        let (waiting, waited) = (holder.clone(), pause.clone());
+        world.spawn(1, async move {
+            let lock = own.store.try_lock().await.unwrap().unwrap();
+            waited(MINUTE / 2).await;
+            // One flight may be under way by now, and wait for this very lock.
+            holder.0.cache.hand_in(lock).await;
+            let outcome = fly(&holder.0, &Need::KeepAlive, Join::Any).await;
+            assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+            let taken = own.locks.load(Ordering::Relaxed);
+            assert_eq!(taken > 0, is_waiting, "the flight asked the store for the lock {taken} times");
+        });
+        if is_waiting {
+            world.spawn(1, async move { drop(waiting.access_token().await.unwrap()) });
+        }
+        // Another process waits meanwhile, and is served what the flight brings.
+        world.spawn(2, async move {
+            pause(MINUTE / 4).await;
+            drop(sibling.access_token().await.unwrap());
+        });
+        world.run();
+        assert_eq!(concur.grants().len(), 1);
+    }
+}
+
+/// A disk that is full for a while: the token is handed out, its lock is kept, and the background saves it.
+#[test]
+fn a_token_that_could_not_be_saved_is_saved_later_and_spent_by_no_other_process() {
+    let world = World::new(seed());
+    let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+    disk.failing.store(8, Ordering::Relaxed);
+    let (first, second) = (world.process(1, &concur, disk.clone()), world.process(2, &concur, disk.clone()));
+    let stored = disk.store.clone();
+    let at = Arc::clone(&world);
+    world.spawn(1, async move {
+        let handed_out = first.get_valid_refresh_token().await.unwrap();
+        assert!(first.status().unsaved);
+        assert!(stored.load().await.unwrap().is_none() && stored.try_lock().await.unwrap().is_none());
+        Watch(at).sleep(MINUTE).await;
+        assert!(!first.status().unsaved);
+        assert_eq!(stored.load().await.unwrap().unwrap().secret(), handed_out.secret());
+    });
+    let later = Watch(Arc::clone(&world)).sleep(Duration::from_millis(200));
+    world.spawn(2, async move {
+        // Not before the first process has the lock.
+        later.await;
+        drop(second.get_valid_refresh_token().await.unwrap());
+    });
+    world.run();
+    assert_eq!(concur.grants().len(), 1);
 }

@@ -17,13 +17,16 @@ use super::{
     },
     owner::Verdict,
 };
-use crate::{Error, RefreshTokenObject, StoreLock, TokenOrigin, TokenReply, backoff::Backoff, log};
+use crate::{
+    Error, RefreshTokenObject, StoreLock, TokenOrigin, TokenReply, backoff::Backoff, log,
+    oauth_client::Accepted, refresh_token_object::Predecessor,
+};
 
 /// The pauses between the attempts at saving in the background, for as long as the process lives.
 const SAVING: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
 
 /// A reply that was saved, or is being saved.
-pub(super) struct Accepted {
+pub(super) struct Settled {
     pub(super) outcome: Outcome,
     /// `None` while the token cannot be saved: then the lock is kept with it.
     pub(super) lock: Option<StoreLock>,
@@ -37,15 +40,16 @@ impl Flight<'_> {
         origin: TokenOrigin,
         stored: Option<&RefreshTokenObject>,
         rehearsed: Rehearsed,
-    ) -> Result<Accepted, Error> {
+    ) -> Result<Settled, Error> {
         let same_grant = origin == TokenOrigin::Renewed;
         let of_grant = match self.need {
             Need::SignIn(grant) => grant.company_uuid(),
             _ => stored.filter(|_| same_grant).and_then(RefreshTokenObject::company_uuid),
         };
         let company = of_grant.or_else(|| self.credentials.company_uuid());
-        let (object, fault) = match reply.succeed(stored, same_grant, company) {
-            Ok(succeeded) => succeeded,
+        let predecessor = stored.map(|object| Predecessor { object, same_grant });
+        let Accepted { object, fault } = match reply.succeed(predecessor, company) {
+            Ok(accepted) => accepted,
             Err(e) => {
                 let e = if same_grant { e } else { e.in_doubt() };
                 self.remember(&e, stored, rehearsed.lock()).await;
@@ -72,7 +76,7 @@ impl Flight<'_> {
             }
             None => Outcome::Done(Renewed { held, fresh: true }),
         };
-        Ok(Accepted { outcome, lock })
+        Ok(Settled { outcome, lock })
     }
 
     /// Takes over a token from elsewhere.

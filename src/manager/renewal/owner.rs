@@ -47,13 +47,13 @@ impl Flight<'_> {
         &self,
         token: &RefreshTokenObject,
         stored: Option<&RefreshTokenObject>,
-        fault: Result<(), Error>,
+        fault: Option<Error>,
     ) -> Verdict {
         let owned = check_owner(token, stored, self.credentials, "the token that Concur has sent");
         match (owned, fault) {
             (Err(foreign), _) if matches!(self.need, Need::SignIn(_)) => Verdict::Refuse(foreign),
-            (_, Err(fault)) | (Err(fault), Ok(())) => Verdict::KeepAndTell(fault),
-            (Ok(()), Ok(())) => Verdict::Keep,
+            (_, Some(fault)) | (Err(fault), None) => Verdict::KeepAndTell(fault),
+            (Ok(()), None) => Verdict::Keep,
         }
     }
 }

@@ -66,7 +66,7 @@ impl Flight<'_> {
     }
 
     async fn revoke_with(&self, access: &AccessToken) -> Result<(), NotRevoked> {
-        self.core.client.disconnect(access, &*self.core.machine.clock).await
+        self.core.client.send_revocation(access, &*self.core.machine.clock).await
     }
 
     /// A company request token is not spent for this: without a token there is nothing to revoke.
@@ -84,15 +84,15 @@ impl Flight<'_> {
                 });
             }
         };
-        let accepted = self.accept(&reply, TokenOrigin::Renewed, Some(&held.object), rehearsed).await?;
-        let Outcome::Done(Renewed { held, .. }) = accepted.outcome else {
-            return Ok(Renewal::Ended(accepted.outcome));
+        let settled = self.accept(&reply, TokenOrigin::Renewed, Some(&held.object), rehearsed).await?;
+        let Outcome::Done(Renewed { held, .. }) = settled.outcome else {
+            return Ok(Renewal::Ended(settled.outcome));
         };
         let Some(access) = held.access().map(|access| access.token.clone()) else {
             let message = "Concur gives no access token to revoke the tokens with; tell SAP Concur's support";
             return Err(Error::new(ErrorKind::Protocol, message));
         };
-        let lock = match accepted.lock {
+        let lock = match settled.lock {
             Some(lock) => lock,
             // The renewed token is not saved yet, and nothing is revoked before it is.
             None => self.lock_of_unsaved().await?,
