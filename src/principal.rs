@@ -47,8 +47,8 @@ impl Principal {
             Some(theirs) if !theirs.eq_ignore_ascii_case(ours) => Err(Error::new(
                 ErrorKind::Config,
                 format!(
-                    "{} {theirs}, but the credentials name {kind} {ours}; use another place for this {kind}'s token, or move \
-                     that one away",
+                    "{} {theirs}, but the credentials name {kind} {ours}; keep this {kind}'s token in a separate store, \
+                     or move the stored token away",
                     what()
                 ),
             )),

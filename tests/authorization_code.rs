@@ -1,5 +1,5 @@
-//! A user signs in with a browser: sent to Concur's page with a state that nobody can guess, believed only if it comes
-//! back with that, and exchanged at the landing zone.
+//! A user signs in with a browser. The browser goes to Concur's page with a state that cannot be guessed; its code is
+//! accepted only with that state, and is exchanged at the landing zone.
 
 #![cfg(feature = "simulator")]
 
@@ -111,7 +111,7 @@ async fn a_user_who_agrees_is_signed_in() {
     let status = tokens.status().to_string();
     assert!(status.starts_with(&format!("principal {}: refresh token obtained, ", user.uuid())), "{status}");
 
-    // From then on at the user's geolocation, without anybody knowing how it began.
+    // After that, at the user's geolocation, everything works as after any other sign-in.
     tokens.refresh().await.unwrap();
     assert_eq!(scene.concur.requests().pop().unwrap().base_uri(), eu);
     assert_eq!((scene.concur.count("authorization_code"), scene.concur.token_requests()), (1, 2));
@@ -181,7 +181,7 @@ fn what_does_not_prove_to_be_the_users_own_browser_is_not_believed() {
         (
             format!("code=c&state={other}"),
             ErrorKind::Protocol,
-            format!("{ORIGIN} has another state than the browser was sent away with; let the user start anew"),
+            format!("{ORIGIN} has another state than the authorization request; let the user start anew"),
         ),
         (
             "code=c".to_owned(),

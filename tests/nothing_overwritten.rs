@@ -144,8 +144,8 @@ async fn another_companys_token_is_refused_untouched() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token in {} belongs to company another, but the credentials name company {}; use another place for \
-             this company's token, or move that one away",
+            "the token in {} belongs to company another, but the credentials name company {}; keep this company's \
+             token in a separate store, or move the stored token away",
             scene.token_path().display(),
             scene.concur.company_uuid()
         )

@@ -76,8 +76,8 @@ async fn a_stored_token_of_another_user_is_refused() {
         assert_eq!(
             error.to_string(),
             format!(
-                "the token in {} belongs to the principal {}, but the credentials name user {}; use another place for this \
-                 user's token, or move that one away",
+                "the token in {} belongs to the principal {}, but the credentials name user {}; keep this user's token in a \
+                 separate store, or move the stored token away",
                 scene.token_path().display(),
                 ada.uuid(),
                 grace.uuid()
@@ -98,8 +98,8 @@ async fn a_users_token_is_no_companys() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token in {} belongs to the principal {}, but the credentials name company {}; use another place for this \
-             company's token, or move that one away",
+            "the token in {} belongs to the principal {}, but the credentials name company {}; keep this company's token in \
+             a separate store, or move the stored token away",
             scene.token_path().display(),
             user.uuid(),
             scene.concur.company_uuid()
@@ -117,8 +117,8 @@ async fn a_companys_token_is_no_users() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token in {} belongs to company the-company, but the credentials name user ada; use another place for this \
-             user's token, or move that one away",
+            "the token in {} belongs to company the-company, but the credentials name user ada; keep this user's token in a \
+             separate store, or move the stored token away",
             scene.token_path().display()
         )
     );
@@ -170,8 +170,8 @@ async fn a_sign_in_by_somebody_else_replaces_nothing() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token that Concur has sent belongs to the principal {}, but the credentials name user {}; use another \
-             place for this user's token, or move that one away",
+            "the token that Concur has sent belongs to the principal {}, but the credentials name user {}; keep this \
+             user's token in a separate store, or move the stored token away",
             grace.uuid(),
             ada.uuid()
         )
