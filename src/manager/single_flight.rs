@@ -270,7 +270,8 @@ mod tests {
         let (attempts, started) = (Mutex::new(Vec::new()), Started::default());
         let start = |leader, was_dropped| {
             locked(&attempts).push(was_dropped);
-            if was_dropped { started.start(leader, true) } else { Ok(drop(leader)) }
+            // Dropped at the end of this closure, unless it is started.
+            if was_dropped { started.start(leader, true) } else { Ok(()) }
         };
         let mut caller = pin!(flights.run(Join::Any, start));
         let context = &mut Context::from_waker(Waker::noop());

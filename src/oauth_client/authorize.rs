@@ -122,7 +122,7 @@ impl AuthorizationRequest {
             return Err(refused);
         }
         if !is_same(query.required("state")?.expose(), self.state.expose()) {
-            return Err(query.invalid("has another state than the browser was sent away with"));
+            return Err(query.invalid("has another state than the authorization request"));
         }
         let code = query.required("code")?;
         let geolocation = match query.get("geolocation")? {

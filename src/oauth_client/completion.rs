@@ -12,6 +12,6 @@ pub(super) async fn to_completion<T: Send + 'static>(
     request: impl Future<Output = Result<T, Error>> + Send + 'static,
 ) -> Result<T, Error> {
     runtime::handle()?.spawn(request).await.map_err(|e| {
-        Error::new(ErrorKind::Config, "the request did not come to an end; please report this").caused_by(e)
+        Error::new(ErrorKind::Config, "the request was not completed; please report this").caused_by(e)
     })?
 }

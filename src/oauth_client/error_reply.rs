@@ -154,7 +154,7 @@ impl ErrorReply<'_> {
             Class::Refused { .. } => {
                 let meaning = code.and_then(ConcurCode::meaning).unwrap_or(match named {
                     Some("invalid_grant") => "the grant is not valid",
-                    _ => "a reason that its documentation does not list",
+                    _ => "a reason that SAP's documentation does not list",
                 });
                 format!("Concur refused {request} at {host}: {meaning}; {}", advice(code, request))
             }

@@ -157,7 +157,7 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::E
 fn spent() -> Error {
     Error::new(
         ErrorKind::Config,
-        "no HTTP client could be built of the settings given to http_client; check them, this machine's \
+        "no HTTP client could be built from the settings given to http_client; check them, this machine's \
          certificates, and this process's limits on open files, then start the program again",
     )
 }

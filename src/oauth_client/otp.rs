@@ -111,9 +111,9 @@ impl OneTimePasswordRequest {
     pub fn parameter(self, name: impl Into<String>, value: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
         let fault = if name.trim().is_empty() {
-            "has no name; give it one"
+            "has no name; give it a name"
         } else if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name.trim())) {
-            "has a name of the protocol's own; give it another"
+            "has a name that the protocol uses; give it another name"
         } else if self.facts.iter().any(|(given, _)| *given == name) {
             "was given already; give it another name"
         } else {

@@ -76,12 +76,12 @@ impl OutgoingRequest {
     pub(super) fn what_may_have_happened(&self) -> &'static str {
         match self.endpoint {
             Endpoint::Token(_) => {
-                "the grant may have been spent all the same, so find out why before you try again"
+                "the grant may nevertheless have been used, so find out why before you try again"
             }
             Endpoint::OneTimePassword => {
-                "the mail may have been sent all the same, so look for it before you try again"
+                "the mail may nevertheless have been sent, so look for it before you try again"
             }
-            Endpoint::Connections => "the tokens may have been revoked all the same; try again",
+            Endpoint::Connections => "the tokens may nevertheless have been revoked; try again",
         }
     }
 

@@ -54,7 +54,7 @@ impl TokenReply {
                 let fault = Error::new(
                     cut.kind(),
                     format!(
-                        "the reply of {host} is good up to its refresh token but not to its end; try again"
+                        "the reply of {host} is complete up to its refresh token, but damaged after it; try again"
                     ),
                 )
                 .with_correlation_id(headers.correlation_id.clone())

@@ -139,7 +139,7 @@ impl Ending {
             Self::InDoubt => error.in_doubt(),
             Self::InCircles => {
                 let message = format!(
-                    "{} does not say where the principal lives: it led back to itself, or in circles; tell SAP \
+                    "{} does not say where the principal lives: its answers lead back to itself, or in circles; tell SAP \
                      Concur's support, with the correlation id",
                     base.host()
                 );

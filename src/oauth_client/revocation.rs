@@ -79,7 +79,7 @@ impl OAuthClient {
             StatusCode::UNAUTHORIZED => Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "{} did not accept the access token, so nothing was revoked; get another one and try again",
+                    "{} did not accept the access token, so nothing was revoked; get another access token and try again",
                     base.host()
                 ),
             )

@@ -18,7 +18,6 @@ const US: &str = "us.api.concursolutions.com";
 const EU: &str = "eu.api.concursolutions.com";
 
 /// A Concur in memory, which answers with one script entry after the other.
-#[derive(Default)]
 struct Script {
     answers: Mutex<VecDeque<Answer>>,
     /// Of each request: the host, the path, the grant type or the bearer token, and the refresh token.
@@ -137,7 +136,7 @@ fn a_lost_reply_to_a_company_request_token_costs_one_request() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the connection to {US} broke off; the grant may have been spent all the same, so find out why before you \
+            "the connection to {US} broke off; the grant may nevertheless have been used, so find out why before you \
              try again"
         )
     );

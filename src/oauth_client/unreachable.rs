@@ -42,7 +42,7 @@ impl Cut {
         match self {
             Self::Off(e) => failure(e, host, request),
             Self::TooLong => protocol("more than 256 KiB").into(),
-            Self::Garbled(fault) => protocol("what is not a JSON object").caused_by(fault).into(),
+            Self::Garbled(fault) => protocol("text that is not a JSON object").caused_by(fault).into(),
         }
     }
 }
@@ -98,8 +98,8 @@ fn tls_refusal<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error>
 
 /// What is wrong with the server's TLS, and what to do about it; `None` for a fault that may pass, such as most alerts.
 fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> {
-    const CLOCK: &str = "check this machine's clock, then ask whoever runs that host, or the proxy before it, for a \
-                         certificate that is valid now";
+    const CLOCK: &str = "check this machine's clock, then ask the administrator of that host, or of the proxy in front of \
+                         it, for a certificate that is valid now";
     const ANOTHER: &str = "check the base URI and any proxy";
     Some(match refusal {
         rustls::Error::InvalidCertificate(fault) => match fault {
@@ -107,7 +107,7 @@ fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> 
             // another key, is found, and then the signature does not fit its key: BadSignature, not UnknownIssuer.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => (
                 "its certificate is self-signed, or signed by an authority that this machine does not know",
-                "if it is that of your own gateway or proxy, give the authority's certificate to \
+                "if the host is your own gateway or proxy, give the authority's certificate to \
                  TokenManagerBuilder::http_client",
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -123,8 +123,8 @@ fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> 
             // `openssl req -x509` makes such certificates. The name is compared because this error is a type of the
             // verifier's own crate, which rustls does not export.
             CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => (
-                "its certificate is self-signed, as only an authority's own may be",
-                "let an authority sign one for that host, and give the authority's certificate to \
+                "its certificate is a CA certificate, which a server must not use",
+                "let an authority sign a certificate for that host, and give the authority's certificate to \
                  TokenManagerBuilder::http_client",
             ),
             _ => ("its certificate cannot be accepted", ANOTHER),
@@ -137,7 +137,7 @@ fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> 
         rustls::Error::PeerIncompatible(_)
         | rustls::Error::AlertReceived(
             AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity,
-        ) => ("no TLS connection that is safe could be made", ANOTHER),
+        ) => ("no safe TLS connection could be made", ANOTHER),
         _ => return None,
     })
 }
