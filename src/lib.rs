@@ -154,11 +154,13 @@ mod geolocation;
 mod status;
 
 // Tools that fail with an `Error`.
+mod machine; // the time, chance and threads, handed in
 mod clock; // the only place that asks for the time
 mod runtime; // the runtime that owns the connections
 mod returned_query; // what a browser brings back
 
-// What failed, and who has to act.
+// What failed, who has to act, and what follows.
+mod consequences;
 mod error;
 mod code;
 

@@ -3,7 +3,11 @@
 //! Always: no field holds a secret, and an event never stops the work that it reports, even if the subscriber panics,
 //! for example because it writes to a closed pipe or a full disk.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    future::{Future, poll_fn},
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+};
 
 use tracing::Span;
 
@@ -24,11 +28,16 @@ pub(crate) fn span(make: impl FnOnce() -> Span) -> Span {
     catch_unwind(AssertUnwindSafe(make)).unwrap_or_else(|_| Span::none())
 }
 
-/// Does `work` inside `span`, if the subscriber does not panic.
-pub(crate) fn within<T>(span: Span, work: impl FnOnce() -> T) -> T {
-    let entered = catch_unwind(AssertUnwindSafe(|| span.enter()));
-    let outcome = work();
-    quietly(|| drop(entered));
+/// Polls `work` inside `span`, as far as the subscriber does not panic.
+pub(crate) async fn within<T>(span: Span, work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    let outcome = poll_fn(|context| {
+        let entered = catch_unwind(AssertUnwindSafe(|| span.enter()));
+        let polled = work.as_mut().poll(context);
+        quietly(|| drop(entered));
+        polled
+    })
+    .await;
     quietly(|| drop(span));
     outcome
 }

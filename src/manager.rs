@@ -3,20 +3,33 @@
 //! Always: a missing or expiring token costs one request whatever the load; a token from Concur is saved before
 //! anybody sees it; building and loading start, send and build nothing.
 
+// The faces.
 mod app_tokens;
 mod builder;
-mod core;
-mod decision;
-mod exchange;
-mod flight;
-mod hammering;
 mod keep_alive;
-mod memory;
-mod renewal;
-mod revocation;
-mod sign_in;
 mod subscription;
-mod unsaved;
+
+// What callers get, and the renewals behind it.
+mod renewal;
+mod serving;
+
+// The parts that the clones of a manager share, and what one flight knows.
+mod core;
+mod flight;
+
+// Each part guards its own promise.
+mod cache;
+mod gate;
+mod identity;
+mod single_flight;
+
+// Values and decisions: no I/O.
+mod decision;
+mod held;
+mod need;
+
+#[cfg(test)]
+mod simulation;
 
 use std::{
     fmt,
@@ -32,12 +45,10 @@ pub use self::{
     app_tokens::AppTokens, builder::TokenManagerBuilder, keep_alive::KeepAlive,
     subscription::StatusSubscription,
 };
-use self::{
-    core::Core,
-    flight::{Join, Landing, Need},
-};
+use self::{core::Core, need::Need};
 use crate::{
-    AccessToken, CredentialsFile, Error, ErrorKind, Grant, JsonFileStore, RefreshTokenObject, Status,
+    AccessToken, Clock as _, CredentialsFile, Error, ErrorKind, Grant, JsonFileStore, RefreshTokenObject,
+    Status,
 };
 
 /// The names that SAP's tutorial uses.
@@ -85,7 +96,7 @@ impl TokenManager {
             .store(JsonFileStore::new(dir.join(TOKEN_FILE)))
             .build()?;
         let credentials = manager.0.source.credentials().await?;
-        manager.0.identify(&credentials)?;
+        manager.0.identification.of(&credentials)?;
         Ok(manager)
     }
 
@@ -109,7 +120,7 @@ impl TokenManager {
     /// then); [`ErrorKind::Config`] when the stored token is another company's; and what
     /// [`OAuthClient::request_token`](crate::OAuthClient::request_token) returns.
     pub async fn get_valid_refresh_token(&self) -> Result<RefreshTokenObject, Error> {
-        self.0.refresh_token().await
+        serving::refresh_token(&self.0).await
     }
 
     /// A bearer token for API calls, valid now.
@@ -122,10 +133,10 @@ impl TokenManager {
     /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token); while the held token is valid, a renewal
     /// that fails for a passing reason is not an error.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
-        match self.0.memory.fresh_access(self.0.clock.now()) {
+        match self.0.cache.fresh_access(self.0.now()) {
             Some(token) => Ok(token),
             // Boxed, so that the future of the warm path stays small.
-            None => Box::pin(self.0.access_token()).await,
+            None => Box::pin(serving::access_token(&self.0)).await,
         }
     }
 
@@ -137,14 +148,7 @@ impl TokenManager {
     ///
     /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token).
     pub async fn refresh(&self) -> Result<RefreshTokenObject, Error> {
-        let first = self.0.flights.next_number();
-        loop {
-            match self.0.fly(Need::Grant, Join::Since(first)).await {
-                Some(Landing::Done(landed)) if landed.fresh => return Ok(landed.held.object.clone()),
-                Some(Landing::Failed(e) | Landing::Faulty(e)) => return Err(e),
-                _ => {}
-            }
-        }
+        serving::refresh(&self.0).await
     }
 
     /// Says that an API refused this access token (HTTP 401): it is not handed out by this manager again.
@@ -152,7 +156,7 @@ impl TokenManager {
     /// Does nothing if it is no longer the current one. The next call of [`access_token`](Self::access_token)
     /// takes another from the store, or renews.
     pub fn invalidate(&self, token: &AccessToken) {
-        self.0.memory.reject(token);
+        self.0.cache.reject(token);
         self.0.announce();
     }
 
@@ -172,7 +176,7 @@ impl TokenManager {
     /// token could not be saved (nothing was sent then); [`ErrorKind::Config`] when grant, credentials and stored
     /// token are not all of one company.
     pub async fn sign_in(&self, grant: Grant) -> Result<RefreshTokenObject, Error> {
-        self.0.replace(Need::SignIn(grant)).await
+        serving::replace(&self.0, Need::SignIn(grant)).await
     }
 
     /// Makes a token from elsewhere, such as another system's database, the one that is held and saved.
@@ -182,7 +186,7 @@ impl TokenManager {
     /// [`ErrorKind::Store`] when it could not be saved; [`ErrorKind::Config`] when it, the credentials and the stored
     /// token are not all of one company; [`ErrorKind::Untrusted`] when its geolocation is not Concur's.
     pub async fn adopt(&self, token: RefreshTokenObject) -> Result<(), Error> {
-        self.0.replace(Need::Adopt(token)).await.map(drop)
+        serving::replace(&self.0, Need::Adopt(token)).await.map(drop)
     }
 
     /// Revokes **all** refresh tokens of the principal for the app, wherever they are kept, and empties the store and
@@ -208,7 +212,7 @@ impl TokenManager {
     /// with; [`ErrorKind::Store`] when the store could not be locked (nothing was sent then), or not be emptied
     /// afterwards.
     pub async fn revoke(&self) -> Result<(), Error> {
-        self.0.revoke().await
+        serving::revoke(&self.0).await
     }
 
     /// A view of this manager's status that can be waited on.
@@ -265,17 +269,17 @@ impl TokenManager {
     pub async fn shutdown(&self, deadline: Duration) -> Result<(), Error> {
         let mut last = None;
         let all_saved = async {
-            self.0.flights.until_landed().await;
-            while let Err(e) = self.0.save_in_background().await {
+            self.0.flights.until_idle().await;
+            while let Err(e) = renewal::save_in_background(&self.0).await {
                 last = Some(e);
-                self.0.clock.sleep(Duration::from_millis(100)).await;
+                self.0.machine.clock.sleep(Duration::from_millis(100)).await;
             }
         };
-        if before(self.0.clock.sleep(deadline), all_saved).await {
+        if before(self.0.machine.clock.sleep(deadline), all_saved).await {
             return Ok(());
         }
-        let store = self.0.store.describe();
-        let is_unsaved = self.0.memory.held().is_some_and(|held| held.unsaved);
+        let store = self.0.cache.describe();
+        let is_unsaved = self.0.cache.held().is_some_and(|held| held.is_unsaved);
         let error = Error::new(
             ErrorKind::Store,
             if is_unsaved {
@@ -310,7 +314,7 @@ async fn before(deadline: impl Future<Output = ()>, work: impl Future<Output = (
 impl fmt::Debug for TokenManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenManager")
-            .field("store", &self.0.store.describe())
+            .field("store", &self.0.cache.describe())
             .field("status", &self.status())
             .finish_non_exhaustive()
     }

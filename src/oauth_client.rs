@@ -1,36 +1,56 @@
-//! Concur's OAuth2 endpoints: one request out, one reply back.
+//! Concur's OAuth2 endpoints: one request is sent, one reply returned.
 //!
-//! Always: secrets travel in the body, to a checked host; a request ends within 30 s, and its reply is read up to 256
-//! KiB.
+//! Always: secrets are sent in the body or a header, never in a URL, and only to a checked host. A request ends within
+//! 30 s, and its reply is read up to 256 KiB.
 
-mod answer;
-mod attempts;
-mod authorize;
-mod exchange;
-mod form;
-mod grant;
+// From the grant to its reply.
+mod retry;
+// One request and its reply.
+mod request;
+// The seam, and HTTP below it.
 mod http;
-mod otp;
-
+mod transport;
+// What is sent, and what comes back.
+mod error_reply;
+mod failure;
+mod grant;
+mod outgoing_request;
 mod reply;
-mod revocation;
+mod response;
 mod unreachable;
+// Further ways to sign in, and signing out.
+mod authorize;
+mod completion;
+mod otp;
+mod revocation;
 
-use std::{fmt, future::Future, sync::Arc};
+use std::{fmt, sync::Arc};
 
-pub(crate) use self::{attempts::Patience, grant::SignsIn, revocation::NotRevoked};
 pub use self::{
     authorize::{AuthorizationRequest, AuthorizationReturn},
     grant::Grant,
     otp::OneTimePasswordRequest,
     reply::TokenReply,
 };
-use self::{form::Form, http::Http};
-use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, SystemClock, runtime};
+use self::{completion::to_completion, http::Http, retry::send_with_retries};
+#[cfg(test)]
+pub(crate) use self::{
+    failure::Failure,
+    response::{Headers, Response},
+    transport::{OutgoingCall, Sent},
+};
+pub(crate) use self::{
+    grant::SignsIn,
+    reply::Accepted,
+    retry::{Conditions, RetryBudget},
+    revocation::NotRevoked,
+    transport::Transport,
+};
+use crate::{Credentials, Error, Geolocation, SystemClock, random::Random};
 
-/// Concur's OAuth2 endpoints. Clones share one pool of connections, as do managers that were given one.
+/// Concur's OAuth2 endpoints. Clones share one pool of connections, and so do managers that were given a clone.
 ///
-/// Nothing is built before the first request.
+/// The HTTP client is built at the first request.
 ///
 /// ```no_run
 /// use concur_auth::{Credentials, Geolocation, Grant, OAuthClient};
@@ -46,37 +66,49 @@ use crate::{Clock, Credentials, Error, ErrorKind, Geolocation, SystemClock, runt
 ///
 /// Source: SAP Concur developer centre, "Authentication API"; RFC 6749 sections 4 to 6.
 #[derive(Clone)]
-pub struct OAuthClient(Arc<Http>);
+pub struct OAuthClient(Arc<dyn Transport>);
 
 impl OAuthClient {
-    /// A client with the platform's certificates and the proxy that the environment names.
+    /// A client with the platform's certificates and the proxy that the environment variables name.
     #[must_use]
     pub fn new() -> Self {
         Self(Arc::new(Http::ours()))
     }
 
-    /// A client on your own HTTP settings: proxy, certificates, addresses. Redirects, retries, TLS version and
-    /// time-outs are set by this crate.
+    /// A client with your own HTTP settings: proxy, certificates, addresses. This crate sets redirects, retries, TLS
+    /// version and time-outs.
     pub fn with_http_client(settings: reqwest::ClientBuilder) -> Self {
         Self(Arc::new(Http::given(settings)))
     }
 
-    /// Sends one grant to the token endpoint at `base`, and follows it to where Concur says that the principal lives
-    /// (code 16, redirects of implementation sites): to trusted hosts only.
+    /// A client of a simulated Concur.
+    #[cfg(test)]
+    pub(crate) fn on(transport: impl Transport + 'static) -> Self {
+        Self(Arc::new(transport))
+    }
+
+    /// Sends one grant to the token endpoint at `base`. If Concur answers that the principal lives elsewhere (code
+    /// 16, or a redirect of an implementation site), the grant is sent there, to trusted hosts only.
     ///
     /// A failure is returned, not repeated: [`is_transient`](Error::is_transient) and
-    /// [`retry_after`](Error::retry_after) say whether and when to try again. A company request token has five uses;
-    /// after a reply that was lost, one may be spent.
+    /// [`retry_after`](Error::retry_after) say whether and when to try again. A company request token has five uses; a
+    /// lost reply may have used one.
     ///
-    /// The request goes on when the returned future is dropped; a [`TokenManager`](crate::TokenManager) also
-    /// saves what comes back.
+    /// The request continues after the returned future is dropped, but then its reply is lost. A
+    /// [`TokenManager`](crate::TokenManager) saves the reply in any case.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] with Concur's code; [`ErrorKind::Unavailable`] when the network, the server or the
-    /// company's maintenance is in the way; [`ErrorKind::Untrusted`] when the server has no certificate that this
-    /// machine accepts (nothing was sent then); [`ErrorKind::Protocol`] when the reply is not one;
-    /// [`ErrorKind::Config`] when no HTTP client can be built.
+    /// [`ErrorKind::Refused`] with Concur's code; [`ErrorKind::Unavailable`] when the network or the server fails, or
+    /// the company is under maintenance; [`ErrorKind::Untrusted`] when the server has no certificate that this machine
+    /// accepts (then nothing was sent); [`ErrorKind::Protocol`] when the reply is not a reply of Concur's token
+    /// endpoint; [`ErrorKind::Config`] when no HTTP client can be built.
+    ///
+    /// [`ErrorKind::Refused`]: crate::ErrorKind::Refused
+    /// [`ErrorKind::Unavailable`]: crate::ErrorKind::Unavailable
+    /// [`ErrorKind::Untrusted`]: crate::ErrorKind::Untrusted
+    /// [`ErrorKind::Protocol`]: crate::ErrorKind::Protocol
+    /// [`ErrorKind::Config`]: crate::ErrorKind::Config
     pub async fn request_token(
         &self,
         base: &Geolocation,
@@ -85,36 +117,28 @@ impl OAuthClient {
     ) -> Result<TokenReply, Error> {
         let (client, base, grant) = (self.clone(), base.clone(), grant.clone());
         let credentials = credentials.clone();
-        to_its_end(async move {
-            let reply =
-                client.send(&base, &credentials, &grant, &SystemClock, &Patience::one_attempt()).await?;
+        to_completion(async move {
+            let budget = RetryBudget::one_attempt();
+            let conditions = Conditions { clock: &SystemClock, random: &Random::System, budget: &budget };
+            let reply = client.send(&base, &credentials, &grant, &conditions).await?;
             reply.log();
             Ok(reply)
         })
         .await
     }
 
-    /// Sends a grant until it is answered, on the runtime that it is called on: this crate's own.
+    /// Sends a grant until it is answered or the budget is used up, on the caller's executor. With HTTP that must be
+    /// this crate's own runtime, which owns the connections.
     pub(crate) async fn send(
         &self,
         base: &Geolocation,
         credentials: &Credentials,
         grant: &Grant,
-        clock: &dyn Clock,
-        patience: &Patience<'_>,
+        conditions: &Conditions<'_>,
     ) -> Result<TokenReply, Error> {
-        self.persist(base, (credentials, grant.form()), clock, patience, TokenReply::read).await
+        let sent = (credentials, grant.request());
+        send_with_retries(&*self.0, base, sent, conditions, TokenReply::read).await
     }
-}
-
-/// Runs a request where its connection lives on, and to its end even if nobody waits for it any longer.
-async fn to_its_end<T: Send + 'static>(
-    request: impl Future<Output = Result<T, Error>> + Send + 'static,
-) -> Result<T, Error> {
-    // Connections belong to the runtime that opened them, and the caller's may end.
-    runtime::handle()?.spawn(request).await.map_err(|e| {
-        Error::new(ErrorKind::Config, "the request did not come to an end; please report this").caused_by(e)
-    })?
 }
 
 impl Default for OAuthClient {
@@ -128,3 +152,6 @@ impl fmt::Debug for OAuthClient {
         f.debug_struct("OAuthClient").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -14,6 +14,11 @@ pub(crate) enum Random {
 }
 
 impl Random {
+    #[cfg(test)]
+    pub(crate) fn seeded(seed: u64) -> Self {
+        Self::Seeded(std::sync::Mutex::new(fastrand::Rng::with_seed(seed)))
+    }
+
     /// At least 0 and less than 1.
     pub(crate) fn fraction(&self) -> f64 {
         self.draw(fastrand::Rng::f64)

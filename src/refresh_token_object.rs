@@ -1,7 +1,9 @@
-//! What a store holds: the whole reply of the /token endpoint, as SAP's tutorial stores it.
+//! The value that a store holds: the whole reply of the /token endpoint, as SAP's tutorial stores it.
 //!
-//! Always: members that this crate does not know survive to the letter, and reading is lenient: only an object
-//! without a usable `refresh_token` is not one.
+//! Always: members that this crate does not know are kept byte for byte. Reading is lenient: only an object without a
+//! usable `refresh_token` is rejected.
+
+mod received;
 
 use std::{
     fmt,
@@ -12,6 +14,7 @@ use std::{
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+pub(crate) use self::received::{Predecessor, Received, received_access};
 use crate::{
     Error,
     access_token::IssuedAccess,
@@ -39,21 +42,7 @@ const COMPANY_UUID: &str = "companyUUID";
 const ACCESS_EXPIRES_AT: &str = "accessTokenExpiresAt";
 const REFRESH_EXPIRES_AT: &str = "refreshTokenExpiresAt";
 
-/// Members that say how long something lives: never carried over to the next reply's object.
-const LIFETIMES: [&str; 7] = [
-    "refresh_token",
-    "refresh_expires_in",
-    "access_token",
-    "token_type",
-    "expires_in",
-    ACCESS_EXPIRES_AT,
-    REFRESH_EXPIRES_AT,
-];
-
-/// How long a refresh token lives when the reply does not say: SAP's six months, counted short.
-const SIX_MONTHS: Duration = Duration::from_secs(180 * 24 * 3600);
-
-/// A refresh token with everything Concur said about it. Cheap to clone.
+/// A refresh token with everything that Concur's reply said about it. Cheap to clone.
 ///
 /// Its JSON form is the tutorial's `refreshTokenObjectFile.json`: the whole reply of the token endpoint plus
 /// `companyUUID`, and this crate's own `accessTokenExpiresAt` and `refreshTokenExpiresAt` in Unix seconds.
@@ -86,12 +75,9 @@ struct Inner {
     scopes: Arc<[String]>,
 }
 
-/// What the members of a reply turn into beside the object: the first that could not be used.
-pub(crate) type Received = (RefreshTokenObject, Result<(), BadMember>);
-
 /// Why a text is not a refresh token object.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotOne {
+pub(crate) enum NotAToken {
     #[error(transparent)]
     Json(#[from] Fault),
     #[error(transparent)]
@@ -106,20 +92,21 @@ impl RefreshTokenObject {
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the text is not a JSON object with a usable
-    /// `refresh_token`; the message names the place and quotes nothing. Other members may be missing or odd.
+    /// `refresh_token`; its source names the line and column, or the member, and quotes no value. Other members may be
+    /// missing or unusable.
     pub fn from_json(json: &str) -> Result<Self, Error> {
         Self::parse(json.as_bytes()).map_err(|e| {
             Error::store("the text is not a refresh token object; was it cut short or mixed up?", e)
         })
     }
 
-    /// The JSON form, pretty-printed with members in a stable order. It holds secrets: handle it as one.
+    /// The JSON form, pretty-printed with members in a stable order. It holds secrets: handle it as a secret.
     #[must_use]
     pub fn to_json(&self) -> String {
         self.as_json().to_string()
     }
 
-    pub(crate) fn parse(json: &[u8]) -> Result<Self, NotOne> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, NotAToken> {
         Self::read(Members::parse(json)?)
     }
 
@@ -127,9 +114,9 @@ impl RefreshTokenObject {
         self.0.members.to_json(&ORDER)
     }
 
-    fn read(members: Members) -> Result<Self, NotOne> {
-        let refresh_token = members.string("refresh_token")?.ok_or(NotOne::NoToken)?;
-        // One that was damaged on its way must not take the place of one that may still be good.
+    fn read(members: Members) -> Result<Self, NotAToken> {
+        let refresh_token = members.string("refresh_token")?.ok_or(NotAToken::NoToken)?;
+        // A token that was damaged in transit must not replace a stored token that may still be valid.
         if refresh_token.expose().contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
             return Err(BadMember("refresh_token", "printable text").into());
         }
@@ -138,7 +125,8 @@ impl RefreshTokenObject {
         let scopes = scopes(&members);
         Ok(Self(Arc::new(Inner {
             refresh_token,
-            // Ours is corrected for this machine's clock; a file from another program has only the server's.
+            // This crate's own member is corrected for this machine's clock; a file that another program wrote has only
+            // the server's time.
             expires_at: time(REFRESH_EXPIRES_AT).or_else(|| time("refresh_expires_in")),
             access: access(&members).ok().flatten(),
             geolocation: text("geolocation"),
@@ -149,54 +137,6 @@ impl RefreshTokenObject {
         })))
     }
 
-    /// The object for a reply's members, received at `now`; `server_time` is the reply's `Date`.
-    ///
-    /// From `predecessor` it inherits what the reply does not say anew: after a refresh grant (`same_grant`) all
-    /// but lifetimes, after a new sign-in only members that this crate does not know.
-    pub(crate) fn received(
-        mut members: Members,
-        predecessor: Option<&Self>,
-        same_grant: bool,
-        company_uuid: Option<&str>,
-        now: SystemTime,
-        server_time: Option<SystemTime>,
-    ) -> Result<Received, NotOne> {
-        // Ours to say: a server could say anything by them.
-        for own in [ACCESS_EXPIRES_AT, REFRESH_EXPIRES_AT, COMPANY_UUID] {
-            members.remove(own);
-        }
-        let faults = [
-            members.seconds("refresh_expires_in").and_then(|seconds| match seconds {
-                Some(seconds) if clock::from_unix_seconds(seconds).is_none() => {
-                    Err(BadMember("refresh_expires_in", "a date in Unix seconds"))
-                }
-                _ => Ok(()),
-            }),
-            receive_access(&mut members, now),
-            members.string("scope").map(drop),
-            members.string("geolocation").map(drop),
-        ];
-        let expires_at = members
-            .seconds("refresh_expires_in")
-            .ok()
-            .flatten()
-            .and_then(clock::from_unix_seconds)
-            .and_then(|at| by_our_clock(at, now, server_time))
-            .or_else(|| now.checked_add(SIX_MONTHS));
-        if let Some(at) = expires_at {
-            members.set_number(REFRESH_EXPIRES_AT, clock::unix_seconds(at));
-        }
-        if let Some(predecessor) = predecessor {
-            let except: &[&str] = if same_grant { &LIFETIMES } else { &ORDER };
-            members.inherit(&predecessor.0.members, except);
-        }
-        if let Some(uuid) = company_uuid {
-            members.set_string(COMPANY_UUID, uuid);
-        }
-        let fault = faults.into_iter().find(Result::is_err).unwrap_or(Ok(()));
-        Ok((Self::read(members)?, fault))
-    }
-
     /// The refresh token itself.
     #[must_use]
     pub fn secret(&self) -> &str {
@@ -205,13 +145,13 @@ impl RefreshTokenObject {
 
     /// When the refresh token expires, by this machine's clock where that is known, else by the server's.
     ///
-    /// `None` where the object does not say.
+    /// `None` if the object holds no expiry.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         self.0.expires_at.map(clock::public_time)
     }
 
-    /// The base URI of the principal's data centre, as received: it has not been checked.
+    /// The base URI of the principal's data centre, as received. Its host has not been checked.
     #[must_use]
     pub fn geolocation(&self) -> Option<&str> {
         self.0.geolocation.as_deref()
@@ -230,13 +170,13 @@ impl RefreshTokenObject {
         self.0.principal_uuid.as_deref()
     }
 
-    /// What the `id_token` that came with the token says, **not verified**; `None` where there is none that can be read.
+    /// What the `id_token` that came with the token says, **not verified**; `None` without a readable `id_token`.
     #[must_use]
     pub fn unverified_claims(&self) -> Option<UnverifiedClaims> {
         claims(&self.0.members)
     }
 
-    /// The scopes granted (RFC 6749 section 3.3); empty where Concur named none.
+    /// The scopes granted (RFC 6749 section 3.3); empty if Concur named no scope.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.0.scopes.iter().map(String::as_str)
     }
@@ -258,20 +198,10 @@ impl RefreshTokenObject {
         self.0.refresh_token == other.0.refresh_token
     }
 
-    /// Whether both are one and the same reply, not only the same token.
+    /// Whether both come from the same reply; two replies may hold the same token.
     pub(crate) fn is_same_reply(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0) || self.0.members == other.0.members
     }
-}
-
-/// The access token of a reply received at `now`, if there is one, and its scopes.
-pub(crate) fn received_access(
-    mut members: Members,
-    now: SystemTime,
-) -> Result<(Option<IssuedAccess>, Arc<[String]>), BadMember> {
-    members.remove(ACCESS_EXPIRES_AT);
-    receive_access(&mut members, now)?;
-    Ok((access(&members)?, scopes(&members)))
 }
 
 fn claims(members: &Members) -> Option<UnverifiedClaims> {
@@ -283,14 +213,15 @@ fn scopes(members: &Members) -> Arc<[String]> {
     names.iter().flat_map(|names| names.expose().split_whitespace()).map(str::to_owned).collect()
 }
 
-/// The access token among `members`; one without its absolute expiry is none (when was it issued?).
+/// The access token among `members`. Without its absolute expiry it is not used, because the time at which it was
+/// issued is unknown.
 fn access(members: &Members) -> Result<Option<IssuedAccess>, BadMember> {
     let (Some(secret), Some(expires_at)) =
         (members.string("access_token")?, members.seconds(ACCESS_EXPIRES_AT)?)
     else {
         return Ok(None);
     };
-    // RFC 6750 section 2.1: anything else could not be sent in a header.
+    // RFC 6750 section 2.1: other characters cannot be sent in a header.
     if !secret.expose().bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(BadMember("access_token", "a bearer token"));
     }
@@ -301,27 +232,6 @@ fn access(members: &Members) -> Result<Option<IssuedAccess>, BadMember> {
         clock::from_unix_seconds(expires_at).ok_or(BadMember(ACCESS_EXPIRES_AT, "a date in Unix seconds"))?;
     let lifetime = Duration::from_secs(members.seconds("expires_in")?.unwrap_or(3600));
     Ok(Some(IssuedAccess { secret, expires_at, lifetime }))
-}
-
-/// Gives the reply's access token its absolute expiry.
-fn receive_access(members: &mut Members, now: SystemTime) -> Result<(), BadMember> {
-    const EXPIRES_IN: BadMember = BadMember("expires_in", "a number of seconds");
-    if members.string("access_token")?.is_none() {
-        return Ok(());
-    }
-    let lifetime = members.seconds("expires_in")?.ok_or(EXPIRES_IN)?;
-    let expires_at = clock::unix_seconds(now).saturating_add(lifetime);
-    clock::from_unix_seconds(expires_at).ok_or(EXPIRES_IN)?;
-    members.set_number(ACCESS_EXPIRES_AT, expires_at);
-    access(members).map(drop)
-}
-
-/// A time told by the server's clock, by ours.
-fn by_our_clock(at: SystemTime, now: SystemTime, server_time: Option<SystemTime>) -> Option<SystemTime> {
-    match server_time.unwrap_or(now).duration_since(now) {
-        Ok(ahead) => at.checked_sub(ahead),
-        Err(behind) => at.checked_add(behind.duration()),
-    }
 }
 
 impl fmt::Debug for RefreshTokenObject {
@@ -336,66 +246,6 @@ impl fmt::Debug for RefreshTokenObject {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn at(seconds: u64) -> SystemTime {
-        clock::from_unix_seconds(seconds).unwrap()
-    }
-
-    fn received(json: &str, predecessor: Option<(&RefreshTokenObject, bool)>) -> Received {
-        let members = Members::parse(json.as_bytes()).unwrap();
-        let (predecessor, same) = predecessor.map_or((None, false), |(object, same)| (Some(object), same));
-        RefreshTokenObject::received(members, predecessor, same, Some("company"), at(1000), None).unwrap()
-    }
-
-    #[test]
-    fn every_form_of_a_lifetime_is_understood() {
-        for json in [
-            r#"{"refresh_token":"r","access_token":"a","expires_in":3600,"refresh_expires_in":1517039403}"#,
-            r#"{"refresh_token":"r","access_token":"a","expires_in":"3600","refresh_expires_in":"1517039403"}"#,
-        ] {
-            let (object, fault) = received(json, None);
-            assert_eq!(fault, Ok(()));
-            assert_eq!(object.expiry(), Some(at(1_517_039_403)));
-            assert_eq!(object.access().unwrap().expires_at, at(4600));
-            assert_eq!(object.company_uuid(), Some("company"));
-        }
-    }
-
-    #[test]
-    fn without_an_expiry_a_token_lives_180_days_from_receipt() {
-        let (object, fault) = received(r#"{"refresh_token":"r"}"#, None);
-        assert_eq!(fault, Ok(()));
-        assert_eq!(object.expiry(), Some(at(1000) + SIX_MONTHS));
-    }
-
-    #[test]
-    fn the_servers_expiry_is_stored_as_received_and_corrected_beside_it() {
-        let members = Members::parse(br#"{"refresh_token":"r","refresh_expires_in":5000}"#).unwrap();
-        let ahead = Some(at(1300));
-        let (object, _) = RefreshTokenObject::received(members, None, false, None, at(1000), ahead).unwrap();
-        assert!(object.to_json().contains("\"refresh_expires_in\": 5000"));
-        assert!(object.to_json().contains("\"refreshTokenExpiresAt\": 4700"));
-        assert_eq!(object.expiry(), Some(at(4700)));
-    }
-
-    #[test]
-    fn a_bad_member_is_named_and_the_rest_is_kept() {
-        for (json, bad) in [
-            (r#"{"refresh_token":"r","refresh_expires_in":-1}"#, "refresh_expires_in"),
-            (r#"{"refresh_token":"r","refresh_expires_in":1e14}"#, "refresh_expires_in"),
-            (r#"{"refresh_token":"r","access_token":7}"#, "access_token"),
-            (r#"{"refresh_token":"r","access_token":"a\u0000b","expires_in":1}"#, "access_token"),
-            (r#"{"refresh_token":"r","access_token":"a"}"#, "expires_in"),
-            (r#"{"refresh_token":"r","access_token":"a","expires_in":4611686018427387904}"#, "expires_in"),
-            (r#"{"refresh_token":"r","access_token":"a","expires_in":1,"token_type":"mac"}"#, "token_type"),
-            (r#"{"refresh_token":"r","geolocation":[]}"#, "geolocation"),
-            (r#"{"refresh_token":"r","scope":{}}"#, "scope"),
-        ] {
-            let (object, fault) = received(json, None);
-            assert_eq!(fault.unwrap_err().0, bad, "{json}");
-            assert_eq!(object.secret(), "r", "{json}");
-        }
-    }
 
     #[test]
     fn only_a_usable_refresh_token_makes_an_object() {
@@ -413,24 +263,6 @@ mod tests {
         let odd = r#"{"refresh_token":"r","scope":[],"companyUUID":1,"refresh_expires_in":"x"}"#;
         let lenient = RefreshTokenObject::from_json(odd).unwrap();
         assert_eq!((lenient.company_uuid(), lenient.expires_at()), (None, None));
-    }
-
-    #[test]
-    fn a_successor_inherits_what_still_holds() {
-        let old = r#"{"refresh_token":"old","refresh_expires_in":9,"access_token":"a","expires_in":1,
-            "accessTokenExpiresAt":1,"scope":"x y","geolocation":"https://g","note":"mine"}"#;
-        let old = RefreshTokenObject::from_json(old).unwrap();
-
-        let (renewed, _) = received(r#"{"refresh_token":"new"}"#, Some((&old, true)));
-        assert_eq!((renewed.secret(), renewed.geolocation()), ("new", Some("https://g")));
-        assert_eq!(renewed.scopes().collect::<Vec<_>>(), ["x", "y"]);
-        assert!(renewed.to_json().contains(r#""note": "mine""#));
-        assert!(renewed.access().is_none());
-        assert_eq!(renewed.expiry(), Some(at(1000) + SIX_MONTHS));
-
-        let (obtained, _) = received(r#"{"refresh_token":"new"}"#, Some((&old, false)));
-        assert_eq!((obtained.geolocation(), obtained.scopes().count()), (None, 0));
-        assert!(obtained.to_json().contains(r#""note": "mine""#));
     }
 
     #[test]

@@ -12,7 +12,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConcurCode, Credentials, Error, ErrorKind, RefreshTokenObject, backoff::Backoff, clock, random::Random,
+    ConcurCode, Credentials, Error, ErrorKind, RefreshTokenObject, backoff::Backoff, clock, consequences,
+    random::Random,
 };
 
 /// The cool-down of a refusal; doubled with each further refusal.
@@ -69,7 +70,7 @@ impl Refusal {
         now: SystemTime,
         random: &Random,
     ) -> Option<Self> {
-        let is_refused = matches!(error.kind(), ErrorKind::Refused | ErrorKind::ReauthorizationRequired);
+        let is_refused = consequences::of(error.kind()).is_remembered;
         if !is_refused && !error.is_in_doubt() {
             return None;
         }

@@ -105,6 +105,7 @@ mod form;
 mod grants;
 mod held_replies;
 mod id_token;
+mod made_up;
 mod manual_clock;
 mod otp;
 mod principals;

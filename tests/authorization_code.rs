@@ -181,7 +181,7 @@ fn a_return_that_does_not_prove_the_users_own_browser_is_refused() {
         (
             format!("code=c&state={other}"),
             ErrorKind::Protocol,
-            format!("{ORIGIN} has another state than the browser was sent away with; let the user start again"),
+            format!("{ORIGIN} has another state than the authorization request; let the user start again"),
         ),
         (
             "code=c".to_owned(),

@@ -104,7 +104,7 @@ async fn errors_have_code_and_correlation_id_but_no_words_of_the_server() {
             "the-secret",
             "id-7",
             ErrorKind::Protocol,
-            "127.0.0.1 answered with what is not a JSON object; check the base URI and any proxy (correlation id id-7)",
+            "127.0.0.1 answered with text that is not a JSON object; check the base URI and any proxy (correlation id id-7)",
         ),
         (
             200,
@@ -200,7 +200,7 @@ async fn an_unreachable_server_is_reported() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(
         error.to_string(),
-        "the connection to 127.0.0.1 broke off; the grant may have been spent all the same, so find out why before you \
+        "the connection to 127.0.0.1 broke off; the grant may nevertheless have been used, so find out why before you \
          try again"
     );
 }
@@ -229,6 +229,6 @@ async fn no_proxy_sees_what_is_sent_over_plain_http() {
 #[ignore = "runs as a child process"]
 async fn sends_one_request() {
     let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
-    // The simulated clock stands elsewhere, and an access token just received is good all the same.
+    // The simulated clock shows another time, and an access token just received is valid nevertheless.
     tokens.access_token().await.unwrap();
 }

@@ -25,7 +25,7 @@ async fn the_geolocation_of_the_last_reply_is_where_the_next_renewal_goes() {
     tokens.access_token().await.unwrap();
     assert_eq!(asked(&scene), [&*glz, &*eu]);
 
-    // It moves: the old data centre says where to, and from then on nobody asks there again.
+    // The principal moves: the old data centre names the new one, and from then on gets no request.
     scene.concur.move_principal(&scene.concur.company_uuid(), &us);
     scene.clock.advance(HOUR);
     let moved = tokens.access_token().await.unwrap();
@@ -124,8 +124,8 @@ async fn a_request_that_is_sent_in_circles_stops() {
     assert_eq!(
         error.to_string(),
         format!(
-            "127.0.0.1 does not say where the principal lives: it led back to itself, or in circles; tell SAP Concur's \
-             support, with the correlation id (code 16, correlation id {})",
+            "127.0.0.1 does not say where the principal lives: its answers lead back to itself, or in circles; tell SAP \
+             Concur's support, with the correlation id (code 16, correlation id {})",
             error.correlation_id().unwrap()
         )
     );

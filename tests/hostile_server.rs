@@ -21,12 +21,12 @@ use concur_auth::{
 };
 use tempfile::TempDir;
 
-const SPENT: &str = "the grant may have been spent all the same, so find out why before you try again";
+const SPENT: &str = "the grant may nevertheless have been used, so find out why before you try again";
 const NOT_AN_OBJECT: &str =
-    "127.0.0.1 answered with what is not a JSON object; check the base URI and any proxy";
+    "127.0.0.1 answered with text that is not a JSON object; check the base URI and any proxy";
 const TOO_LONG: &str = "127.0.0.1 answered with more than 256 KiB; check the base URI and any proxy";
 const GOOD_UP_TO: &str =
-    "the reply of 127.0.0.1 is good up to its refresh token but not to its end; try again";
+    "the reply of 127.0.0.1 is complete up to its refresh token, but damaged after it; try again";
 const TELL_SUPPORT: &str = "tell SAP Concur's support, with the correlation id";
 const MIB: usize = 1 << 20;
 
@@ -45,7 +45,7 @@ impl Server {
         })
     }
 
-    /// One that need not read the request.
+    /// A server that does not have to read the request.
     fn rude(answer: impl Fn(&mut TcpStream, usize) -> io::Result<()> + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let uri = format!("http://{}", listener.local_addr().unwrap());
@@ -61,7 +61,7 @@ impl Server {
         Self { uri, requests }
     }
 
-    /// One that sends these bytes and hangs up.
+    /// A server that sends these bytes and closes the connection.
     fn sending(bytes: impl Into<Vec<u8>>) -> Self {
         let bytes = bytes.into();
         Self::new(move |connection, _| connection.write_all(&bytes))
@@ -245,7 +245,7 @@ async fn a_reply_that_is_not_an_object_is_reported_and_not_quoted() {
     );
 }
 
-/// Nobody unpacks what nobody asked to be packed, so a gzip bomb is only bytes.
+/// A reply is never unpacked, because no request asks for compression. So a gzip bomb is only bytes.
 #[tokio::test]
 async fn a_compressed_reply_is_not_decompressed() {
     let mut reply = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 20\r\n\r\n".to_vec();
@@ -257,7 +257,7 @@ async fn a_compressed_reply_is_not_decompressed() {
     assert_eq!((error.kind(), error.to_string().as_str()), (ErrorKind::Protocol, NOT_AN_OBJECT));
 }
 
-/// The values that no member may have, beside those that are right for some: numbers past every bound among them.
+/// Values that no member may have, and values that are valid for some members only. Some numbers exceed every limit.
 const ODD_VALUES: [&str; 14] = [
     "true",
     "[]",
@@ -308,7 +308,7 @@ async fn an_unusable_refresh_token_is_reported_and_replaces_nothing() {
         assert_eq!(format!("{error:?}"), holds_none, "{body}");
         assert_eq!((file.refresh_token(), server.requests()), (None, 1), "{body}");
 
-        // The one that is held stays.
+        // The current token stays.
         let held = r#"{"refresh_token": "held", "companyUUID": "uuid"}"#;
         std::fs::write(&file.path, held).unwrap();
         assert_eq!(format!("{:?}", manager.refresh().await.unwrap_err()), holds_none, "{body}");
@@ -378,7 +378,7 @@ async fn each_member_at_fault_is_named_after_the_refresh_token_was_saved() {
         let (manager, file) = server.manager();
         assert_eq!(format!("{:?}", manager.access_token().await.unwrap_err()), expected, "{body}");
         assert_eq!(file.refresh_token().as_deref(), Some("r"), "{body}");
-        // It is good, so nobody asks again.
+        // The token is valid, so no further request is sent.
         assert_eq!(manager.get_valid_refresh_token().await.unwrap().secret(), "r", "{body}");
         assert_eq!(server.requests(), 1, "{body}");
 
@@ -483,7 +483,7 @@ async fn a_refresh_token_is_saved_however_badly_the_reply_ends() {
     }
 }
 
-/// Hundreds of kilobytes of news in every reply, under new names: the file must stay one that can be read.
+/// Hundreds of kilobytes of new members in every reply, under new names: the file must stay readable.
 #[tokio::test]
 async fn members_of_old_replies_do_not_pile_up() {
     let server = Server::new(|connection, number| {

@@ -119,8 +119,8 @@ async fn the_http_client_is_built_for_the_first_request() {
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), "r");
     assert_eq!(
         tokens.refresh().await.unwrap_err().to_string(),
-        "no HTTP client could be built of the settings given to http_client; check them, this machine's certificates, \
-         and this process's limits on open files, then start the program again"
+        "no HTTP client could be built from the settings given to http_client; check them, this machine's \
+         certificates, and this process's limits on open files, then start the program again"
     );
 }
 

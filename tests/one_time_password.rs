@@ -65,7 +65,7 @@ async fn the_link_in_the_mail_signs_the_user_in() {
     assert_eq!(last_form(&scene, "/oauth2/v0/token"), grant);
     assert_eq!(object.scopes().collect::<Vec<_>>(), ["openid"]);
 
-    // From then on nobody knows how it began.
+    // After that everything works as after any other sign-in.
     tokens.refresh().await.unwrap();
     assert_eq!((scene.concur.count("otp"), scene.concur.count("refresh_token")), (1, 1));
 }
@@ -117,13 +117,13 @@ fn a_parameter_may_not_take_the_protocols_names_nor_be_given_twice() {
         assert_eq!(
             error.to_string(),
             format!(
-                "the parameter \"{name}\" of a one-time password has a name of the protocol's own; give it another"
+                "the parameter \"{name}\" of a one-time password has a name that the protocol uses; give it another name"
             )
         );
     }
     assert_eq!(
         request().parameter(" ", "x").unwrap_err().to_string(),
-        "the parameter \" \" of a one-time password has no name; give it one"
+        "the parameter \" \" of a one-time password has no name; give it a name"
     );
     assert_eq!(
         request().parameter("trip", "7").unwrap().parameter("trip", "8").unwrap_err().to_string(),
@@ -213,7 +213,7 @@ async fn no_password_is_mailed_twice() {
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert_eq!(
         error.to_string(),
-        "the connection to 127.0.0.1 broke off; the mail may have been sent all the same, so look for it before you try \
+        "the connection to 127.0.0.1 broke off; the mail may nevertheless have been sent, so look for it before you try \
          again"
     );
     assert_eq!((scene.concur.requests().len(), scene.concur.mails().len()), (1, 1));

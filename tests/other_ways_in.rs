@@ -162,13 +162,13 @@ async fn an_implementation_site_leads_to_production() {
     assert_eq!(came_to, [site, scene.concur.base_uri()]);
 }
 
-/// What is good once, or counts towards a locked account, must not be sent again by whoever reads the message.
+/// A grant that works once, or that counts towards a locked account, must not be sent again because of the message.
 #[tokio::test]
 async fn after_a_lost_reply_the_message_says_whether_to_try_again() {
     let scene = Scene::new().await;
     let user = scene.concur.add_user();
     let again = "try again";
-    let not_again = "the grant may have been spent all the same, so find out why before you try again";
+    let not_again = "the grant may nevertheless have been used, so find out why before you try again";
     for (grant, advice) in [
         (Grant::client_credentials(), again),
         (Grant::refresh_token_with_scope("r", "openid"), again),

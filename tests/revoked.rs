@@ -98,8 +98,8 @@ async fn a_new_access_token_that_is_refused_is_reported() {
     assert_eq!(
         error.to_string(),
         format!(
-            "127.0.0.1 did not accept the access token, so nothing was revoked; get another one and try again (correlation \
-             id {})",
+            "127.0.0.1 did not accept the access token, so nothing was revoked; get another access token and try again \
+             (correlation id {})",
             error.correlation_id().unwrap()
         )
     );
@@ -113,7 +113,7 @@ async fn a_revocation_that_fails_half_way_is_reported_and_can_be_finished() {
         (Fault::status(503), "127.0.0.1 answered 503 Service Unavailable; try again later", false),
         (
             Fault::DropReply,
-            "the connection to 127.0.0.1 broke off; the tokens may have been revoked all the same; try again",
+            "the connection to 127.0.0.1 broke off; the tokens may nevertheless have been revoked; try again",
             true,
         ),
         (
@@ -278,8 +278,8 @@ async fn the_client_alone_revokes_and_changes_no_store() {
     assert_eq!(
         error.to_string(),
         format!(
-            "127.0.0.1 did not accept the access token, so nothing was revoked; get another one and try again (correlation \
-             id {})",
+            "127.0.0.1 did not accept the access token, so nothing was revoked; get another access token and try again \
+             (correlation id {})",
             error.correlation_id().unwrap()
         )
     );

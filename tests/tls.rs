@@ -1,4 +1,5 @@
-//! Secrets go over TLS 1.2 or later, to a server that proves who it is; otherwise nothing goes, and the error says why.
+//! Secrets are sent over TLS 1.2 or later, to a server that proves its identity; otherwise nothing is sent, and the
+//! error says why.
 
 use std::{
     io::{Read as _, Write as _},
@@ -39,7 +40,7 @@ impl Server {
         Self { uri, read }
     }
 
-    /// One that shows this certificate, and hands out a token to whoever believes it.
+    /// A server that shows this certificate, and sends a token to every client that accepts it.
     fn with(identity: &Identity, versions: &[&'static SupportedProtocolVersion]) -> Self {
         let key = PrivateKeyDer::try_from(identity.key.clone()).unwrap();
         let config = ServerConfig::builder_with_protocol_versions(versions)
@@ -64,7 +65,7 @@ impl Server {
         })
     }
 
-    /// One that answers whatever comes first with these bytes, and reads on.
+    /// A server that answers the first bytes it receives with these bytes, and reads on.
     fn answering(bytes: &'static [u8]) -> Self {
         Self::new(move |connection, read| {
             let mut buffer = [0; 4096];
@@ -169,15 +170,15 @@ async fn a_server_without_a_valid_certificate_is_refused_with_the_reason() {
     let mut as_authority = params(&OURS);
     as_authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
 
-    let clock = "check this machine's clock, then ask whoever runs that host, or the proxy before it, for a certificate \
-                 that is valid now";
+    let clock = "check this machine's clock, then ask the administrator of that host, or of the proxy in front of \
+                 it, for a certificate that is valid now";
     let proxy = "check the base URI and any proxy";
     let unknown = "sent nothing to localhost: its certificate is self-signed, or signed by an authority that this machine \
-                   does not know; if it is that of your own gateway or proxy, give the authority's certificate to \
+                   does not know; if the host is your own gateway or proxy, give the authority's certificate to \
                    TokenManagerBuilder::http_client"
         .to_owned();
-    let as_authority_only = "sent nothing to localhost: its certificate is self-signed, as only an authority's own may be; \
-                             let an authority sign one for that host, and give the authority's certificate to \
+    let as_authority_only = "sent nothing to localhost: its certificate is a CA certificate, which a server must not use; \
+                             let an authority sign a certificate for that host, and give the authority's certificate to \
                              TokenManagerBuilder::http_client"
         .to_owned();
     let expired = format!("sent nothing to localhost: its certificate has expired; {clock}");
@@ -228,7 +229,7 @@ async fn a_server_without_safe_tls_is_refused_and_the_error_says_why() {
             "an alert: handshake_failure",
             b"\x15\x03\x03\x00\x02\x02\x28",
             ErrorKind::Untrusted,
-            refused("no TLS connection that is safe could be made"),
+            refused("no safe TLS connection could be made"),
         ),
         (
             "plain HTTP",

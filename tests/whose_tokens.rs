@@ -148,7 +148,7 @@ async fn a_users_sign_in_does_not_replace_a_companys_token() {
             error.to_string(),
             format!(
                 "the grant signs in a user, but the credentials name company {}; use a manager whose credentials name no \
-                 company, with another place for the user's token",
+                 company, with a separate store for the user's token",
                 scene.concur.company_uuid()
             )
         );
@@ -181,7 +181,7 @@ async fn a_sign_in_by_another_principal_replaces_nothing() {
 
     let theirs = token_of(&scene, &grace).await;
     let error = tokens.adopt(theirs).await.unwrap_err();
-    assert!(error.to_string().starts_with("the token to be held belongs to the principal "), "{error}");
+    assert!(error.to_string().starts_with("the new token belongs to the principal "), "{error}");
     assert_eq!(scene.stored_refresh_token(), stored);
 }
 
@@ -266,15 +266,11 @@ async fn a_second_users_sign_in_does_not_replace_the_first_users_token() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert_eq!(
         error.to_string(),
-        "the token that Concur has sent belongs to another principal than the stored one; use another place for it, or \
-         move that one away"
+        "the token that Concur has sent belongs to another principal than the stored one; keep it in a separate store, or \
+         move the stored token away"
     );
     let error = tokens.adopt(token_of(&scene, &grace).await).await.unwrap_err();
-    assert!(
-        error
-            .to_string()
-            .starts_with("the token to be held belongs to another principal than the stored one;")
-    );
+    assert!(error.to_string().starts_with("the new token belongs to another principal than the stored one;"));
     assert_eq!(scene.stored_refresh_token(), first.secret());
     tokens.sign_in(password(&ada)).await.unwrap();
 }
@@ -287,8 +283,8 @@ async fn a_refresh_token_can_be_adopted_but_is_no_sign_in() {
     assert_eq!(error.kind(), ErrorKind::Config);
     assert_eq!(
         error.to_string(),
-        "nobody signs in with a refresh token, and the one that comes back could be another principal's; hand it over \
-         with TokenManager::adopt"
+        "a refresh token grant is not a sign-in, and its reply could belong to another principal; pass the token to \
+         TokenManager::adopt"
     );
     assert_eq!(scene.concur.token_requests(), 0);
 }

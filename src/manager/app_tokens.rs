@@ -1,25 +1,28 @@
-//! Access tokens of an app by itself, for which Concur gives no refresh token: renewed by asking again.
+//! Access tokens of the app itself, for which Concur gives no refresh token: renewed by asking again.
 //!
-//! Always: one request however many ask, also if who asks goes away. Memory alone, since there is nothing
-//! that could be lost.
+//! Always: one request however many callers ask, also if the caller who asked goes away. Memory alone, since there is
+//! nothing that could be lost.
 
-use std::{
-    fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwapOption;
-use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::{
-    core::{Core, is_passing},
-    decision::{Decision, Window, decide},
-    memory::HeldAccess,
+    decision::{Decision, decide},
+    gate::Gate,
+    held::HeldAccess,
+    identity::Identification,
+    need::Outcome,
+    serving::{Next, next},
+    single_flight::{Join, Leader, SingleFlight},
 };
-use crate::{AccessToken, Error, ErrorKind, Grant, Refusal, oauth_client::Patience, runtime};
+use crate::{
+    AccessToken, Error, ErrorKind, Grant, OAuthClient,
+    caught::caught,
+    credential_source::DynCredentialSource,
+    machine::Machine,
+    oauth_client::{Conditions, RetryBudget},
+};
 
 /// Keeps an app signed in by itself (`grant_type=client_credentials`), for APIs that act for no company and no user.
 ///
@@ -40,31 +43,21 @@ use crate::{AccessToken, Error, ErrorKind, Grant, Refusal, oauth_client::Patienc
 ///
 /// Source: SAP Concur developer centre, "Authentication API, client credentials grant"; RFC 6749 section 4.4.
 #[derive(Clone)]
-pub struct AppTokens(Arc<Inner>);
+pub struct AppTokens(Arc<App>);
 
-struct Inner {
-    core: Arc<Core>,
-    held: ArcSwapOption<HeldAccess>,
-    asking: Arc<Mutex<Answer>>,
-    /// The number of the last answer.
-    answered: AtomicU64,
-}
-
-/// What Concur answered last, for those who waited for it.
-struct Answer {
-    number: u64,
-    result: Result<AccessToken, Error>,
+pub(super) struct App {
+    pub(super) source: Box<dyn DynCredentialSource>,
+    pub(super) identification: Identification,
+    pub(super) client: OAuthClient,
+    pub(super) gate: Gate,
+    pub(super) flights: Arc<SingleFlight<Outcome<AccessToken>>>,
+    pub(super) machine: Machine,
+    pub(super) held: ArcSwapOption<HeldAccess>,
 }
 
 impl AppTokens {
-    pub(super) fn new(core: Arc<Core>) -> Self {
-        let none = Err(Error::new(ErrorKind::Config, "nobody has asked yet"));
-        Self(Arc::new(Inner {
-            core,
-            held: ArcSwapOption::empty(),
-            asking: Arc::new(Mutex::new(Answer { number: 0, result: none })),
-            answered: AtomicU64::new(0),
-        }))
+    pub(super) fn new(app: App) -> Self {
+        Self(Arc::new(app))
     }
 
     /// A bearer token for API calls, valid now: from memory while it lasts.
@@ -78,29 +71,28 @@ impl AppTokens {
     /// does; while the held token is valid, what may pass is no error. A refusal is remembered: nothing is sent for an
     /// hour or more unless the credentials change.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
-        let Inner { core, held, asking, answered } = &*self.0;
-        let before = answered.load(Ordering::Acquire);
-        let now = core.clock.now();
-        let held = held.load_full();
-        let decision =
-            held.as_ref().map_or(Decision::Wait, |held| decide(&held.window, now, core.memory.calm(now)));
-        let answer = match (decision, &held) {
-            (Decision::Serve, Some(held)) => return Ok(held.token.clone()),
-            (Decision::Carry, Some(held)) => match Arc::clone(asking).try_lock_owned() {
-                Ok(answer) => answer,
-                Err(_) => return Ok(held.token.clone()),
-            },
-            _ => Arc::clone(asking).lock_owned().await,
-        };
-        let valid = held.filter(|held| held.window.is_valid(core.clock.now()));
-        let result = if answer.number == before {
-            self.ask(answer, valid.is_none()).await
-        } else {
-            answer.result.clone()
-        };
-        match (result, valid) {
-            (Err(e), Some(held)) if is_passing(&e) => Ok(held.token.clone()),
-            (result, _) => result,
+        let app = &self.0;
+        loop {
+            let now = app.machine.clock.now();
+            let held = app.held.load_full();
+            let decision = held
+                .as_ref()
+                .map_or(Decision::Wait, |held| decide(&held.window, now, app.gate.is_backing_off(now)));
+            let join = match (decision, &held) {
+                (Decision::Serve, Some(held)) => return Ok(held.token.clone()),
+                (Decision::RenewIfIdle, _) => Join::Never,
+                _ => Join::Any,
+            };
+            let has_fallback = held.as_ref().is_some_and(|held| held.window.is_valid(now));
+            let outcome = app.fly(join, has_fallback).await;
+            let fresh = match &outcome {
+                Outcome::Done(token) => Some(token.clone()),
+                _ => None,
+            };
+            let fallback = held.filter(|held| held.window.is_valid(app.machine.clock.now()));
+            if let Next::Return(served) = next(outcome, fresh, fallback.map(|held| held.token.clone())) {
+                return served;
+            }
         }
     }
 
@@ -108,63 +100,62 @@ impl AppTokens {
     pub fn invalidate(&self, token: &AccessToken) {
         self.0.held.rcu(|held| held.clone().filter(|held| held.token.secret() != token.secret()));
     }
-
-    /// Goes on when who asks is gone: the next one gets the answer.
-    async fn ask(&self, mut answer: OwnedMutexGuard<Answer>, repeat: bool) -> Result<AccessToken, Error> {
-        let (ours, inner) = (runtime::handle()?, Arc::clone(&self.0));
-        // A source of credentials may block.
-        let asked = ours.spawn_blocking(move || {
-            let result = ours.block_on(inner.core.ask_for_the_app(repeat));
-            let (memory, now) = (&inner.core.memory, inner.core.clock.now());
-            match &result {
-                Ok(held) => {
-                    memory.note_success(now, true);
-                    inner.held.store(Some(Arc::new(held.clone())));
-                }
-                Err(e) => memory.note_failure(e, now),
-            }
-            answer.number += 1;
-            answer.result = result.map(|held| held.token);
-            inner.answered.store(answer.number, Ordering::Release);
-            answer.result.clone()
-        });
-        asked.await.unwrap_or_else(|e| {
-            let message = "asking for an access token panicked; see the panic's message and report it";
-            Err(Error::new(ErrorKind::Config, message).caused_by(e))
-        })
-    }
 }
 
-impl Core {
-    async fn ask_for_the_app(&self, repeat: bool) -> Result<HeldAccess, Error> {
-        let now = self.clock.now();
-        if let Some(wait) = self.memory.asked_to_wait(now) {
-            return Err(wait);
+impl App {
+    /// Joins the request under way or sends one, and waits for its outcome.
+    async fn fly(self: &Arc<Self>, join: Join, has_fallback: bool) -> Outcome<AccessToken> {
+        let start = |leader: Leader<_>, on_own_thread| {
+            let app = Arc::clone(self);
+            let flight = async move {
+                let crashed = || {
+                    let message =
+                        "asking for an access token panicked; see the panic's message and report it";
+                    Err(Error::new(ErrorKind::Config, message))
+                };
+                let asked = caught(app.ask(has_fallback), crashed).await;
+                leader.finish(app.note(asked, has_fallback));
+            };
+            self.machine.executor.launch(Box::pin(flight), on_own_thread)
+        };
+        match self.flights.run(join, start).await {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Outcome::Busy,
+            Err(e) => Outcome::Failed(e),
         }
+    }
+
+    async fn ask(&self, has_fallback: bool) -> Result<AccessToken, Error> {
+        let Machine { clock, random, .. } = &self.machine;
+        self.gate.check_server_pause(clock.now())?;
         let credentials = self.source.credentials().await?;
-        let base = &self.identify(&credentials)?.base;
-        let refused = self.memory.refusal();
-        if let Some(e) = refused.as_ref().and_then(|refusal| refusal.still_holds(&credentials, None, now)) {
-            return Err(e);
-        }
+        let base = &self.identification.of(&credentials)?.base;
+        self.gate.check(None, &credentials, None, clock.now())?;
         let grant = Grant::client_credentials();
-        let patience = if repeat { Patience::repeat(&|| false) } else { Patience::one_attempt() };
-        let sent = self.client.send(base, &credentials, &grant, &self.clock, &patience).await;
+        // Nothing is saved for the next caller but memory, so a request goes on until it is answered, whoever waits.
+        let budget = if has_fallback { RetryBudget::one_attempt() } else { RetryBudget::repeat(&|| false) };
+        let conditions = Conditions { clock: &**clock, random, budget: &budget };
+        let sent = self.client.send(base, &credentials, &grant, &conditions).await;
         let reply = sent.inspect_err(|e| {
-            let refusal = Refusal::of(
-                e,
-                refused.as_ref(),
-                &credentials,
-                None,
-                self.clock.now(),
-                &crate::random::Random::System,
-            );
-            self.memory.note_refusal(refusal.or(refused.clone()));
+            self.gate.remember(e, None, &credentials, None, clock.now(), random);
         })?;
         reply.log();
-        let token = reply.access_token()?;
-        let window = Window::of_access(token.issued(), fastrand::f64());
-        Ok(HeldAccess { token, window })
+        reply.access_token()
+    }
+
+    fn note(&self, asked: Result<AccessToken, Error>, has_fallback: bool) -> Outcome<AccessToken> {
+        let Machine { clock, random, .. } = &self.machine;
+        match asked {
+            Ok(token) => {
+                self.gate.succeeded(clock.now(), true);
+                self.held.store(Some(Arc::new(HeldAccess::new(token.clone(), random))));
+                Outcome::Done(token)
+            }
+            Err(e) => {
+                self.gate.failed(&e, clock.now(), random);
+                if has_fallback { Outcome::FailedOnce(e) } else { Outcome::Failed(e) }
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! How a manager is put together. Nothing here does I/O.
+//! How a manager is put together. Always: nothing here does I/O.
 
 use std::{
     sync::{Arc, OnceLock},
@@ -7,10 +7,20 @@ use std::{
 
 use url::Host;
 
-use super::{AppTokens, TokenManager, core::Core};
+use super::{
+    AppTokens, TokenManager,
+    app_tokens::App,
+    cache::TokenCache,
+    core::{Core, Policy},
+    identity::Identification,
+};
 use crate::{
-    Clock, CredentialSource, CredentialsFile, Error, ErrorKind, Geolocation, JsonFileStore, MemoryStore,
-    OAuthClient, SystemClock, TokenStore, clock::Guarded, credential_source::DynCredentialSource,
+    Clock, CredentialSource, CredentialsFile, Error, ErrorKind, JsonFileStore, OAuthClient, SystemClock,
+    TokenStore,
+    clock::Guarded,
+    credential_source::DynCredentialSource,
+    machine::{Machine, Threads},
+    random::Random,
     store::DynTokenStore,
 };
 
@@ -35,15 +45,8 @@ pub struct TokenManagerBuilder {
     trusted_hosts: Vec<String>,
     http_client: Option<reqwest::ClientBuilder>,
     oauth_client: Option<OAuthClient>,
-    clock: Arc<dyn Clock>,
+    machine: Machine,
     policy: Policy,
-}
-
-/// The knobs.
-#[derive(Clone, Debug)]
-pub(super) struct Policy {
-    pub(super) refresh_token_margin: Duration,
-    pub(super) lock_timeout: Duration,
 }
 
 impl TokenManagerBuilder {
@@ -55,7 +58,11 @@ impl TokenManagerBuilder {
             trusted_hosts: Vec::new(),
             http_client: None,
             oauth_client: None,
-            clock: Arc::new(SystemClock),
+            machine: Machine {
+                clock: Arc::new(SystemClock),
+                random: Arc::new(Random::System),
+                executor: Arc::new(Threads),
+            },
             policy: Policy {
                 refresh_token_margin: Duration::from_secs(30 * 24 * 3600),
                 lock_timeout: Duration::from_secs(60),
@@ -106,7 +113,14 @@ impl TokenManagerBuilder {
 
     /// Where the time comes from. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(Guarded(clock));
+        self.machine.clock = Arc::new(Guarded(clock));
+        self
+    }
+
+    /// Another machine than this one, with a clock of its own.
+    #[cfg(test)]
+    pub(super) fn machine(mut self, machine: Machine) -> Self {
+        self.machine = machine;
         self
     }
 
@@ -130,7 +144,16 @@ impl TokenManagerBuilder {
     ///
     /// As [`build`](Self::build).
     pub fn build_for_app(self) -> Result<AppTokens, Error> {
-        Ok(AppTokens::new(self.store(MemoryStore::new()).build()?.0))
+        let Parts { source, identification, client, machine, .. } = self.parts()?;
+        Ok(AppTokens::new(App {
+            source,
+            identification,
+            client,
+            machine,
+            gate: Default::default(),
+            flights: Default::default(),
+            held: Default::default(),
+        }))
     }
 
     /// The manager. Nothing is read, sent or started yet.
@@ -141,6 +164,22 @@ impl TokenManagerBuilder {
     /// no URL, when `trust_host` was given something else than a host, or when both `http_client` and `oauth_client`
     /// were given.
     pub fn build(self) -> Result<TokenManager, Error> {
+        let Parts { source, identification, client, machine, store, policy } = self.parts()?;
+        let store = store.unwrap_or_else(|| Box::new(JsonFileStore::new(super::TOKEN_FILE)));
+        Ok(TokenManager(Arc::new(Core {
+            source,
+            identification,
+            client,
+            machine,
+            policy,
+            cache: TokenCache::new(store),
+            gate: Default::default(),
+            flights: Default::default(),
+            subscribers: OnceLock::new(),
+        })))
+    }
+
+    fn parts(self) -> Result<Parts, Error> {
         let trusted_hosts: Arc<[String]> =
             self.trusted_hosts.iter().map(|host| host_name(host)).collect::<Result<_, _>>()?;
         let client = match (self.oauth_client, self.http_client) {
@@ -155,30 +194,26 @@ impl TokenManagerBuilder {
             (None, Some(settings)) => OAuthClient::with_http_client(settings),
             (None, None) => OAuthClient::new(),
         };
-        let base = match self.base_uri {
-            Some(uri) => {
-                Some(Geolocation::configured(&uri, "given to the builder", Arc::clone(&trusted_hosts))?)
-            }
-            None => None,
-        };
-        Ok(TokenManager(Arc::new(Core {
-            store: self.store.unwrap_or_else(|| Box::new(JsonFileStore::new(super::TOKEN_FILE))),
-            source: self
-                .credentials
-                .unwrap_or_else(|| Box::new(CredentialsFile::new(super::CREDENTIALS_FILE))),
+        let source = self.credentials;
+        Ok(Parts {
+            source: source.unwrap_or_else(|| Box::new(CredentialsFile::new(super::CREDENTIALS_FILE))),
+            identification: Identification::new(self.base_uri.as_deref(), trusted_hosts)?,
             client,
-            clock: self.clock,
+            machine: self.machine,
+            store: self.store,
             policy: self.policy,
-            base,
-            trusted_hosts,
-            identity: OnceLock::new(),
-            memory: Default::default(),
-            flights: Default::default(),
-            unsaved: Default::default(),
-            revoked: Default::default(),
-            subscribers: OnceLock::new(),
-        })))
+        })
     }
+}
+
+/// What both kinds of manager are put together of, and what only one of them needs.
+struct Parts {
+    source: Box<dyn DynCredentialSource>,
+    identification: Identification,
+    client: OAuthClient,
+    machine: Machine,
+    store: Option<Box<dyn DynTokenStore>>,
+    policy: Policy,
 }
 
 /// As a URL spells it.

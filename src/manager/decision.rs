@@ -1,4 +1,4 @@
-//! Serve, carry the renewal, or wait: the decision as a function of a token's window, the time and the calm.
+//! Serve, renew if idle, or wait: the decision as a function of a token's window, the time and the back-off.
 //!
 //! Always: no I/O and no clock here; the same arguments give the same answer.
 
@@ -6,20 +6,20 @@ use std::time::{Duration, SystemTime};
 
 use crate::access_token::IssuedAccess;
 
-/// How long before its expiry an access token is renewed by whoever comes first, and by everybody.
+/// How long before its expiry an access token is renewed by the first caller, and waited for by all callers.
 /// The figures that the AWS SDKs agreed on; a short-lived token gives a part of its life instead.
 const ADVISORY: Duration = Duration::from_secs(5 * 60);
 const MANDATORY: Duration = Duration::from_secs(60);
-/// And by `keep_alive`, so that no caller comes first.
+/// How long before its expiry `keep_alive` renews it, so that no caller has to.
 const AHEAD: Duration = Duration::from_secs(10 * 60);
 
 /// How far the clocks of machines that share a token may differ.
 const SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// When a token should be renewed, when it must be, and when it is of no more use.
+/// When a token should be renewed, when it must be, and when it is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Window {
-    /// Before its issue, give or take what clocks differ: the clock has jumped back, and nobody knows its age.
+    /// Its issue, less what clocks may differ. Before that the clock has jumped back, and the token's age is unknown.
     pub(super) not_before: SystemTime,
     pub(super) ahead: SystemTime,
     pub(super) advisory: SystemTime,
@@ -27,22 +27,13 @@ pub(super) struct Window {
     pub(super) expires: SystemTime,
 }
 
-/// What is going on while a caller asks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Calm {
-    /// Nobody is renewing, and nothing speaks against it.
-    Calm,
-    /// A renewal failed, or found somebody else at it, too short a time ago to try again.
-    BackingOff,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// Hand out what is held.
     Serve,
-    /// Renew unless somebody else is at it, in which case hand out what is held.
-    Carry,
-    /// Renew, or wait for who is at it.
+    /// Renew if no renewal is under way; otherwise hand out what is held.
+    RenewIfIdle,
+    /// Renew, or wait for the renewal under way.
     Wait,
 }
 
@@ -62,8 +53,8 @@ impl Window {
         }
     }
 
-    /// A refresh token lives for months, so nobody has to wait for its renewal until it has expired. One whose
-    /// expiry nobody knows should always be renewed and never must be.
+    /// A refresh token lives for months, so no caller has to wait for its renewal until it has expired. A refresh token
+    /// with an unknown expiry should always be renewed and never must be.
     pub(super) fn of_refresh(expires: Option<SystemTime>, margin: Duration) -> Self {
         let always = SystemTime::UNIX_EPOCH;
         match expires {
@@ -93,13 +84,18 @@ impl Window {
     }
 }
 
-pub(super) fn decide(window: &Window, now: SystemTime, calm: Calm) -> Decision {
-    match calm {
-        _ if window.is_fresh(now) => Decision::Serve,
-        _ if now >= window.expires => Decision::Wait,
-        Calm::BackingOff => Decision::Serve,
-        Calm::Calm if now < window.mandatory => Decision::Carry,
-        Calm::Calm => Decision::Wait,
+pub(super) fn decide(window: &Window, now: SystemTime, backing_off: bool) -> Decision {
+    if window.is_fresh(now) {
+        Decision::Serve
+    } else if !window.is_valid(now) {
+        Decision::Wait
+    } else if backing_off {
+        // A renewal failed, or found the store locked, too short a time ago to try again.
+        Decision::Serve
+    } else if now < window.mandatory {
+        Decision::RenewIfIdle
+    } else {
+        Decision::Wait
     }
 }
 
@@ -109,7 +105,7 @@ fn before(time: SystemTime, margin: Duration) -> SystemTime {
 
 #[cfg(test)]
 mod tests {
-    use super::{Calm::*, Decision::*, *};
+    use super::{Decision::*, *};
     use crate::{clock::from_unix_seconds, secret::Secret};
 
     fn at(seconds: u64) -> SystemTime {
@@ -145,34 +141,38 @@ mod tests {
     fn the_decision_as_a_table() {
         let window =
             Window { not_before: at(2), ahead: at(5), advisory: at(10), mandatory: at(20), expires: at(30) };
-        for (now, calm, decision) in [
-            (1, Calm, Carry),
-            (1, BackingOff, Serve),
-            (2, Calm, Serve),
-            (9, BackingOff, Serve),
-            (10, Calm, Carry),
-            (10, BackingOff, Serve),
-            (19, Calm, Carry),
-            (20, Calm, Wait),
-            (20, BackingOff, Serve),
-            (29, BackingOff, Serve),
-            (30, Calm, Wait),
-            (30, BackingOff, Wait),
-            (99, Calm, Wait),
+        for (now, backing_off, decision) in [
+            (1, false, RenewIfIdle),
+            (1, true, Serve),
+            (2, false, Serve),
+            (9, true, Serve),
+            (10, false, RenewIfIdle),
+            (10, true, Serve),
+            (19, false, RenewIfIdle),
+            (20, false, Wait),
+            (20, true, Serve),
+            (29, true, Serve),
+            (30, false, Wait),
+            (30, true, Wait),
+            (99, false, Wait),
         ] {
-            assert_eq!(decide(&window, at(now), calm), decision, "at {now}, {calm:?}");
+            assert_eq!(
+                decide(&window, at(now), backing_off),
+                decision,
+                "at {now}, backing off: {backing_off}"
+            );
         }
     }
 
     #[test]
     fn a_refresh_token_is_renewed_in_its_last_days_and_waited_for_once_expired() {
         let window = Window::of_refresh(Some(at(1000)), Duration::from_secs(300));
-        for (now, decision) in [(699, Serve), (700, Carry), (999, Carry), (1000, Wait)] {
-            assert_eq!(decide(&window, at(now), Calm), decision, "at {now}");
+        for (now, decision) in [(699, Serve), (700, RenewIfIdle), (999, RenewIfIdle), (1000, Wait)] {
+            assert_eq!(decide(&window, at(now), false), decision, "at {now}");
         }
         let unknown = Window::of_refresh(None, Duration::from_secs(300));
         for now in [0, 1_800_000_000, 9_999_999_999] {
-            assert_eq!(decide(&unknown, at(now), Calm), Carry, "at {now}");
+            assert_eq!(decide(&unknown, at(now), false), RenewIfIdle, "at {now}");
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Renewing ahead of time, so that nobody has to wait and no six months run out.
+//! Renewing ahead of time, so that no caller has to wait and no six months run out.
 //!
 //! Always: it only asks for flights, as callers do, so nothing depends on it and stopping it loses nothing. It looks
-//! at the time of day every minute: a machine that slept, or whose clock jumped, is caught up with within one.
+//! at the time of day every minute: it recovers within a minute after the machine slept or its clock jumped.
 
 use std::{
     fmt,
@@ -18,20 +18,20 @@ use tokio::{
 
 use super::{
     core::Core,
-    flight::{Join, Landing, Need},
+    need::{Need, Outcome},
+    renewal::fly,
+    single_flight::Join,
 };
 use crate::{
     Error,
-    backoff::{is_pausing, jittered},
+    backoff::{Backoff, jittered},
     runtime,
 };
 
-/// How often the time is looked at. That costs nothing but a comparison.
+/// How often it looks at the time. That costs nothing but a comparison.
 const TICK: Duration = Duration::from_secs(60);
-/// The pauses after failures, doubled each time and then cut by up to a half. An outage costs at most 60 requests a
-/// day.
-const FIRST_PAUSE: Duration = Duration::from_secs(60);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+/// The pauses after failures, each then cut by up to a half. An outage costs at most 60 requests a day.
+const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(60 * 60));
 
 /// Keeps a manager's tokens renewed until it is dropped; see
 /// [`TokenManager::keep_alive`](crate::TokenManager::keep_alive).
@@ -41,7 +41,7 @@ pub struct KeepAlive(JoinHandle<()>);
 impl KeepAlive {
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, Error> {
         let callers = Handle::try_current().ok();
-        Ok(Self(runtime::handle()?.spawn(Arc::clone(core).renew_for_ever(callers))))
+        Ok(Self(runtime::handle()?.spawn(renew_until_stopped(Arc::clone(core), callers))))
     }
 }
 
@@ -58,33 +58,31 @@ impl fmt::Debug for KeepAlive {
     }
 }
 
-impl Core {
-    /// The loop outlives the caller's runtime, but its flights take off there: the end of that waits for them.
-    async fn renew_for_ever(self: Arc<Self>, callers: Option<Handle>) {
-        let mut pause = FIRST_PAUSE;
-        let mut not_before: Option<SystemTime> = None;
-        loop {
-            let now = self.clock.now();
-            if !is_pausing(not_before, now, LONGEST_PAUSE) && self.is_due() {
-                let mut flight = pin!(self.fly(Need::Ahead, Join::Any));
-                let landing = poll_fn(|context| {
-                    let _entered = callers.as_ref().map(Handle::enter);
-                    flight.as_mut().poll(context)
-                })
-                .await;
-                // Busy: a sibling is renewing, and will be done in a moment.
-                let failed = !matches!(landing, Some(Landing::Busy)) && self.is_due();
-                let wait = if failed { pause } else { TICK };
-                not_before = now.checked_add(jittered(wait, crate::random::Random::System.fraction()));
-                pause = if failed { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
-            }
-            self.clock.sleep(TICK).await;
-            // A clock whose sleeps take no time must not take all of ours.
-            yield_now().await;
+/// The loop outlives the caller's runtime, but its flights start there: the end of that runtime waits for them.
+async fn renew_until_stopped(core: Arc<Core>, callers: Option<Handle>) {
+    let mut failures = 0;
+    let mut not_before: Option<SystemTime> = None;
+    loop {
+        let now = core.now();
+        if !AFTER_FAILURE.is_on(not_before, now) && is_due(&core) {
+            let mut flight = pin!(fly(&core, &Need::KeepAlive, Join::Any));
+            let outcome = poll_fn(|context| {
+                let _entered = callers.as_ref().map(Handle::enter);
+                flight.as_mut().poll(context)
+            })
+            .await;
+            // Busy: another process is renewing, and will be done in a moment.
+            let failed = !matches!(outcome, Outcome::Busy) && is_due(&core);
+            let wait = if failed { AFTER_FAILURE.nth(failures) } else { TICK };
+            not_before = now.checked_add(jittered(wait, core.machine.random.fraction()));
+            failures = if failed { failures.saturating_add(1) } else { 0 };
         }
+        core.machine.clock.sleep(TICK).await;
+        // A clock whose sleeps take no time must not take all of the runtime's.
+        yield_now().await;
     }
+}
 
-    fn is_due(&self) -> bool {
-        self.memory.held().is_none_or(|held| !self.satisfies(&Need::Ahead, &held))
-    }
+fn is_due(core: &Core) -> bool {
+    core.cache.held().is_none_or(|held| !core.meets(&Need::KeepAlive, &held))
 }

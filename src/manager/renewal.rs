@@ -1,215 +1,195 @@
-//! What happens in a flight: lock, read again, rehearse the save, request, save, publish.
+//! One renewal, step by step.
 //!
-//! Always: nothing is sent before the store has been locked, read again and found able to save; what Concur
-//! sends is saved before anybody sees it.
+//! ```text
+//! credentials ─▶ look at the store ─▶ lock ─▶ look again ─▶ may Concur be asked? ─▶ rehearse the save ─▶ exchange ─▶ save ─▶ publish
+//!                   │        ▲          │         │  ▲               │                     │                │  │        │
+//!                   │        └─ pause ──┤         │  └───────────────┼─────────────────────┼──── overtaken ─┘  │        └ in the background,
+//!                   ▼                   ▼         ▼                  ▼                     ▼                   ▼          under the kept lock
+//!                 done                busy      done               error                 error               error
+//! ```
+//!
+//! Always: nothing is sent before the store has been locked, read again and found able to save; what Concur sends is saved
+//! before any caller sees it. The steps run on any executor: the time, chance, threads, the store and the sending of a
+//! request are handed in.
+
+mod accept;
+mod exchange;
+mod owner;
+mod sign_out;
 
 use std::{sync::Arc, time::Duration};
 
+pub(super) use self::accept::save_in_background;
+use self::exchange::Exchanged;
 use super::{
-    core::{Core, Identity},
-    flight::{Crew, Landed, Landing, Need},
-    memory::{Held, geolocation_of},
-    sign_in,
+    core::Core,
+    flight::Flight,
+    held::Held,
+    need::{Need, Outcome, Renewed},
+    single_flight::{Join, Leader},
 };
-use crate::{
-    Credentials, Error, ErrorKind, RefreshTokenObject, StoreLock, TokenOrigin, TokenReply, log,
-    oauth_client::Patience,
-};
+use crate::{Error, ErrorKind, StoreLock, backoff::Backoff, caught::caught, log, oauth_client::RetryBudget};
 
-/// How often the lock is asked for. A pause grows from the first to the longest.
-const FIRST_POLL: Duration = Duration::from_millis(2);
-const LONGEST_POLL: Duration = Duration::from_millis(50);
+/// How often the lock is asked for.
+const POLL: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
 
-/// How many times a token that somebody else stored meanwhile is tried in one flight.
+/// How many times a token that another program stored meanwhile is tried in one flight. One such race is bad luck; after
+/// three, another program replaces tokens all the time.
 const RACES: usize = 3;
 
-/// What a flight goes by.
-#[derive(Clone, Copy)]
-pub(super) struct Flight<'a> {
-    pub(super) need: &'a Need,
-    pub(super) identity: &'a Identity,
-    pub(super) credentials: &'a Credentials,
-    pub(super) patience: &'a Patience<'a>,
+/// Joins a flight or starts one, and waits for its outcome; [`Outcome::Busy`] if `join` forbids to join the one under way.
+pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
+    let start = |leader: Leader<Outcome>, on_own_thread: bool| {
+        let span = log::span(|| {
+            let store = core.cache.describe();
+            tracing::info_span!(target: "concur_auth", "renewal", need = need.name(), store)
+        });
+        let (flown, need) = (Arc::clone(core), need.clone());
+        let flight = async move {
+            let outcome = caught(run(&flown, &need, &leader), || crashed(&flown)).await;
+            leader.finish(outcome);
+        };
+        core.machine.executor.launch(Box::pin(log::within(span, flight)), on_own_thread)
+    };
+    match core.flights.run(join, start).await {
+        Ok(Some(outcome)) => outcome,
+        Ok(None) => Outcome::Busy,
+        Err(e) => Outcome::Failed(e),
+    }
+}
+
+async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome {
+    let outcome = renew(core, need, leader).await.unwrap_or_else(Outcome::Failed);
+    let now = core.now();
+    match &outcome {
+        Outcome::Done(Renewed { held, fresh }) => {
+            core.gate.succeeded(now, *fresh);
+            log::event!(info, origin = %held.origin, unsaved = held.is_unsaved, "renewal done");
+        }
+        Outcome::SignedOut => core.gate.succeeded(now, true),
+        Outcome::Busy => core.gate.found_busy(now),
+        Outcome::Failed(e) | Outcome::FailedOnce(e) | Outcome::SavedWithFault(e) => {
+            core.gate.failed(e, now, &core.machine.random);
+            log::event!(warn, error = %e, "renewal failed");
+        }
+    }
+    core.announce();
+    outcome
+}
+
+/// What is left to do for a flight that panicked. What it received is saved, or kept to be saved.
+fn crashed(core: &Core) -> Outcome {
+    let error = Error::new(ErrorKind::Config, "the renewal panicked; see the panic's message and report it");
+    core.gate.failed(&error, core.now(), &core.machine.random);
+    core.announce();
+    Outcome::Failed(error)
+}
+
+async fn renew(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Result<Outcome, Error> {
+    let credentials = core.source.credentials().await?;
+    let identity = core.identification.of(&credentials)?;
+    let is_given_up = || leader.is_alone();
+    let budget = RetryBudget::repeat(&is_given_up);
+    let mut flight = Flight { core, need, credentials: &credentials, identity, leader, budget };
+    flight.check_replacement()?;
+    match flight.start().await? {
+        Start::Locked(lock) => flight.go_on(lock).await,
+        Start::Met(held) => Ok(Outcome::Done(Renewed { held, fresh: false })),
+        Start::Busy => Ok(Outcome::Busy),
+    }
 }
 
 enum Start {
     Locked(StoreLock),
-    Satisfied(Arc<Held>),
+    /// What is held meets the need by now.
+    Met(Arc<Held>),
     Busy,
 }
 
-impl Core {
-    pub(super) async fn run(self: &Arc<Self>, need: &Need, crew: &Crew) -> Landing {
-        let landing = self.renew(need, crew).await.unwrap_or_else(Landing::Failed);
-        match &landing {
-            Landing::Done(Landed { held, fresh }) => {
-                self.memory.note_success(self.clock.now(), *fresh);
-                log::event!(info, origin = %held.origin, unsaved = held.unsaved, "renewal done");
-            }
-            Landing::SignedOut => self.memory.note_success(self.clock.now(), true),
-            Landing::Busy => self.memory.note_busy(self.clock.now()),
-            Landing::Failed(e) | Landing::Tried(e) | Landing::Faulty(e) => {
-                self.memory.note_failure(e, self.clock.now());
-                log::event!(warn, error = %e, "renewal failed");
-            }
-        }
-        self.announce();
-        landing
-    }
-
-    /// What is left to do for a flight that panicked. What it received is saved, or kept to be saved.
-    pub(super) fn crashed(&self) -> Landing {
-        let error =
-            Error::new(ErrorKind::Config, "the renewal panicked; see the panic's message and report it");
-        self.memory.note_failure(&error, self.clock.now());
-        self.announce();
-        Landing::Failed(error)
-    }
-
-    async fn renew(self: &Arc<Self>, need: &Need, crew: &Crew) -> Result<Landing, Error> {
-        let credentials = self.source.credentials().await?;
-        let identity = self.identify(&credentials)?;
-        let is_given_up = || crew.is_alone();
-        let (once, repeat) = (Patience::one_attempt(), Patience::repeat(&is_given_up));
-        let mut flight = Flight { need, identity, credentials: &credentials, patience: &repeat };
-        self.check_replacement(flight)?;
-        let lock = match self.start(flight, crew).await? {
-            Start::Locked(lock) => lock,
-            Start::Satisfied(held) => return Ok(Landing::Done(Landed { held, fresh: false })),
-            Start::Busy => return Ok(Landing::Busy),
-        };
-        for _ in 0..RACES {
-            let stored = self.look(credentials.principal().as_ref(), flight.identity).await?;
-            if let Some(held) = stored.as_ref().filter(|held| self.satisfies(need, held)) {
-                return Ok(Landing::Done(Landed { held: Arc::clone(held), fresh: false }));
-            }
-            if let Need::Revoke { again } = *need {
-                return self.sign_out(stored, again, flight, lock).await;
-            }
-            let can_do_without = matches!(need, Need::Ahead) || self.can_do_without(need, stored.as_deref());
-            if can_do_without {
-                flight.patience = &once;
-            }
-            let stored = stored.as_deref().map(|held| &held.object);
-            self.check_refusal(flight, stored).await?;
-            if stored.is_none() && matches!(need, Need::Ahead) && self.has_been_emptied() {
-                return Ok(Landing::Busy);
-            }
-            if stored.is_none() && !matches!(need, Need::SignIn(_) | Need::Adopt(_)) {
-                credentials.require_sign_in()?;
-            }
-            self.store.rehearse(stored, &lock).await?;
-            if let Need::Adopt(object) = need {
-                sign_in::check_token(object, stored, flight.credentials, sign_in::TO_BE_HELD)?;
-                let held = self.hold(object.clone(), TokenOrigin::Adopted, flight, lock).await;
-                return Ok(Landing::Done(Landed { held, fresh: false }));
-            }
-            match self.exchange(stored, flight).await {
-                Ok(Some((reply, origin))) => return self.keep(&reply, origin, stored, flight, lock).await,
-                Ok(None) => {}
-                Err(e) => {
-                    self.remember(&e, flight, stored, &lock).await;
-                    return if can_do_without { Ok(Landing::Tried(e)) } else { Err(e) };
-                }
-            }
-        }
-        Err(Error::new(
-            ErrorKind::Store,
-            format!(
-                "{} is being changed by another program as fast as its tokens can be tried; stop that program",
-                self.store.describe()
-            ),
-        ))
-    }
-
-    /// A token in place of the held one must be the same principal's, and lead to Concur.
-    fn check_replacement(&self, flight: Flight<'_>) -> Result<(), Error> {
-        match flight.need {
-            Need::SignIn(grant) => sign_in::check_grant(grant, flight.credentials),
-            Need::Adopt(token) => {
-                geolocation_of(token, &flight.identity.base)?;
-                sign_in::check_token(token, None, flight.credentials, sign_in::TO_BE_HELD)
-            }
-            Need::RefreshToken | Need::AccessToken | Need::Ahead | Need::Grant | Need::Revoke { .. } => {
-                Ok(())
-            }
-        }
-    }
-
+impl Flight<'_> {
     /// Gets the store's lock, unless it turns out on the way that nothing has to be renewed.
-    async fn start(&self, flight: Flight<'_>, crew: &Crew) -> Result<Start, Error> {
+    async fn start(&self) -> Result<Start, Error> {
+        let Core { cache, machine, policy, .. } = &**self.core;
         let mut waited = Duration::ZERO;
-        let mut poll = FIRST_POLL;
+        let mut polls = 0;
         loop {
-            // A sibling may have renewed meanwhile. To see that, and to serve a read-only folder, takes no lock.
-            let stored = self.look(flight.credentials.principal().as_ref(), flight.identity).await?;
-            if let Some(held) = stored.as_ref().filter(|held| self.satisfies(flight.need, held)) {
-                return Ok(Start::Satisfied(Arc::clone(held)));
+            // Another process may have renewed meanwhile. To see that, and to serve a read-only folder, takes no lock.
+            let stored = self.sync().await?;
+            if let Some(held) = stored.as_ref().filter(|held| self.core.meets(self.need, held)) {
+                return Ok(Start::Met(Arc::clone(held)));
             }
-            self.check_refusal(flight, stored.as_deref().map(|held| &held.object)).await?;
-            // The lock of a token that could not be saved is still ours.
-            if let Some(lock) = self.save_what_is_unsaved().await? {
+            self.check_gate(stored.as_deref().map(|held| &held.object)).await?;
+            let lock = cache.try_lock().await?;
+            // An unsaved token may have been saved on the way.
+            self.core.announce();
+            if let Some(lock) = lock {
                 return Ok(Start::Locked(lock));
             }
-            if let Some(lock) = self.store.try_lock().await? {
-                return Ok(Start::Locked(lock));
-            }
-            if crew.is_alone() || self.can_do_without(flight.need, stored.as_deref()) {
+            if self.leader.is_alone() || self.has_fallback(stored.as_deref()) {
                 return Ok(Start::Busy);
             }
-            if waited >= self.policy.lock_timeout {
+            if waited >= policy.lock_timeout {
                 return Err(Error::new(
                     ErrorKind::Store,
                     format!(
                         "waited {} s for the lock of {}, which another process holds; find out what that \
                          process is doing (it may be suspended), then try again",
                         waited.as_secs(),
-                        self.store.describe()
+                        cache.describe()
                     ),
                 ));
             }
-            self.clock.sleep(poll).await;
+            let poll = POLL.nth(polls);
+            machine.clock.sleep(poll).await;
             // Counted, not read from the clock, which may jump.
             waited += poll;
-            poll = (poll * 2).min(LONGEST_POLL);
+            polls += 1;
         }
     }
 
-    /// Saves and publishes what Concur sent, and only then says what is wrong with it.
-    pub(super) async fn keep(
-        self: &Arc<Self>,
-        reply: &TokenReply,
-        origin: TokenOrigin,
-        stored: Option<&RefreshTokenObject>,
-        flight: Flight<'_>,
-        lock: StoreLock,
-    ) -> Result<Landing, Error> {
-        let same_grant = origin == TokenOrigin::Renewed;
-        let of_grant = match flight.need {
-            Need::SignIn(grant) => grant.company_uuid(),
-            _ => stored.filter(|_| same_grant).and_then(RefreshTokenObject::company_uuid),
-        };
-        let company = of_grant.or_else(|| flight.credentials.company_uuid());
-        let (object, fault) = match reply.succeed(stored, same_grant, company) {
-            Ok(succeeded) => succeeded,
-            Err(e) => {
-                let e = if same_grant { e } else { e.in_doubt() };
-                self.remember(&e, flight, stored, &lock).await;
-                reply.log();
-                return Err(e);
+    /// Under the lock.
+    async fn go_on(&mut self, mut lock: StoreLock) -> Result<Outcome, Error> {
+        let cache = &self.core.cache;
+        for _ in 0..RACES {
+            let stored = self.sync().await?;
+            if let Some(held) = stored.as_ref().filter(|held| self.core.meets(self.need, held)) {
+                return Ok(Outcome::Done(Renewed { held: Arc::clone(held), fresh: false }));
             }
-        };
-        let fault = sign_in::check_received(&object, stored, flight, fault).inspect_err(|_| reply.log())?;
-        let held = self.hold(object, origin, flight, lock).await;
-        // Not before it is saved: a subscriber may end the process.
-        reply.log();
-        if let Err(fault) = fault.and_then(|()| geolocation_of(&held.object, &flight.identity.base).map(drop))
-        {
-            return Ok(Landing::Faulty(fault));
+            // A renewal ahead of time is no caller's need, so it can always be left for later.
+            let has_fallback = matches!(self.need, Need::KeepAlive) || self.has_fallback(stored.as_deref());
+            if has_fallback {
+                self.budget = RetryBudget::one_attempt();
+            }
+            let token = stored.as_deref().map(|held| &held.object);
+            match self.need {
+                Need::Adopt(adopted) => return self.adopt(adopted, token, lock).await,
+                Need::Revoke => return self.sign_out(stored, lock).await,
+                _ => self.check_gate(token).await?,
+            }
+            match self.need {
+                // The store was emptied: another process or an administrator signed the principal out. Only a caller who
+                // needs a token signs it in again.
+                Need::KeepAlive if token.is_none() && cache.had_token() => return Ok(Outcome::Busy),
+                Need::SignIn(_) => {}
+                _ if token.is_none() => drop(self.credentials.require_sign_in()?),
+                _ => {}
+            }
+            let rehearsed = cache.rehearse(token, lock).await?;
+            match self.exchange(token, &rehearsed).await {
+                Ok(Exchanged::Reply(reply, origin)) => {
+                    let settled = self.accept(&reply, origin, token, rehearsed).await?;
+                    return Ok(settled.outcome);
+                }
+                Ok(Exchanged::Overtaken) => lock = rehearsed.into_lock(),
+                Err(e) => {
+                    self.remember(&e, token, rehearsed.lock()).await;
+                    return if has_fallback { Ok(Outcome::FailedOnce(e)) } else { Err(e) };
+                }
+            }
         }
-        if matches!(flight.need, Need::AccessToken) && held.access.is_none() {
-            return Ok(Landing::Faulty(reply.without_access_token()));
-        }
-        Ok(Landing::Done(Landed { held, fresh: true }))
+        Err(Error::new(
+            ErrorKind::Store,
+            format!("another program keeps replacing the token in {}; stop that program", cache.describe()),
+        ))
     }
 }

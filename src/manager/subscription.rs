@@ -1,6 +1,6 @@
 //! Being told of changes.
 //!
-//! Always: a slow subscriber holds nobody up; it may miss what came in between, and never the final state.
+//! Always: a slow subscriber delays no renewal; it may miss what came in between, and never the final state.
 
 use std::{fmt, sync::Arc};
 
@@ -31,8 +31,7 @@ pub struct StatusSubscription(watch::Receiver<Status>);
 
 impl StatusSubscription {
     pub(super) fn new(core: &Arc<Core>) -> Self {
-        let sender = core.subscribers.get_or_init(|| watch::Sender::new(core.status()));
-        Self(sender.subscribe())
+        Self(core.subscribe())
     }
 
     /// Waits for the next change and returns the newest status; `None` once the manager and all its clones are gone.

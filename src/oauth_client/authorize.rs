@@ -1,22 +1,23 @@
-//! A user signs in with a browser: the URL to send it to, and the URL that it comes back with.
+//! A user signs in with a browser: the URL to send the browser to, and the URL that it returns with.
 //!
-//! Always: a code is taken only from a browser that was sent away from here, which the state proves.
+//! Always: a code is accepted only if the returned state equals the request's state, which proves that this request
+//! started the sign-in.
 
 use std::{fmt, hint::black_box};
 
 use url::Url;
 
-use super::Grant;
+use super::grant::Grant;
 use crate::{
     ConcurCode, Error, ErrorKind, Geolocation,
     returned_query::{ReturnedQuery, plain_words},
     secret::Secret,
 };
 
-/// 256 bits: nobody guesses it, and nobody meets one twice.
+/// 256 bits: an attacker cannot guess a state, and no two states are the same.
 const STATE_BYTES: usize = 32;
 
-/// A user's browser that is sent to Concur to sign in, for [`Grant::authorization_code`].
+/// A sign-in with a user's browser, which leads to a [`Grant::authorization_code`].
 ///
 /// ```
 /// use concur_auth::{AuthorizationRequest, Geolocation};
@@ -25,16 +26,16 @@ const STATE_BYTES: usize = 32;
 /// let glz: Geolocation = "https://glz.api.concursolutions.com".parse()?;
 /// let sign_in = AuthorizationRequest::new(&glz, "the app's id", "https://app.example.com/back", "openid user.read")?;
 ///
-/// // Send the browser there, and keep `sign_in.state()` in the user's session.
+/// // Send the browser to this page, and keep `sign_in.state()` in the user's session.
 /// let page = sign_in.authorize_url();
 /// assert_eq!(page.host_str(), Some("www-glz.api.concursolutions.com"));
 ///
-/// // It comes back.
+/// // The browser returns.
 /// let url = format!("/back?geolocation=https://us.api.concursolutions.com&code=c&state={}", sign_in.state());
 /// let returned = sign_in.returned(&url)?;
 /// assert_eq!(format!("{:?}", returned.grant()), "Grant(authorization_code)");
 ///
-/// // A browser that somebody else has sent.
+/// // A URL with another state was not caused by this request.
 /// assert!(sign_in.returned("/back?code=c&state=another").is_err());
 /// # Ok(()) }
 /// ```
@@ -51,12 +52,13 @@ pub struct AuthorizationRequest {
 }
 
 impl AuthorizationRequest {
-    /// For the app with this id: the scopes to ask for (names with spaces between them), and the URL of the app's own
-    /// that the browser comes back to, as it is registered with SAP. `base` is the global landing zone or a data centre.
+    /// A request for the app with this id. `base` is the global landing zone or a data centre. `redirect_uri` is the
+    /// app's page that the browser returns to, as registered with SAP. `scope` holds the scopes to request (names
+    /// separated by spaces).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when `redirect_uri` is not a URL, or when the operating system has no randomness to give.
+    /// [`ErrorKind::Config`] when `redirect_uri` is not a URL, or when the operating system provides no random bytes.
     pub fn new(
         base: &Geolocation,
         app_id: impl Into<String>,
@@ -78,15 +80,15 @@ impl AuthorizationRequest {
         })
     }
 
-    /// The same request with the state that was kept in the user's session, where the browser comes back to another
-    /// process than the one that sent it away.
+    /// The same request with the state that was kept in the user's session, for a browser that returns to another
+    /// process than the one that started the sign-in.
     #[must_use]
     pub fn with_state(mut self, state: impl Into<String>) -> Self {
         self.state = Secret::new(state);
         self
     }
 
-    /// Where to send the browser. It holds no secret but the state.
+    /// The page to send the browser to. The state is the only secret in this URL.
     #[must_use]
     pub fn authorize_url(&self) -> Url {
         let mut url = self.page.clone();
@@ -100,27 +102,27 @@ impl AuthorizationRequest {
         url
     }
 
-    /// What tells this user's browser from any other: 64 hexadecimal digits that nobody can guess.
+    /// What distinguishes this user's browser from any other: 64 random hexadecimal digits.
     #[must_use]
     pub fn state(&self) -> &str {
         self.state.expose()
     }
 
-    /// What the browser came back with: the whole URL, or its path and query as a server sees them.
+    /// Reads the URL that the browser returned with: the whole URL, or its path and query as a server sees them.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] when the user was not signed in, with the `error_code` of the URL and what is printable of
-    /// its `error_description`; [`ErrorKind::Protocol`] when the URL has another state (somebody else may have written
-    /// it) or lacks a code; [`ErrorKind::Untrusted`] when its geolocation is not Concur's.
+    /// [`ErrorKind::Refused`] when the user was not signed in, with the `error_code` of the URL and the printable part
+    /// of its `error_description`; [`ErrorKind::Protocol`] when the URL has another state (an attacker may have written
+    /// it) or lacks a code; [`ErrorKind::Untrusted`] when its geolocation is not a host of Concur's.
     pub fn returned(&self, url: &str) -> Result<AuthorizationReturn, Error> {
         let query = ReturnedQuery::of(url, "the URL that the browser came back with");
-        // Whoever wrote it: nothing comes of a URL that reports an error.
+        // Before the state is checked: a URL that reports an error yields no grant, even if an attacker wrote it.
         if let Some(refused) = self.refusal(&query)? {
             return Err(refused);
         }
         if !is_same(query.required("state")?.expose(), self.state.expose()) {
-            return Err(query.invalid("has another state than the browser was sent away with"));
+            return Err(query.invalid("has another state than the authorization request"));
         }
         let code = query.required("code")?;
         let geolocation = match query.get("geolocation")? {
@@ -160,9 +162,9 @@ impl fmt::Debug for AuthorizationRequest {
     }
 }
 
-/// What a user's browser came back with after it signed in.
+/// What a user's browser returned with after the sign-in.
 ///
-/// The example at [`AuthorizationRequest`] shows where it comes from.
+/// See the example at [`AuthorizationRequest`].
 #[derive(Clone, Debug)]
 pub struct AuthorizationReturn {
     grant: Grant,
@@ -170,14 +172,15 @@ pub struct AuthorizationReturn {
 }
 
 impl AuthorizationReturn {
-    /// The grant to send to the global landing zone, with [`OAuthClient::request_token`](crate::OAuthClient::request_token)
-    /// or [`TokenManager::sign_in`](crate::TokenManager::sign_in). It is good once.
+    /// The grant to send to the global landing zone, with
+    /// [`OAuthClient::request_token`](crate::OAuthClient::request_token) or
+    /// [`TokenManager::sign_in`](crate::TokenManager::sign_in). The grant works once.
     #[must_use]
     pub fn grant(&self) -> Grant {
         self.grant.clone()
     }
 
-    /// Where the user lives, as far as the browser told.
+    /// The user's geolocation, if the browser brought one.
     #[must_use]
     pub fn geolocation(&self) -> Option<&Geolocation> {
         self.geolocation.as_ref()
@@ -193,7 +196,7 @@ fn random_state() -> Result<Secret, Error> {
     Ok(Secret::new(bytes.map(|byte| format!("{byte:02x}")).concat()))
 }
 
-/// In a time that depends on the lengths only, so that nobody finds the state out letter by letter.
+/// Compares in a time that depends on the lengths only, so that an attacker cannot find the state letter by letter.
 fn is_same(given: &str, expected: &str) -> bool {
     let (given, expected) = (given.as_bytes(), expected.as_bytes());
     let different = given.iter().zip(expected).fold(0, |different, (a, b)| black_box(different | (a ^ b)));

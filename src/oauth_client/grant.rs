@@ -1,11 +1,13 @@
-//! What is presented to the token endpoint in exchange for tokens.
+//! Grants: what is sent to the token endpoint in exchange for tokens.
+//!
+//! Always: `Debug` shows only the grant type, because every other part may be a secret.
 
 use std::fmt;
 
-use super::form::{Endpoint, Form};
+use super::outgoing_request::{Endpoint, OutgoingRequest};
 use crate::{Credentials, Error, credentials::WhoSignsIn, secret::Secret};
 
-/// One of Concur's grants, with all it needs beside the app's id and secret.
+/// One of Concur's grants, with everything it needs apart from the app's id and secret.
 ///
 /// ```
 /// use concur_auth::Grant;
@@ -20,12 +22,12 @@ use crate::{Credentials, Error, credentials::WhoSignsIn, secret::Secret};
 ///
 /// Source: SAP Concur developer centre, "Authentication API"; RFC 6749 section 1.3.
 #[derive(Clone)]
-pub struct Grant(Form);
+pub struct Grant(OutgoingRequest);
 
 impl Grant {
     /// A company signs in with its company request token: `grant_type=password`, `credtype=authtoken`.
     ///
-    /// The token lives 24 hours and may be used five times at most. Sent to the global landing zone.
+    /// The token lives 24 hours and may be used at most five times. Sent to the global landing zone.
     pub fn company_request_token(company_uuid: impl Into<String>, request_token: impl Into<String>) -> Self {
         Self::new(
             "password",
@@ -65,9 +67,9 @@ impl Grant {
         Self::new("refresh_token", [("refresh_token", Secret::new(token))])
     }
 
-    /// A refresh token is renewed, and the access token is good for these scopes only (names with spaces between them).
+    /// A refresh token is renewed, and the access token is valid for these scopes only (names separated by spaces).
     ///
-    /// They may not exceed what was granted at first (code 54). Sent to the token's last geolocation.
+    /// The scopes may not exceed those first granted (code 54). Sent to the token's last geolocation.
     ///
     /// ```
     /// use concur_auth::Grant;
@@ -80,11 +82,11 @@ impl Grant {
         Self::new("refresh_token", [("refresh_token", Secret::new(token)), ("scope", Secret::new(scope))])
     }
 
-    /// An app signs in by itself: `grant_type=client_credentials`. Sent to any production base URI.
+    /// The app itself signs in: `grant_type=client_credentials`. Sent to any production base URI.
     ///
-    /// No refresh token comes back, so there is nothing for a [`TokenManager`](crate::TokenManager) to keep; take the
-    /// [`access_token`](crate::TokenReply::access_token) from the reply, or let [`AppTokens`](crate::AppTokens) do it and
-    /// ask again in time.
+    /// The reply holds no refresh token, so there is nothing for a [`TokenManager`](crate::TokenManager) to keep. Take
+    /// the [`access_token`](crate::TokenReply::access_token) from the reply, or use [`AppTokens`](crate::AppTokens),
+    /// which requests a new one in time.
     ///
     /// ```no_run
     /// use concur_auth::{Credentials, Geolocation, Grant, OAuthClient};
@@ -105,7 +107,8 @@ impl Grant {
 
     /// A user has signed in with a browser: `grant_type=authorization_code`. Sent to the global landing zone.
     ///
-    /// `redirect_uri` is the one that the browser was sent away with, to the letter (code 104). A code is good once.
+    /// `redirect_uri` must equal, character for character, the redirect URI of the authorization request (code 104). A
+    /// code works once.
     ///
     /// Source: SAP Concur developer centre, "Authentication API, authorization grant"; RFC 6749 section 4.1.3.
     pub fn authorization_code(code: impl Into<String>, redirect_uri: impl Into<String>) -> Self {
@@ -115,28 +118,29 @@ impl Grant {
         )
     }
 
-    /// A user has been mailed a one-time password: `grant_type=otp`.
+    /// A user received a one-time password by mail: `grant_type=otp`.
     pub(super) fn otp(
         fields: impl IntoIterator<Item = (&'static str, Secret)>,
         facts: Vec<(String, Secret)>,
     ) -> Self {
-        Self(Form { facts: facts.into(), ..Form::new(Endpoint::Token("otp"), fields) })
+        Self(OutgoingRequest { facts: facts.into(), ..OutgoingRequest::new(Endpoint::Token("otp"), fields) })
     }
 
     fn new(grant_type: &'static str, fields: impl IntoIterator<Item = (&'static str, Secret)>) -> Self {
-        Self(Form::new(Endpoint::Token(grant_type), fields))
+        Self(OutgoingRequest::new(Endpoint::Token(grant_type), fields))
     }
 
-    /// The id by which SAP's support and your own logs can find the request: sent as `concur-correlationid`.
+    /// Sets the id by which SAP's support and your own logs can find the request: sent as `concur-correlationid`.
     ///
-    /// It must fit into an HTTP header; sending fails with [`ErrorKind::Config`](crate::ErrorKind::Config) otherwise.
+    /// The id must fit into an HTTP header; otherwise sending fails with
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config).
     #[must_use]
     pub fn with_correlation_id(mut self, id: impl Into<String>) -> Self {
         self.0.correlation_id = Some(id.into());
         self
     }
 
-    /// That of the credentials: a company's or a user's.
+    /// The sign-in that the credentials allow: a company's or a user's.
     pub(crate) fn of(credentials: &Credentials) -> Result<Self, Error> {
         let (who, username, password) = credentials.require_sign_in()?;
         Ok(match who {
@@ -145,7 +149,7 @@ impl Grant {
         })
     }
 
-    /// Who the grant says it signs in.
+    /// The principal that the grant signs in.
     pub(crate) fn signs_in(&self) -> SignsIn<'_> {
         match (self.0.grant_type(), self.0.company_uuid()) {
             (_, Some(uuid)) => SignsIn::Company(uuid),
@@ -155,7 +159,7 @@ impl Grant {
         }
     }
 
-    /// Whether SAP wants it at the principal's geolocation, not at the landing zone or wherever.
+    /// Whether SAP expects the grant at the principal's geolocation and not at the landing zone or any base URI.
     pub(crate) fn is_for_the_geolocation(&self) -> bool {
         match self.signs_in() {
             SignsIn::Company(_) | SignsIn::App => false,
@@ -164,25 +168,25 @@ impl Grant {
         }
     }
 
-    /// The company that signs in, where the grant says so.
+    /// The UUID of the company that signs in, if the grant is a company's sign-in.
     pub(crate) fn company_uuid(&self) -> Option<&str> {
         self.0.company_uuid()
     }
 
-    pub(super) fn form(&self) -> &Form {
+    pub(super) fn request(&self) -> &OutgoingRequest {
         &self.0
     }
 }
 
-/// Who signs in with a grant.
+/// The principal that signs in with a grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignsIn<'a> {
-    /// With this UUID.
+    /// The company with this UUID.
     Company(&'a str),
     User,
-    /// The app by itself.
+    /// The app itself, without company or user.
     App,
-    /// Whomever the refresh token belongs to.
+    /// The owner of the refresh token, whose name the grant does not say.
     Anybody,
 }
 

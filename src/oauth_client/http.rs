@@ -1,18 +1,33 @@
-//! The HTTP clients below: one for https, one for loopback, each built for its first request.
+//! Requests over HTTP: one client for https, one for loopback, each built for its first request.
+//!
+//! Always: a request ends within 30 s, its reply is read up to 256 KiB into memory that is wiped, and no redirect and
+//! no retry happens here.
 
 use std::{
+    future::Future,
     mem,
+    pin::Pin,
     sync::{Mutex, OnceLock},
     time::Duration,
 };
 
-use reqwest::{redirect, retry, tls};
+use reqwest::{RequestBuilder, header, redirect, retry, tls};
+use zeroize::Zeroizing;
 
-use crate::{Error, ErrorKind, Geolocation, caught::locked};
+use super::{
+    failure::Failure,
+    response::{CORRELATION_ID, Headers, Response},
+    transport::{Authorization, OutgoingCall, REQUEST_TIMEOUT, Sent, Transport},
+    unreachable::{self, Cut},
+};
+use crate::{Error, ErrorKind, Geolocation, caught::locked, clock::Stopwatch};
 
-/// The most that one request may take, its reply included.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The most that is read of a reply.
+const MAX_REPLY: usize = 256 * 1024;
+/// The buffer's first size for a reply that does not announce its length.
+const USUAL_REPLY: usize = 8 * 1024;
 
 pub(super) struct Http {
     settings: Mutex<Settings>,
@@ -20,11 +35,11 @@ pub(super) struct Http {
     loopback: OnceLock<reqwest::Client>,
 }
 
-/// What the client for https is to be built of.
+/// What the client for https is built from.
 enum Settings {
     Ours,
     Given(Box<reqwest::ClientBuilder>),
-    /// Given and tried, which can be done once.
+    /// The caller's settings were tried. They cannot be tried again, because building consumes them.
     Spent,
 }
 
@@ -41,8 +56,8 @@ impl Http {
         Self { settings: Mutex::new(settings), secure: OnceLock::new(), loopback: OnceLock::new() }
     }
 
-    /// Plain http is for loopback only, where no proxy and no certificate has a place.
-    pub(super) fn client(&self, base: &Geolocation) -> Result<&reqwest::Client, Error> {
+    /// Plain http is for loopback only, which needs no proxy and no certificates.
+    fn client(&self, base: &Geolocation) -> Result<&reqwest::Client, Error> {
         let slot = if base.is_plain() { &self.loopback } else { &self.secure };
         if let Some(client) = slot.get() {
             return Ok(client);
@@ -66,7 +81,7 @@ impl Http {
         };
         client.map(|client| slot.get_or_init(|| client)).map_err(|e| match *settings {
             Settings::Spent => spent().caused_by(e.without_url()),
-            // It may pass, as a lack of memory or of open files does: the next request tries again.
+            // The cause may pass, such as too little memory or too many open files: the next request tries again.
             _ => Error::new(
                 ErrorKind::Unavailable,
                 "could not build the HTTP client; check this machine's certificates, and this process's limits on \
@@ -75,16 +90,60 @@ impl Http {
             .caused_by(e.without_url()),
         })
     }
+
+    fn request(&self, call: &OutgoingCall<'_>) -> Result<RequestBuilder, Error> {
+        let (client, url) = (self.client(call.base)?, call.url.clone());
+        let request = match call.authorization {
+            Authorization::App(credentials) => client
+                .post(url)
+                // With a charset parameter Concur rejects the request.
+                .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .header(header::ACCEPT, "application/json")
+                .body(call.request.encoded(credentials)),
+            Authorization::Bearer(access) => client.delete(url).bearer_auth(access.secret()),
+        };
+        Ok(match &call.correlation_id {
+            Some(id) => request.header(CORRELATION_ID, id),
+            None => request,
+        })
+    }
+
+    async fn exchange(&self, call: &OutgoingCall<'_>) -> Result<Response, Failure> {
+        let response = self
+            .request(call)?
+            .send()
+            .await
+            .map_err(|e| unreachable::failure(e, call.base.host(), call.request))?;
+        let status = response.status();
+        let headers = Headers::of(response.headers(), call.clock.now(), |text| call.leaks_into(text));
+        let (body, cut) = read(response).await;
+        Ok(Response { status, headers, body, cut })
+    }
+}
+
+impl Transport for Http {
+    fn prepare(&self, base: &Geolocation) -> Result<(), Error> {
+        self.client(base).map(drop)
+    }
+
+    fn send<'a>(&'a self, call: &'a OutgoingCall<'a>) -> Pin<Box<dyn Future<Output = Sent> + Send + 'a>> {
+        Box::pin(async move {
+            // A request takes real time, so the injected clock cannot measure it.
+            let watch = Stopwatch::start();
+            let outcome = self.exchange(call).await;
+            Sent { elapsed: watch.elapsed(), outcome }
+        })
+    }
 }
 
 fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::Error> {
     settings
         .user_agent(concat!("concur-auth/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
-        // A grant that was sent may have been spent; whether to repeat it is decided elsewhere.
+        // A grant that was sent may have been used; retry.rs decides whether it may be repeated.
         .retry(retry::never())
         .referer(false)
-        // Also where another crate has switched them on: a small reply can unpack to a large one.
+        // Another crate may have enabled these features, and a small compressed reply can unpack to a huge one.
         .no_gzip()
         .no_brotli()
         .no_deflate()
@@ -98,7 +157,31 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::E
 fn spent() -> Error {
     Error::new(
         ErrorKind::Config,
-        "no HTTP client could be built of the settings given to http_client; check them, this machine's certificates, \
-         and this process's limits on open files, then start the program again",
+        "no HTTP client could be built from the settings given to http_client; check them, this machine's \
+         certificates, and this process's limits on open files, then start the program again",
     )
+}
+
+/// The body, and why it may be incomplete.
+async fn read(mut response: reqwest::Response) -> (Zeroizing<Vec<u8>>, Option<Cut>) {
+    let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
+    let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(USUAL_REPLY).min(MAX_REPLY)));
+    loop {
+        let chunk = match response.chunk().await {
+            Ok(Some(chunk)) => chunk,
+            Ok(None) => return (body, None),
+            Err(e) => return (body, Some(Cut::Off(e.without_url()))),
+        };
+        let length = body.len() + chunk.len();
+        if length > MAX_REPLY {
+            return (body, Some(Cut::TooLong));
+        }
+        if length > body.capacity() {
+            // A vector that grows by itself frees its old buffer unwiped.
+            let mut larger = Zeroizing::new(Vec::with_capacity(2 * length));
+            larger.extend_from_slice(&body);
+            body = larger;
+        }
+        body.extend_from_slice(&chunk);
+    }
 }

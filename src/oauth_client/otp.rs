@@ -1,23 +1,25 @@
-//! A user signs in with a one-time password that Concur mails.
+//! A user signs in with a one-time password that Concur sends by mail.
 //!
-//! Always: whatever is sent along when the mail is asked for is sent again with the grant, since it is one value that
-//! makes both.
+//! Always: the parameters sent with the request for the mail are sent again with the grant, because one value makes
+//! both requests.
 
 use std::fmt;
 
 use super::{
-    Grant, OAuthClient, Patience,
-    attempts::Failure,
-    exchange::Answered,
-    form::{Endpoint, Form},
-    to_its_end,
+    OAuthClient,
+    completion::to_completion,
+    failure::Failure,
+    grant::Grant,
+    outgoing_request::{Endpoint, OutgoingRequest},
+    response::OkReply,
+    retry::{Conditions, RetryBudget, send_with_retries},
 };
 use crate::{
-    Credentials, Error, ErrorKind, Geolocation, SystemClock, members::Members, returned_query::ReturnedQuery,
-    secret::Secret,
+    Credentials, Error, ErrorKind, Geolocation, SystemClock, members::Members, random::Random,
+    returned_query::ReturnedQuery, secret::Secret,
 };
 
-/// Names that a parameter of one's own may not have: the protocol's own.
+/// Names that the protocol uses, so an app's own parameter may not have them.
 const RESERVED: [&str; 17] = [
     "client_id",
     "client_secret",
@@ -38,7 +40,7 @@ const RESERVED: [&str; 17] = [
     "token",
 ];
 
-/// Asks Concur to mail a user a one-time password, and makes the grant that it is good for.
+/// Asks Concur to mail a user a one-time password, and makes the grant with that password.
 ///
 /// ```
 /// use concur_auth::{Credentials, Geolocation, OAuthClient, OneTimePasswordRequest};
@@ -59,7 +61,8 @@ const RESERVED: [&str; 17] = [
 /// # Ok(()) }
 /// ```
 ///
-/// Another process than the one that asked for the mail makes an equal value of the same parts.
+/// The process that sends the grant need not be the one that requested the mail: it makes an equal value from the same
+/// parts.
 ///
 /// Source: SAP Concur developer centre, "Authentication API, one-time password grant".
 #[derive(Clone)]
@@ -70,47 +73,47 @@ pub struct OneTimePasswordRequest {
 }
 
 impl OneTimePasswordRequest {
-    /// To the user with this e-mail address: `channel_type=email`.
+    /// For the user with this e-mail address: `channel_type=email`.
     pub fn by_email(address: impl Into<String>) -> Self {
         Self { email: Secret::new(address), scope: None, facts: Vec::new() }
     }
 
-    /// The user's name, for the mail.
+    /// The user's name, which the mail shows.
     #[must_use]
     pub fn name(self, name: impl Into<String>) -> Self {
         self.fact("name", name)
     }
 
-    /// The user's company, for the mail.
+    /// The user's company, which the mail shows.
     #[must_use]
     pub fn company(self, company: impl Into<String>) -> Self {
         self.fact("company", company)
     }
 
-    /// The page of yours that the mail links to; Concur adds the one-time password as the query parameter `token`.
+    /// Your page that the mail links to; Concur adds the one-time password as the query parameter `token`.
     #[must_use]
     pub fn link(self, url: impl Into<String>) -> Self {
         self.fact("link", url)
     }
 
-    /// The scopes to ask for (names with spaces between them). They go with the grant only.
+    /// The scopes to request (names separated by spaces). Only the grant carries them.
     #[must_use]
     pub fn scope(mut self, scope: impl Into<String>) -> Self {
         self.scope = Some(scope.into());
         self
     }
 
-    /// A parameter of your own, which Concur wants to see again with the grant (code 84).
+    /// A parameter of your own, which Concur expects again with the grant (code 84).
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when the name is blank, one of the protocol's own, or given already.
+    /// [`ErrorKind::Config`] when the name is blank, used by the protocol, or given already.
     pub fn parameter(self, name: impl Into<String>, value: impl Into<String>) -> Result<Self, Error> {
         let name = name.into();
         let fault = if name.trim().is_empty() {
-            "has no name; give it one"
+            "has no name; give it a name"
         } else if RESERVED.iter().any(|reserved| reserved.eq_ignore_ascii_case(name.trim())) {
-            "has a name of the protocol's own; give it another"
+            "has a name that the protocol uses; give it another name"
         } else if self.facts.iter().any(|(given, _)| *given == name) {
             "was given already; give it another name"
         } else {
@@ -126,15 +129,16 @@ impl OneTimePasswordRequest {
         self
     }
 
-    /// The grant with the one-time password of the mail: `grant_type=otp`. Sent to the user's geolocation; good once.
+    /// The grant with the one-time password of the mail: `grant_type=otp`. Sent to the user's geolocation; it works
+    /// once.
     pub fn grant(&self, one_time_password: impl Into<String>) -> Grant {
         let scope = self.scope.as_ref().map(|scope| ("scope", Secret::new(scope)));
         let fields = self.channel().into_iter().chain([("otp", Secret::new(one_time_password))]).chain(scope);
         Grant::otp(fields, self.facts.clone())
     }
 
-    /// The grant with the one-time password in the link that the user opened: the whole URL, or its path and query as
-    /// a server sees them.
+    /// The grant with the one-time password of the link that the user opened. `url` is the whole URL, or its path and
+    /// query as a server sees them.
     ///
     /// # Errors
     ///
@@ -148,9 +152,9 @@ impl OneTimePasswordRequest {
         [("channel_handle", self.email.clone()), ("channel_type", Secret::new("email"))]
     }
 
-    fn form(&self) -> Form {
-        let form = Form::new(Endpoint::OneTimePassword, self.channel());
-        Form { facts: self.facts.clone().into(), ..form }
+    fn request(&self) -> OutgoingRequest {
+        let request = OutgoingRequest::new(Endpoint::OneTimePassword, self.channel());
+        OutgoingRequest { facts: self.facts.clone().into(), ..request }
     }
 }
 
@@ -162,37 +166,39 @@ impl fmt::Debug for OneTimePasswordRequest {
 
 /// One-time passwords.
 impl OAuthClient {
-    /// Has Concur mail a one-time password, and returns where the user lives: where to send the grant to.
+    /// Asks Concur to mail a one-time password, and returns the user's geolocation, which the grant is to be sent to.
     ///
-    /// `base` is the user's geolocation as far as it is known; the request follows the user elsewhere as
-    /// [`request_token`](Self::request_token) does. A failure is returned, not repeated: nobody wants two mails.
+    /// `base` is the user's geolocation if the caller knows it; otherwise the request follows the user as
+    /// [`request_token`](Self::request_token) does. A failure is returned, not repeated, so that the user does not
+    /// receive the mail twice.
     ///
     /// # Errors
     ///
-    /// As [`request_token`](Self::request_token): [`ErrorKind::Refused`] where the address is unknown (code 55) or too
-    /// many one-time passwords are open (code 82), for example.
+    /// As [`request_token`](Self::request_token): for example [`ErrorKind::Refused`] if the address is unknown (code
+    /// 55) or too many one-time passwords are open (code 82).
     pub async fn request_one_time_password(
         &self,
         base: &Geolocation,
         credentials: &Credentials,
         request: &OneTimePasswordRequest,
     ) -> Result<Geolocation, Error> {
-        let (client, base, form) = (self.clone(), base.clone(), request.form());
+        let (client, base, request) = (self.clone(), base.clone(), request.request());
         let credentials = credentials.clone();
-        to_its_end(async move {
-            let sent = (&credentials, &form);
-            client.persist(&base, sent, &SystemClock, &Patience::one_attempt(), sent_from).await
+        to_completion(async move {
+            let budget = RetryBudget::one_attempt();
+            let conditions = Conditions { clock: &SystemClock, random: &Random::System, budget: &budget };
+            send_with_retries(&*client.0, &base, (&credentials, &request), &conditions, sent_from).await
         })
         .await
     }
 }
 
-/// The data centre that sent the mail. Its words have been seen in two spellings, so any will do; but a page of some
-/// proxy's says nothing about a mail.
-fn sent_from(answered: Answered<'_>) -> Result<Geolocation, Failure> {
-    let Answered { body, cut, form, headers, base, entry, .. } = answered;
+/// The data centre that sent the mail. Concur has been seen to use two spellings of its `message`, so any text
+/// counts. A reply without a `message`, such as a proxy's page, does not say that a mail was sent.
+fn sent_from(reply: OkReply<'_>) -> Result<Geolocation, Failure> {
+    let OkReply { body, cut, request, headers, base, entry, .. } = reply;
     if let Some(cut) = cut {
-        return Err(cut.explain(base.host(), form));
+        return Err(cut.explain(base.host(), request));
     }
     let message = Members::parse(body).ok().and_then(|members| members.string("message").ok().flatten());
     if message.is_none() {

@@ -1,87 +1,48 @@
 //! A successful reply of the token endpoint.
+//!
+//! Always: a usable refresh token counts, whatever is wrong with the rest of the reply; other faults are reported
+//! separately. No error quotes the reply.
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
-
-use reqwest::{Response, header};
+use std::fmt;
 
 use super::{
-    attempts::Failure,
-    exchange::{Answered, Entry},
+    failure::Failure,
+    response::{Entry, Headers, OkReply},
     unreachable::Cut,
 };
 use crate::{
     AccessToken, Error, ErrorKind, Geolocation, RefreshTokenObject,
     members::{BadMember, Members},
-    refresh_token_object::received_access,
+    refresh_token_object::{Predecessor, Received, received_access},
 };
 
-/// What Concur answered to a [`Grant`](crate::Grant).
+/// Concur's reply to a [`Grant`](crate::Grant).
 ///
-/// It is received already: keep its [`refresh_token_object`](Self::refresh_token_object) before anything else,
-/// even if another member of the reply is at fault.
+/// Concur has issued its tokens already: save the [`refresh_token_object`](Self::refresh_token_object) before anything
+/// else, even if another member of the reply has a fault.
 pub struct TokenReply {
     members: Members,
     headers: Headers,
     base: Geolocation,
     entry: Entry,
-    /// Why there is no more than this, where it is not all.
+    /// Why the members may be incomplete.
     fault: Option<Error>,
 }
 
-/// The id of a request, by which SAP's support finds it.
-pub(super) const CORRELATION_ID: &str = "concur-correlationid";
-
-/// The headers that mean something.
-#[derive(Clone, Debug)]
-pub(super) struct Headers {
-    pub(super) received_at: SystemTime,
-    pub(super) server_time: Option<SystemTime>,
-    pub(super) retry_after: Option<Duration>,
-    pub(super) location: Option<String>,
-    pub(super) correlation_id: Option<String>,
-}
-
-impl Headers {
-    /// `is_secret` tells whether a text that the server chose holds a secret of the request.
-    pub(super) fn of(response: &Response, now: SystemTime, is_secret: impl Fn(&str) -> bool) -> Self {
-        let text = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let date = text(header::DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
-        let retry_after = text(header::RETRY_AFTER.as_str())
-            .and_then(|value| self::retry_after(value.trim(), date.unwrap_or(now)));
-        let is_id = |id: &&str| {
-            (1..=64).contains(&id.len())
-                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
-                && !is_secret(id)
-        };
-        Self {
-            received_at: now,
-            server_time: date,
-            retry_after,
-            location: text(header::LOCATION.as_str()).map(str::to_owned),
-            correlation_id: text(CORRELATION_ID).filter(is_id).map(str::to_owned),
-        }
-    }
-}
-
-/// Seconds, or a date by the clock that says `now` (RFC 9110 section 10.2.3).
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
-    if let Ok(seconds) = value.parse() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let at = httpdate::parse_http_date(value).ok()?;
-    Some(at.duration_since(now).unwrap_or_default())
+/// A reply with a usable refresh token.
+pub(crate) struct Accepted {
+    pub(crate) object: RefreshTokenObject,
+    /// What else is wrong with the reply, for the caller once the object is saved.
+    pub(crate) fault: Option<Error>,
 }
 
 impl TokenReply {
-    /// Of a reply that is cut short, a usable refresh token counts all the same: no other may come.
-    pub(super) fn read(answered: Answered<'_>) -> Result<Self, Failure> {
-        let Answered { body, cut, form, headers, base, followed, entry } = answered;
+    /// Reads a reply. A usable refresh token counts even if the reply is cut short, since the old one may be dead.
+    pub(super) fn read(reply: OkReply<'_>) -> Result<Self, Failure> {
+        let OkReply { body, cut, request, headers, base, followed, entry } = reply;
         let (mut members, garbled) = Members::parse_reply(body);
         if followed && members.string("geolocation") == Ok(None) {
-            // Concur has said where the principal lives, only not here.
+            // An earlier reply of Concur's said where the principal lives.
             members.set_string("geolocation", base.as_str().trim_end_matches('/'));
         }
         let reply =
@@ -93,42 +54,41 @@ impl TokenReply {
                 let fault = Error::new(
                     cut.kind(),
                     format!(
-                        "the reply of {host} is good up to its refresh token but not to its end; try again"
+                        "the reply of {host} is complete up to its refresh token, but damaged after it; try again"
                     ),
                 )
                 .with_correlation_id(headers.correlation_id.clone())
                 .caused_by(cut);
                 Ok(Self { fault: Some(fault), ..reply })
             }
-            Some(cut) => Err(cut.explain(base.host(), form)),
+            Some(cut) => Err(cut.explain(base.host(), request)),
         }
     }
 
-    /// Tells the log of it.
+    /// Logs that the reply arrived.
     pub(crate) fn log(&self) {
         self.entry.answered(self.base.host(), self.headers.correlation_id.as_deref());
     }
 
-    /// The refresh token and all that came with it.
+    /// The refresh token with everything else that the reply holds.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Protocol`] when the reply holds no usable `refresh_token`.
     pub fn refresh_token_object(&self) -> Result<RefreshTokenObject, Error> {
-        self.succeed(None, false, None).map(|(object, _)| object)
+        self.succeed(None, None).map(|accepted| accepted.object)
     }
 
-    /// The access token that came with the reply, also where no refresh token did.
+    /// The access token of the reply, whether or not the reply holds a refresh token.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Protocol`] when the reply holds no usable access token, [`ErrorKind::Untrusted`] when its
-    /// `geolocation` is not Concur's.
+    /// `geolocation` is not a host of Concur's.
     pub fn access_token(&self) -> Result<AccessToken, Error> {
-        // An app by itself is given none; where there is one, a fault of any member is one of the whole reply.
+        // An app's own sign-in gets no refresh token. If there is one, a fault of any member is a fault of the reply.
         if self.members.string("refresh_token").map_err(|bad| self.at_fault(bad))?.is_some() {
-            let (_, fault) = self.succeed(None, false, None)?;
-            fault?;
+            self.succeed(None, None)?.fault.map_or(Ok(()), Err)?;
         }
         let (issued, scopes) = received_access(self.members.clone(), self.headers.received_at)
             .map_err(|bad| self.at_fault(bad))?;
@@ -140,31 +100,24 @@ impl TokenReply {
         Ok(AccessToken::new(issued, geolocation, scopes))
     }
 
-    /// The object that follows `predecessor`, and apart from it what else is wrong with the reply.
+    /// The object that replaces `predecessor`. It is to be saved before its fault is reported.
+    ///
+    /// An error says that the reply holds no usable refresh token, so there is nothing to save.
     pub(crate) fn succeed(
         &self,
-        predecessor: Option<&RefreshTokenObject>,
-        same_grant: bool,
+        predecessor: Option<Predecessor<'_>>,
         company_uuid: Option<&str>,
-    ) -> Result<(RefreshTokenObject, Result<(), Error>), Error> {
+    ) -> Result<Accepted, Error> {
         let Headers { received_at, server_time, .. } = self.headers;
-        let (object, fault) = RefreshTokenObject::received(
-            self.members.clone(),
-            predecessor,
-            same_grant,
-            company_uuid,
-            received_at,
-            server_time,
-        )
-        .map_err(|e| self.protocol(&format!("holds no usable refresh token: {e}")))?;
-        let fault = match &self.fault {
-            Some(cut) => Err(cut.clone()),
-            None => fault.map_err(|bad| self.at_fault(bad)),
-        };
-        Ok((object, fault))
+        let members = self.members.clone();
+        let Received { object, fault } =
+            RefreshTokenObject::received(members, predecessor, company_uuid, received_at, server_time)
+                .map_err(|e| self.protocol(&format!("holds no usable refresh token: {e}")))?;
+        let fault = self.fault.clone().or_else(|| fault.map(|bad| self.at_fault(bad)));
+        Ok(Accepted { object, fault })
     }
 
-    /// What is wrong with the reply, where an access token was wanted and its refresh token is saved.
+    /// The error for a caller that needs an access token. The reply's refresh token is saved already.
     pub(crate) fn without_access_token(&self) -> Error {
         self.protocol("holds no access token, and the refresh token that came with it is saved")
     }
@@ -196,8 +149,10 @@ impl fmt::Debug for TokenReply {
 mod tests {
     use proptest::prelude::*;
 
+    use std::time::{Duration, SystemTime};
+
     use super::*;
-    use crate::{Grant, clock};
+    use crate::Grant;
 
     const SECRET: &str = "s3cr3t-t0k3n";
 
@@ -209,16 +164,11 @@ mod tests {
     }
 
     fn headers() -> impl Strategy<Value = Headers> {
-        (any_time(), proptest::option::of(any_time())).prop_map(|(received_at, server_time)| Headers {
-            received_at,
-            server_time,
-            retry_after: None,
-            location: None,
-            correlation_id: None,
-        })
+        (any_time(), proptest::option::of(any_time()))
+            .prop_map(|(received_at, server_time)| Headers { server_time, ..Headers::none(received_at) })
     }
 
-    /// JSON texts, right ones among them, for any member.
+    /// JSON texts for any member, some of them valid.
     fn value() -> impl Strategy<Value = String> {
         prop_oneof![
             any::<f64>().prop_map(|number| format!("{number:?}")),
@@ -236,10 +186,10 @@ mod tests {
     fn read(body: &[u8], headers: &Headers) -> Result<TokenReply, Error> {
         let base: Geolocation = Geolocation::GLZ.parse().unwrap();
         let grant = Grant::company_request_token("uuid", SECRET);
-        let (form, entry) = (grant.form(), Entry::new("token request", None, 1));
-        let answered =
-            Answered { body, cut: None, form, headers, base: &base, followed: false, entry: &entry };
-        TokenReply::read(answered).map_err(|failure| failure.error)
+        let (request, entry) = (grant.request(), Entry::new(grant.request(), 1));
+        let reply =
+            OkReply { body, cut: None, request, headers, base: &base, followed: false, entry: &entry };
+        TokenReply::read(reply).map_err(|failure| failure.error)
     }
 
     fn shows_nothing(e: &Error) -> Result<(), TestCaseError> {
@@ -248,17 +198,17 @@ mod tests {
         Ok(())
     }
 
-    /// Uses all there is, and saves and loads the token.
+    /// Uses everything that a reply offers, and saves and loads the token.
     fn use_up(reply: &TokenReply) -> Result<(), TestCaseError> {
         let shown = format!("{reply:?}");
         prop_assert!(!shown.contains(SECRET), "{}", shown);
-        match reply.succeed(None, false, Some("uuid")) {
-            Ok((object, fault)) => {
+        match reply.succeed(None, Some("uuid")) {
+            Ok(Accepted { object, fault }) => {
                 let again = RefreshTokenObject::from_json(&object.to_json()).unwrap();
                 prop_assert!(again.is_same_reply(&object));
                 prop_assert_eq!(again.expires_at(), object.expires_at());
                 prop_assert_eq!(again.access().is_some(), object.access().is_some());
-                if let Err(e) = fault {
+                if let Some(e) = fault {
                     shows_nothing(&e)?;
                 }
             }
@@ -303,24 +253,6 @@ mod tests {
                 prop_assert_eq!(object.secret(), SECRET);
                 use_up(&reply)?;
             }
-        }
-
-        #[test]
-        fn retry_after_is_seconds_or_a_date_or_nothing(
-            text: String,
-            seconds: u64,
-            pause in 0..1_000_000_000_u64,
-            now in 0..4_000_000_000_u64,
-        ) {
-            let now = clock::from_unix_seconds(now).unwrap();
-            let _ = retry_after(&text, now);
-            prop_assert_eq!(retry_after(&seconds.to_string(), now), Some(Duration::from_secs(seconds)));
-            let date = |at| httpdate::fmt_http_date(at);
-            prop_assert_eq!(
-                retry_after(&date(now + Duration::from_secs(pause)), now),
-                Some(Duration::from_secs(pause))
-            );
-            prop_assert_eq!(retry_after(&date(SystemTime::UNIX_EPOCH), now), Some(Duration::ZERO));
         }
     }
 }

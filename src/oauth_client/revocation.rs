@@ -1,35 +1,40 @@
-//! Parting: all refresh tokens that a principal's app holds are revoked.
+//! Revocation of all refresh tokens that an app holds for a principal.
+//!
+//! Always: a refused access token is told apart from other failures, because another access token may be accepted.
 
 use reqwest::StatusCode;
 
 use super::{
     OAuthClient,
-    exchange::{Attempt, Received, refusal_in},
-    form::{Endpoint, Form},
-    http::REQUEST_TIMEOUT,
-    to_its_end,
+    completion::to_completion,
+    error_reply::ErrorReply,
+    failure::Failure,
+    outgoing_request::{Endpoint, OutgoingRequest},
+    request::{Attempt, exchange},
+    response::Response,
+    transport::Authorization,
 };
 use crate::{AccessToken, Clock, Error, ErrorKind, SystemClock};
 
-/// Why nothing was revoked, as far as is known.
+/// Why nothing was revoked, or why it is unknown whether the tokens are revoked.
 pub(crate) struct NotRevoked {
     pub(crate) error: Error,
-    /// The access token was not accepted: with another one it may work.
+    /// The access token was not accepted: the revocation may work with another one.
     pub(crate) unauthorized: bool,
 }
 
-impl From<Error> for NotRevoked {
-    fn from(error: Error) -> Self {
-        Self { error, unauthorized: false }
+impl From<Failure> for NotRevoked {
+    fn from(failure: Failure) -> Self {
+        Self { error: failure.error, unauthorized: false }
     }
 }
 
 /// Revocation.
 impl OAuthClient {
-    /// Revokes **all** refresh tokens of the access token's principal for the app, wherever they are kept.
+    /// Revokes **all** refresh tokens of the access token's principal for the app, wherever they are stored.
     ///
-    /// Nothing is removed from any store: [`TokenManager::revoke`](crate::TokenManager::revoke) does that too. It may
-    /// safely be called again after a failure.
+    /// No store is changed: [`TokenManager::revoke`](crate::TokenManager::revoke) also empties its store. After a
+    /// failure it is safe to call this again.
     ///
     /// ```no_run
     /// # async fn example(tokens: concur_auth::TokenManager) -> Result<(), concur_auth::Error> {
@@ -41,45 +46,46 @@ impl OAuthClient {
     /// # Errors
     ///
     /// [`ErrorKind::Refused`] when the access token is not accepted (any more); [`ErrorKind::Unavailable`] when the
-    /// network or the server is in the way, and perhaps nobody knows whether the tokens are revoked; and what else
-    /// [`request_token`](Self::request_token) returns.
+    /// network or the server fails, after which it may be unknown whether the tokens are revoked; and the other errors
+    /// of [`request_token`](Self::request_token).
     ///
     /// Source: SAP Concur developer centre, "Authentication API, revoking tokens".
     pub async fn revoke(&self, access: &AccessToken) -> Result<(), Error> {
         let (client, access) = (self.clone(), access.clone());
-        to_its_end(async move { client.disconnect(&access, &SystemClock).await.map_err(|not| not.error) })
-            .await
+        to_completion(async move {
+            client.send_revocation(&access, &SystemClock).await.map_err(|not_revoked| not_revoked.error)
+        })
+        .await
     }
 
-    /// On the runtime that it is called on: this crate's own.
-    pub(crate) async fn disconnect(&self, access: &AccessToken, clock: &dyn Clock) -> Result<(), NotRevoked> {
+    /// Sends the revocation once, on the caller's executor.
+    pub(crate) async fn send_revocation(
+        &self,
+        access: &AccessToken,
+        clock: &dyn Clock,
+    ) -> Result<(), NotRevoked> {
         let base = access.geolocation();
-        let form = Form::new(Endpoint::Connections, []);
-        let request = self
-            .0
-            .client(base)?
-            .delete(base.join(form.path())?)
-            .timeout(REQUEST_TIMEOUT)
-            .bearer_auth(access.secret());
-        let attempt = Attempt { base, form: &form, clock, number: 1, followed: false };
-        let received = Received::of(request, attempt, |id| id.contains(access.secret())).await;
-        let Received { status, headers, body, cut, entry } = received.map_err(|failure| failure.error)?;
+        let request = OutgoingRequest::new(Endpoint::Connections, []);
+        let attempt = Attempt { base, request: &request, clock, number: 1, followed: false };
+        let (response, entry) = exchange(&*self.0, attempt, Authorization::Bearer(access)).await.result?;
+        let Response { status, headers, body, cut } = response;
+        let correlation_id = headers.correlation_id.as_deref();
         let unauthorized = status == StatusCode::UNAUTHORIZED;
         let failure = match status {
             _ if status.is_success() => {
-                entry.answered(base.host(), headers.correlation_id.as_deref());
+                entry.answered(base.host(), correlation_id);
                 return Ok(());
             }
             StatusCode::UNAUTHORIZED => Error::new(
                 ErrorKind::Refused,
                 format!(
-                    "{} did not accept the access token, so nothing was revoked; get another one and try again",
+                    "{} did not accept the access token, so nothing was revoked; get another access token and try again",
                     base.host()
                 ),
             )
             .into(),
-            _ => refusal_in(status, cut, &headers, &body, base, &form),
+            _ => ErrorReply { base, request: &request, status, headers: &headers, body: &body, cut }.failure(),
         };
-        Err(NotRevoked { error: entry.failed_with(base.host(), &headers, failure).error, unauthorized })
+        Err(NotRevoked { error: entry.failed(base.host(), correlation_id, failure).error, unauthorized })
     }
 }

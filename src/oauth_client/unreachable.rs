@@ -1,20 +1,20 @@
-//! Why no reply came, or no whole one, and what to do about it.
+//! Why no reply arrived, or only part of one, and what to do about it.
 //!
-//! Always: where a server could not prove that it is the one meant, nothing was sent to it.
+//! Always: nothing is sent to a server that cannot prove its identity.
 
 use std::{error::Error as StdError, io};
 
 use rustls::{AlertDescription, CertificateError, PeerIncompatible};
 
 use super::{
-    Form,
-    attempts::{Failure, Fate},
+    failure::{Failure, Fate},
+    outgoing_request::OutgoingRequest,
 };
 use crate::{Error, ErrorKind, members::Fault};
 
-/// Why no more of a reply could be read.
+/// Why a reply could not be read to its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Cut {
+pub(crate) enum Cut {
     #[error("it has more than 256 KiB")]
     TooLong,
     #[error(transparent)]
@@ -31,8 +31,8 @@ impl Cut {
         }
     }
 
-    /// For a reply of which nothing can be used.
-    pub(super) fn explain(self, host: &str, form: &Form) -> Failure {
+    /// The failure for a reply of which no part can be used.
+    pub(super) fn explain(self, host: &str, request: &OutgoingRequest) -> Failure {
         let protocol = |what| {
             Error::new(
                 ErrorKind::Protocol,
@@ -40,38 +40,54 @@ impl Cut {
             )
         };
         match self {
-            Self::Off(e) => failure(e, host, form),
+            Self::Off(e) => failure(e, host, request),
             Self::TooLong => protocol("more than 256 KiB").into(),
-            Self::Garbled(fault) => protocol("what is not a JSON object").caused_by(fault).into(),
+            Self::Garbled(fault) => protocol("text that is not a JSON object").caused_by(fault).into(),
         }
     }
 }
 
-pub(super) fn failure(e: reqwest::Error, host: &str, form: &Form) -> Failure {
+/// The failure for an error of the HTTP library.
+pub(super) fn failure(e: reqwest::Error, host: &str, request: &OutgoingRequest) -> Failure {
     if let Some((what, advice)) = tls_refusal(&e).filter(|_| e.is_connect()).and_then(explain_tls) {
         let message = format!("sent nothing to {host}: {what}; {advice}");
         return Error::new(ErrorKind::Untrusted, message).caused_by(e.without_url()).into();
     }
-    let advice = if form.is_repeatable() { "try again" } else { form.what_may_have_happened() };
-    let message = if e.is_connect() {
-        format!("could not connect to {host}; check the network, any proxy, and the base URI")
+    let Failure { error, fate } = if e.is_connect() {
+        not_connected(host)
     } else if e.is_timeout() {
-        format!("{host} did not answer in time; {advice}")
+        lost(&format!("{host} did not answer in time"), request)
     } else {
-        format!("the connection to {host} broke off; {advice}")
+        broken_off(host, request)
     };
-    let fate = if e.is_connect() { Fate::NothingIssued } else { Fate::Unknown };
-    Failure { error: Error::new(ErrorKind::Unavailable, message).caused_by(e.without_url()), fate }
+    Failure { error: error.caused_by(e.without_url()), fate }
 }
 
-/// The reason that the TLS library gave, wherever in the chain of causes it is.
+/// Nothing was sent, because no connection could be opened.
+pub(super) fn not_connected(host: &str) -> Failure {
+    let message = format!("could not connect to {host}; check the network, any proxy, and the base URI");
+    Failure { error: Error::new(ErrorKind::Unavailable, message), fate: Fate::NothingIssued }
+}
+
+/// The request may have been processed, and its reply was lost with the connection.
+pub(super) fn broken_off(host: &str, request: &OutgoingRequest) -> Failure {
+    lost(&format!("the connection to {host} broke off"), request)
+}
+
+fn lost(what: &str, request: &OutgoingRequest) -> Failure {
+    let advice = if request.is_repeatable() { "try again" } else { request.what_may_have_happened() };
+    let message = format!("{what}; {advice}");
+    Failure { error: Error::new(ErrorKind::Unavailable, message), fate: Fate::Unknown }
+}
+
+/// The TLS library's reason, from any depth of the chain of causes.
 fn tls_refusal<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut cause = Some(e);
     while let Some(e) = cause {
         if let Some(refusal) = e.downcast_ref() {
             return Some(refusal);
         }
-        // An I/O error names as its source not what it holds, but that one's source.
+        // The `source` of an I/O error skips the error that it holds and returns that error's source.
         cause = match e.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
             Some(held) => Some(held),
             None => e.source(),
@@ -80,17 +96,18 @@ fn tls_refusal<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error>
     None
 }
 
-/// What is wrong with the server, and what to do about it; `None` for what may pass, such as an alert.
+/// What is wrong with the server's TLS, and what to do about it; `None` for a fault that may pass, such as most alerts.
 fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> {
-    const CLOCK: &str = "check this machine's clock, then ask whoever runs that host, or the proxy before it, for a \
-                         certificate that is valid now";
+    const CLOCK: &str = "check this machine's clock, then ask the administrator of that host, or of the proxy in front of \
+                         it, for a certificate that is valid now";
     const ANOTHER: &str = "check the base URI and any proxy";
     Some(match refusal {
         rustls::Error::InvalidCertificate(fault) => match fault {
-            // The latter of an authority that has only the name of a known one.
+            // rustls looks an issuer up by its name. So an unknown authority with the NAME of a known one, but with
+            // another key, is found, and then the signature does not fit its key: BadSignature, not UnknownIssuer.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => (
                 "its certificate is self-signed, or signed by an authority that this machine does not know",
-                "if it is that of your own gateway or proxy, give the authority's certificate to \
+                "if the host is your own gateway or proxy, give the authority's certificate to \
                  TokenManagerBuilder::http_client",
             ),
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
@@ -103,10 +120,11 @@ fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> 
                 ("its certificate is for another host", ANOTHER)
             }
             CertificateError::Revoked => ("its certificate has been revoked", ANOTHER),
-            // What `openssl req -x509` makes. The verifier's own type of error is not rustls's to name.
+            // `openssl req -x509` makes such certificates. The name is compared because this error is a type of the
+            // verifier's own crate, which rustls does not export.
             CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => (
-                "its certificate is self-signed, as only an authority's own may be",
-                "let an authority sign one for that host, and give the authority's certificate to \
+                "its certificate is a CA certificate, which a server must not use",
+                "let an authority sign a certificate for that host, and give the authority's certificate to \
                  TokenManagerBuilder::http_client",
             ),
             _ => ("its certificate cannot be accepted", ANOTHER),
@@ -119,7 +137,7 @@ fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> 
         rustls::Error::PeerIncompatible(_)
         | rustls::Error::AlertReceived(
             AlertDescription::HandshakeFailure | AlertDescription::InsufficientSecurity,
-        ) => ("no TLS connection that is safe could be made", ANOTHER),
+        ) => ("no safe TLS connection could be made", ANOTHER),
         _ => return None,
     })
 }

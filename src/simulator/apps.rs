@@ -2,7 +2,7 @@
 
 use std::{fmt, iter, time::SystemTime};
 
-use super::{ConcurSimulator, endpoints::Concur, form::Form, reply::Refusal, tokens::uuid};
+use super::{ConcurSimulator, endpoints::Concur, form::Form, made_up::uuid, reply::Refusal};
 
 /// An app that the simulated Concur knows. `Debug` shows only its id.
 ///

@@ -13,9 +13,10 @@ use super::{
     endpoints::Concur,
     form::Form,
     grants::{GrantRequest, within},
+    made_up::random,
     recorded_request::RecordedRequest,
     reply::{Code, Refusal, Reply, meaning},
-    tokens::{Connection, Issued, later, random},
+    tokens::{Connection, Issued, later},
 };
 
 /// SAP names no figure; RFC 6749 section 4.1.2 recommends ten minutes at most.

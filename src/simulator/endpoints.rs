@@ -17,15 +17,15 @@ use super::{
     authorize::{AuthorizationCode, Consent},
     data_centres::DataCentres,
     fault::{Fault, Faults},
+    made_up::uuid,
     otp::OneTimePasswords,
     principals::Principals,
     recorded_request::RecordedRequest,
     reply::{Code, Reply},
-    tokens::{Tokens, uuid},
+    tokens::Tokens,
 };
 use crate::Clock;
 
-pub(super) const TOKEN_PATH: &str = "/oauth2/v0/token";
 const USERS_PATH: &str = "/profile/identity/v4/Users";
 
 pub(super) struct Concur {

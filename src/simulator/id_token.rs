@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{
     endpoints::Concur,
-    tokens::{ACCESS_LIFETIME, Connection, random},
+    made_up::random,
+    tokens::{ACCESS_LIFETIME, Connection},
 };
 use crate::clock;
 

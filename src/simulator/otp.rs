@@ -18,9 +18,10 @@ use super::{
     endpoints::Concur,
     form::Form,
     grants::{GrantRequest, within},
+    made_up::random,
     recorded_request::RecordedRequest,
     reply::{Refusal, Reply},
-    tokens::{Connection, Issued, later, random},
+    tokens::{Connection, Issued, later},
 };
 
 /// SAP names no figure.

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt};
 
 use super::{
     ConcurSimulator,
-    tokens::{random, uuid},
+    made_up::{random, uuid},
 };
 
 /// A user of the simulated company. `Debug` shows only the UUID.

@@ -6,7 +6,7 @@ use reqwest::header::HeaderMap;
 use url::form_urlencoded;
 use wiremock::Request;
 
-use super::endpoints::TOKEN_PATH;
+const TOKEN_PATH: &str = "/oauth2/v0/token";
 
 /// A request that the simulator received. `Debug` shows none of its secrets.
 ///

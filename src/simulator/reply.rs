@@ -11,7 +11,7 @@ use reqwest::{
 use serde_json::{Value, json};
 use wiremock::ResponseTemplate;
 
-use super::tokens::uuid;
+use super::made_up::uuid;
 use crate::{ConcurCode, clock};
 
 pub(super) struct Reply {

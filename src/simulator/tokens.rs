@@ -4,11 +4,13 @@
 
 use std::{
     collections::HashMap,
-    iter,
     time::{Duration, SystemTime},
 };
 
-use super::reply::Code;
+use super::{
+    made_up::{jwt, random},
+    reply::Code,
+};
 
 pub(super) const ACCESS_LIFETIME: Duration = Duration::from_secs(3600);
 /// SAP's six months.
@@ -230,21 +232,4 @@ impl Tokens {
 /// Near the end of time the clock of a test may stand still.
 pub(super) fn later(now: SystemTime, by: Duration) -> SystemTime {
     now.checked_add(by).unwrap_or(now)
-}
-
-/// Lower-case alphanumerics, as in the tokens that SAP shows.
-pub(super) fn random(length: usize) -> String {
-    iter::repeat_with(|| fastrand::digit(36)).take(length).collect()
-}
-
-/// In the form of a UUID.
-pub(super) fn uuid() -> String {
-    let hex = format!("{:032x}", fastrand::u128(..));
-    [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-")
-}
-
-/// Looks like a JWT and says nothing: three parts in base64url, the first two of which begin like JSON.
-pub(super) fn jwt() -> String {
-    let part = |length| iter::repeat_with(fastrand::alphanumeric).take(length).collect::<String>();
-    format!("eyJ{}.eyJ{}.{}", part(33), part(117), part(86))
 }

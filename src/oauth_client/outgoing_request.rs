@@ -1,6 +1,6 @@
-//! What is posted to one of Concur's endpoints, beside the app's id and secret.
+//! What is sent to one of Concur's endpoints, without the app's credentials.
 //!
-//! Always: its memory is wiped, and nothing of it is shown but its kind.
+//! Always: its memory is wiped, and only its kind is ever shown.
 
 use std::{fmt, sync::Arc};
 
@@ -10,32 +10,32 @@ use zeroize::Zeroizing;
 
 use crate::{Credentials, secret::Secret};
 
-/// Fields that say nothing about anybody.
+/// Fields whose values are no secrets: they identify no company and no user.
 const PUBLIC: [&str; 4] = ["credtype", "channel_type", "scope", "redirect_uri"];
-/// A shorter fact could be part of any text by chance.
+/// A shorter fact could be part of any text by chance, so finding it in a text proves nothing.
 const SHORTEST_TELLING_FACT: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Endpoint {
-    /// For the grant of this type.
+    /// Takes the grant of this type.
     Token(&'static str),
     OneTimePassword,
-    /// Which takes no form: a bearer token says it all.
+    /// Takes no form, only a bearer token.
     Connections,
 }
 
-/// What a program made up itself to go with a one-time password.
+/// The app's own parameters of a one-time password.
 pub(super) type Facts = Arc<[(String, Secret)]>;
 
 #[derive(Clone)]
-pub(super) struct Form {
+pub(crate) struct OutgoingRequest {
     pub(super) endpoint: Endpoint,
     pub(super) fields: Vec<(&'static str, Secret)>,
     pub(super) facts: Facts,
     pub(super) correlation_id: Option<String>,
 }
 
-impl Form {
+impl OutgoingRequest {
     pub(super) fn new(endpoint: Endpoint, fields: impl IntoIterator<Item = (&'static str, Secret)>) -> Self {
         Self { endpoint, fields: fields.into_iter().collect(), facts: Facts::default(), correlation_id: None }
     }
@@ -55,7 +55,7 @@ impl Form {
         }
     }
 
-    /// What the log calls sending it.
+    /// The name of the request in the log.
     pub(super) fn what(&self) -> &'static str {
         match self.endpoint {
             Endpoint::Token(_) => "token request",
@@ -64,23 +64,24 @@ impl Form {
         }
     }
 
-    /// Whether it may be sent again when nobody knows what became of it. A refresh token that reached nobody was spent
-    /// for nobody, and an app by itself spends nothing; but a company request token has few uses, a wrong password
-    /// counts towards a locked account, codes and one-time passwords are good once, and nobody wants two mails.
+    /// Whether the request may be sent again after its reply was lost. A refresh grant may: the lost new token was
+    /// delivered to no caller. So may an app's own sign-in, which uses nothing up. But a company request token has few
+    /// uses, a wrong password counts towards a locked account, authorization codes and one-time passwords work once,
+    /// and users should not receive the same mail twice.
     pub(super) fn is_repeatable(&self) -> bool {
         matches!(self.endpoint, Endpoint::Token("refresh_token" | "client_credentials"))
     }
 
-    /// What to tell a person about one that may not be sent again.
+    /// The warning for a lost reply to a request that may not be sent again.
     pub(super) fn what_may_have_happened(&self) -> &'static str {
         match self.endpoint {
             Endpoint::Token(_) => {
-                "the grant may have been spent all the same, so find out why before you try again"
+                "the grant may nevertheless have been used, so find out why before you try again"
             }
             Endpoint::OneTimePassword => {
-                "the mail may have been sent all the same, so look for it before you try again"
+                "the mail may nevertheless have been sent, so look for it before you try again"
             }
-            Endpoint::Connections => "the tokens may have been revoked all the same; try again",
+            Endpoint::Connections => "the tokens may nevertheless have been revoked; try again",
         }
     }
 
@@ -88,11 +89,14 @@ impl Form {
         self.correlation_id.as_deref()
     }
 
-    /// The company that signs in, where the form says so.
+    /// The UUID of the company that signs in, if the request is a company's sign-in.
     pub(super) fn company_uuid(&self) -> Option<&str> {
-        let field =
-            |name| self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.expose());
-        field("username").filter(|_| field("credtype") == Some("authtoken"))
+        self.field("username").filter(|_| self.field("credtype") == Some("authtoken"))
+    }
+
+    /// The value of a protocol field.
+    pub(super) fn field(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.expose())
     }
 
     fn all(&self) -> impl Iterator<Item = (&str, &str)> {
@@ -102,18 +106,18 @@ impl Form {
         grant_type.into_iter().chain(fields).chain(facts)
     }
 
-    /// For the wire, in memory that is wiped once it has been sent.
+    /// The form that is sent, in memory that is wiped after sending.
     pub(super) fn encoded(&self, credentials: &Credentials) -> Bytes {
         let app = [("client_id", credentials.app_id()), ("client_secret", credentials.client_secret())];
         let fields = || app.into_iter().chain(self.all());
-        // Sized beforehand, all escaped: a growing string would leave unwiped copies behind.
+        // Sized in advance for the case that every byte is escaped: a growing string would leave unwiped copies behind.
         let size: usize = fields().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
         let form =
             form_urlencoded::Serializer::new(String::with_capacity(size)).extend_pairs(fields()).finish();
         Bytes::from_owner(Zeroizing::new(form.into_bytes()))
     }
 
-    /// Whether `text`, which a server chose, holds a secret of this request.
+    /// Whether `text`, which a server chose, contains a secret of this request.
     pub(super) fn leaks_into(&self, text: &str, credentials: &Credentials) -> bool {
         let fields = self.fields.iter().filter(|(name, _)| !PUBLIC.contains(name)).map(|(_, value)| value);
         let facts = self.facts.iter().map(|(_, value)| value);
@@ -123,8 +127,8 @@ impl Form {
     }
 }
 
-/// As part of a sentence.
-impl fmt::Display for Form {
+/// Reads as part of a sentence.
+impl fmt::Display for OutgoingRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.endpoint {
             Endpoint::Token(grant_type) => write!(f, "the {grant_type} grant"),
@@ -149,7 +153,7 @@ mod tests {
             (Grant::user_password("ada", "p"), false),
             (Grant::authorization_code("c", "https://app.example.com"), false),
         ] {
-            assert_eq!(grant.form().is_repeatable(), repeatable, "{grant:?}");
+            assert_eq!(grant.request().is_repeatable(), repeatable, "{grant:?}");
         }
     }
 
@@ -164,10 +168,10 @@ mod tests {
             (Grant::client_credentials(), &["the-secret"]),
         ] {
             for secret in secrets {
-                assert!(grant.form().leaks_into(&format!("x{secret}x"), &app), "{grant:?}: {secret}");
+                assert!(grant.request().leaks_into(&format!("x{secret}x"), &app), "{grant:?}: {secret}");
             }
             for public in ["authtoken", "password", "openid", "https://a.example", "the-app", ""] {
-                assert!(!grant.form().leaks_into(public, &app), "{grant:?}: {public}");
+                assert!(!grant.request().leaks_into(public, &app), "{grant:?}: {public}");
             }
         }
     }

@@ -1,0 +1,176 @@
+//! What a flight is for, when that is met, and how the flight ended.
+//!
+//! Always: no I/O and no clock here; what is held and the time are arguments.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    decision::{Decision, decide},
+    held::Held,
+};
+use crate::{Error, Grant, RefreshTokenObject};
+
+/// What a flight is started for.
+#[derive(Clone, Debug)]
+pub(super) enum Need {
+    /// A refresh token that is valid and not due for renewal.
+    RefreshToken,
+    /// An access token that is valid and not due for renewal.
+    AccessToken,
+    /// Both, and neither due for longer than callers ask for, so that no caller has to wait.
+    KeepAlive,
+    /// A grant to be sent, whatever is held.
+    Grant,
+    /// This grant to be sent, in place of whatever is held.
+    SignIn(Grant),
+    /// This token to be held, in place of whatever is held.
+    Adopt(RefreshTokenObject),
+    /// All tokens to be revoked.
+    Revoke,
+}
+
+impl Need {
+    /// What the log calls it.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::RefreshToken => "refresh_token",
+            Self::AccessToken => "access_token",
+            Self::KeepAlive => "keep_alive",
+            Self::Grant => "grant",
+            Self::SignIn(_) => "sign_in",
+            Self::Adopt(_) => "adopt",
+            Self::Revoke => "revoke",
+        }
+    }
+
+    /// Whether a person or a program asked for this very thing, so that no earlier refusal holds it back.
+    pub(super) fn is_explicit(&self) -> bool {
+        matches!(self, Self::SignIn(_) | Self::Adopt(_) | Self::Revoke)
+    }
+
+    /// Whether what is held makes a flight needless. `margin`: how long before its expiry a refresh token is renewed.
+    pub(super) fn is_met_by(&self, held: &Held, now: SystemTime, margin: Duration) -> bool {
+        let has_refresh = || held.decide(now, margin, false) == Decision::Serve;
+        match self {
+            Self::RefreshToken => has_refresh(),
+            Self::AccessToken => {
+                held.access().is_some_and(|access| decide(&access.window, now, false) == Decision::Serve)
+            }
+            Self::KeepAlive => {
+                has_refresh() && held.access().is_some_and(|access| access.window.is_early(now))
+            }
+            Self::Grant | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
+        }
+    }
+
+    /// Whether the flight's callers can be served without it: from what the store holds, or, with access tokens, from memory.
+    pub(super) fn has_fallback(&self, stored: Option<&Held>, held: Option<&Held>, now: SystemTime) -> bool {
+        match self {
+            Self::RefreshToken => stored.is_some_and(|stored| stored.is_valid(now)),
+            Self::AccessToken | Self::KeepAlive => held.is_some_and(|held| held.live_access(now).is_some()),
+            Self::Grant | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
+        }
+    }
+}
+
+/// How a flight ended.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome<D = Renewed> {
+    Done(D),
+    /// Another flight or process is renewing, and callers who hold something valid need not wait for it.
+    Busy,
+    Failed(Error),
+    /// The single attempt failed that is made where the flight's starter has a fallback. A caller who joined and has none
+    /// is owed more attempts.
+    FailedOnce(Error),
+    /// A token was received and saved, and something else in its reply cannot be used.
+    SavedWithFault(Error),
+    /// The tokens are revoked and nothing is held.
+    SignedOut,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Renewed {
+    pub(super) held: Arc<Held>,
+    /// Concur issued it in this flight, which makes it valid whatever this machine's clock says.
+    pub(super) fresh: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Geolocation, TokenOrigin, clock::from_unix_seconds, random::Random};
+
+    const MARGIN: Duration = Duration::from_secs(300);
+
+    fn at(seconds: u64) -> SystemTime {
+        from_unix_seconds(seconds).unwrap()
+    }
+
+    /// A refresh token that expires at 10,000 and an access token of 3,600 seconds that expires at 5,000.
+    fn held() -> Held {
+        let json = r#"{"refresh_token": "r", "refreshTokenExpiresAt": 10000, "access_token": "a", "expires_in": 3600,
+            "accessTokenExpiresAt": 5000}"#;
+        let base: Geolocation = Geolocation::GLZ.parse().unwrap();
+        let random = Random::seeded(0);
+        let object = RefreshTokenObject::from_json(json).unwrap();
+        Held::new(object, TokenOrigin::Stored, &base, None, &random)
+    }
+
+    fn all() -> [Need; 7] {
+        let token = RefreshTokenObject::from_json(r#"{"refresh_token": "other"}"#).unwrap();
+        let sign_in = Need::SignIn(Grant::refresh_token("r"));
+        [
+            Need::RefreshToken,
+            Need::AccessToken,
+            Need::KeepAlive,
+            Need::Grant,
+            sign_in,
+            Need::Adopt(token),
+            Need::Revoke,
+        ]
+    }
+
+    #[test]
+    fn when_a_need_is_met() {
+        // Which of the first three needs are met; the others never are.
+        for (now, met) in [
+            (4_000, [true, true, true]),
+            (4_600, [true, true, false]),
+            (4_900, [true, false, false]),
+            (5_000, [true, false, false]),
+            (9_699, [true, false, false]),
+            (9_700, [false, false, false]),
+            (10_000, [false, false, false]),
+        ] {
+            let expected = met.into_iter().chain([false; 4]);
+            for (need, met) in all().iter().zip(expected) {
+                assert_eq!(need.is_met_by(&held(), at(now), MARGIN), met, "{} at {now}", need.name());
+            }
+        }
+    }
+
+    #[test]
+    fn who_has_a_fallback() {
+        let held = held();
+        for (now, stored, in_memory, fallback) in [
+            (4_999, None, None, [false, false, false]),
+            (4_999, Some(&held), None, [true, false, false]),
+            (4_999, None, Some(&held), [false, true, true]),
+            (5_000, Some(&held), Some(&held), [true, false, false]),
+            (10_000, Some(&held), Some(&held), [false, false, false]),
+        ] {
+            for (need, fallback) in all().iter().zip(fallback.into_iter().chain([false; 4])) {
+                assert_eq!(
+                    need.has_fallback(stored, in_memory, at(now)),
+                    fallback,
+                    "{} at {now}",
+                    need.name()
+                );
+            }
+        }
+    }
+}

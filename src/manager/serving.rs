@@ -1,0 +1,198 @@
+//! What callers get: which flight each needs, and what it is told once that flight has ended.
+//!
+//! Always: a caller waits for a flight only if nothing valid is held; what will not pass by itself is told.
+
+use std::sync::Arc;
+
+use super::{
+    core::Core,
+    decision::{Decision, decide},
+    need::{Need, Outcome},
+    renewal::fly,
+    single_flight::Join,
+};
+use crate::{AccessToken, Error, RefreshTokenObject, consequences};
+
+/// What a caller does once the flight that it waited for has ended.
+#[derive(Debug)]
+pub(super) enum Next<T> {
+    Return(Result<T, Error>),
+    /// Decide again: by what the store holds now, or with a flight of its own.
+    AskAgain,
+}
+
+/// `fresh` is what the flight brought for this caller, `fallback` what the caller could be served without a flight.
+pub(super) fn next<D, T>(outcome: Outcome<D>, fresh: Option<T>, fallback: Option<T>) -> Next<T> {
+    use Next::{AskAgain, Return};
+    match (outcome, fresh, fallback) {
+        (Outcome::Done(_), Some(fresh), _) => Return(Ok(fresh)),
+        // What the flight found is in the store now.
+        (Outcome::Done(_) | Outcome::SignedOut, ..) => AskAgain,
+        (Outcome::SavedWithFault(e), ..) => Return(Err(e)),
+        // Its starter had a fallback, and this caller has none.
+        (Outcome::FailedOnce(_), _, None) => AskAgain,
+        (Outcome::Failed(e) | Outcome::FailedOnce(e), _, Some(fallback))
+            if consequences::of(e.kind()).serves_held =>
+        {
+            Return(Ok(fallback))
+        }
+        (Outcome::Failed(e) | Outcome::FailedOnce(e), ..) => Return(Err(e)),
+        (Outcome::Busy, _, Some(fallback)) => Return(Ok(fallback)),
+        (Outcome::Busy, _, None) => AskAgain,
+    }
+}
+
+pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject, Error> {
+    loop {
+        // Before the first flight it is unknown whose token is wanted, and the flight looks at the store itself.
+        let identity = core.identification.known();
+        let stored = match identity {
+            Some(identity) => core.sync(identity.principal.as_ref(), identity).await?,
+            None => None,
+        };
+        let now = core.now();
+        let margin = core.policy.refresh_token_margin;
+        let decision = stored
+            .as_ref()
+            .map_or(Decision::Wait, |held| held.decide(now, margin, core.gate.is_backing_off(now)));
+        let join = match (decision, &stored) {
+            (Decision::Serve, Some(held)) => return Ok(held.object.clone()),
+            (Decision::RenewIfIdle, _) => Join::Never,
+            _ => Join::Any,
+        };
+        let outcome = fly(core, &Need::RefreshToken, join).await;
+        // On the first call only the flight has read the store, so what it made the held token is the fallback.
+        let held = if identity.is_some() { stored } else { core.cache.held() };
+        let fallback = held.filter(|held| held.is_valid(now)).map(|held| held.object.clone());
+        let fresh = match &outcome {
+            Outcome::Done(renewed) if renewed.fresh => Some(renewed.held.object.clone()),
+            _ => None,
+        };
+        if let Next::Return(served) = next(outcome, fresh, fallback) {
+            return served;
+        }
+    }
+}
+
+pub(super) async fn access_token(core: &Arc<Core>) -> Result<AccessToken, Error> {
+    loop {
+        let now = core.now();
+        let held = core.cache.held();
+        let access = held.as_ref().and_then(|held| held.access());
+        let decision = access
+            .map_or(Decision::Wait, |access| decide(&access.window, now, core.gate.is_backing_off(now)));
+        let join = match (decision, access) {
+            (Decision::Serve, Some(access)) => return Ok(access.token.clone()),
+            (Decision::RenewIfIdle, _) => Join::Never,
+            _ => Join::Any,
+        };
+        let outcome = fly(core, &Need::AccessToken, join).await;
+        let fallback = core.cache.held().and_then(|held| held.live_access(core.now()));
+        let fresh = match &outcome {
+            Outcome::Done(renewed) => {
+                let access = renewed.held.access();
+                let access = access.filter(|access| renewed.fresh || access.window.is_valid(now));
+                access.map(|access| access.token.clone())
+            }
+            _ => None,
+        };
+        if let Next::Return(served) = next(outcome, fresh, fallback) {
+            return served;
+        }
+    }
+}
+
+/// The result of a grant that was sent after this call.
+pub(super) async fn refresh(core: &Arc<Core>) -> Result<RefreshTokenObject, Error> {
+    let first = core.flights.next_number();
+    loop {
+        let outcome = fly(core, &Need::Grant, Join::Since(first)).await;
+        let fresh = match &outcome {
+            Outcome::Done(renewed) if renewed.fresh => Some(renewed.held.object.clone()),
+            _ => None,
+        };
+        if let Next::Return(served) = next(outcome, fresh, None) {
+            return served;
+        }
+    }
+}
+
+/// Puts another token in place of whatever is held, in a flight of its own.
+pub(super) async fn replace(core: &Arc<Core>, need: Need) -> Result<RefreshTokenObject, Error> {
+    loop {
+        let outcome = fly(core, &need, Join::Own).await;
+        let fresh = match &outcome {
+            Outcome::Done(renewed) => Some(renewed.held.object.clone()),
+            _ => None,
+        };
+        if let Next::Return(served) = next(outcome, fresh, None) {
+            return served;
+        }
+    }
+}
+
+/// Revokes all tokens, in a flight of its own.
+pub(super) async fn revoke(core: &Arc<Core>) -> Result<(), Error> {
+    loop {
+        let outcome = fly(core, &Need::Revoke, Join::Own).await;
+        if matches!(outcome, Outcome::SignedOut) {
+            return Ok(());
+        }
+        if let Next::Return(served) = next(outcome, None, None) {
+            return served;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind;
+
+    const PASSING: ErrorKind = ErrorKind::Unavailable;
+    const LASTING: ErrorKind = ErrorKind::Refused;
+
+    #[test]
+    fn what_callers_get_as_a_table() {
+        let error = |kind| Error::new(kind, "");
+        let outcomes = || {
+            [
+                Outcome::Done(()),
+                Outcome::SignedOut,
+                Outcome::Busy,
+                Outcome::SavedWithFault(error(ErrorKind::Protocol)),
+                Outcome::Failed(error(PASSING)),
+                Outcome::Failed(error(LASTING)),
+                Outcome::FailedOnce(error(PASSING)),
+                Outcome::FailedOnce(error(LASTING)),
+            ]
+        };
+        // For each of them: with nothing to fall back on, and with something.
+        let expected = [
+            ["again", "again"],
+            ["again", "again"],
+            ["again", "fallback"],
+            ["Protocol", "Protocol"],
+            ["Unavailable", "fallback"],
+            ["Refused", "Refused"],
+            ["again", "fallback"],
+            ["again", "Refused"],
+        ];
+        let what = |next| match next {
+            Next::Return(Ok(served)) => String::from(served),
+            Next::Return(Err(e)) => format!("{:?}", Error::kind(&e)),
+            Next::AskAgain => "again".to_owned(),
+        };
+        for ((bare, held), [without, with]) in outcomes().into_iter().zip(outcomes()).zip(expected) {
+            let case = format!("{bare:?}");
+            assert_eq!(what(next(bare, None, None)), without, "{case} with nothing to fall back on");
+            assert_eq!(
+                what(next(held, None, Some("fallback"))),
+                with,
+                "{case} with something to fall back on"
+            );
+        }
+        assert_eq!(what(next(Outcome::Done(()), Some("fresh"), Some("fallback"))), "fresh");
+        assert_eq!(what(next(Outcome::Done(()), Some("fresh"), None)), "fresh");
+    }
+}

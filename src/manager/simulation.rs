@@ -1,0 +1,192 @@
+//! Thousands of simulated processes on one thread: one company, one store, one Concur, and a seed that repeats the run.
+//!
+//! Always: the code that runs is the code of a program; simulated are only the time, chance, threads, the network and the
+//! disk. A failure prints the seed; `CONCUR_AUTH_SEED` repeats it.
+
+mod parties;
+mod world;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use self::{
+    parties::{Concur, Disk, Line},
+    world::{Watch, World},
+};
+use super::{
+    need::{Need, Outcome},
+    renewal::fly,
+    single_flight::Join,
+};
+use crate::{Clock as _, Credentials, OAuthClient, TokenManager, TokenStore as _, caught::locked};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A process of its own, on the same store and the same Concur.
+fn process(world: &Arc<World>, number: usize, concur: &Arc<Concur>, store: Disk) -> TokenManager {
+    let credentials = Credentials::new("app", "secret").company("company", "request token");
+    TokenManager::builder()
+        .credentials(credentials)
+        .base_uri("https://us.api.concursolutions.com")
+        .store(store)
+        .oauth_client(OAuthClient::on(Line { concur: Arc::clone(concur), process: number }))
+        .machine(world.machine(number))
+        .build()
+        .unwrap()
+}
+
+fn seed() -> u64 {
+    let given = std::env::var("CONCUR_AUTH_SEED").ok().and_then(|seed| seed.parse().ok());
+    given.unwrap_or_else(|| fastrand::u64(..))
+}
+
+/// A day in which each of many processes asks for an access token or the refresh token now and then.
+fn a_day(seed: u64, processes: usize) -> (Arc<World>, Arc<Concur>) {
+    let world = World::new(seed);
+    let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+    for number in 0..processes {
+        let (disk, at, asked) = (disk.clone(), Arc::clone(&world), Arc::clone(&concur));
+        let tokens = process(&world, number, &concur, disk.clone());
+        world.spawn(number, async move {
+            while at.passed() < 24 * HOUR {
+                Watch(Arc::clone(&at)).sleep(at.up_to(4 * HOUR)).await;
+                let begun = at.passed();
+                if locked(&at.dice).bool() {
+                    let access = tokens.access_token().await.unwrap();
+                    assert!(at.passed() < asked.issued_at(access.secret()) + HOUR, "an expired access token");
+                } else {
+                    let refresh = tokens.get_valid_refresh_token().await.unwrap();
+                    let replaced = disk.replaced_at(refresh.secret());
+                    assert!(replaced.is_none_or(|at| begun <= at), "a refresh token that was rotated away");
+                }
+                at.note(format!("{number} was served"));
+            }
+        });
+    }
+    world.run();
+    (world, concur)
+}
+
+#[test]
+fn two_thousand_processes_send_one_request_an_hour() {
+    let (_, concur) = a_day(seed(), 2000);
+    assert_eq!(concur.count("password"), 1);
+    assert_eq!(concur.refusals.load(Ordering::Relaxed), 0);
+    // After the day the processes stop one by one.
+    let mut times: Vec<_> = concur.grants().into_iter().map(|(at, _)| at).collect();
+    times.retain(|at| *at < 24 * HOUR);
+    // A token is renewed in the last five of its 60 minutes, and not before; a process asks every few seconds.
+    assert!(*times.last().unwrap() > 23 * HOUR, "{times:?}");
+    for (before, next) in times.iter().zip(&times[1..]) {
+        assert!((54 * MINUTE..61 * MINUTE).contains(&(*next - *before)), "{before:?} {next:?}");
+    }
+}
+
+#[test]
+fn a_seed_repeats_a_run() {
+    let seed = seed();
+    let diary = |seed| locked(&a_day(seed, 50).0.diary).clone();
+    let (first, second) = (diary(seed), diary(seed));
+    assert!(first.len() > 500, "{}", first.len());
+    assert_eq!(first, second);
+    assert_ne!(first, diary(seed.wrapping_add(1)));
+}
+
+/// Where refresh tokens stay the same, no kill can lose one, so each kill costs one request at most: that of a renewal
+/// which was begun and not saved.
+#[test]
+fn processes_that_are_killed_at_any_moment_leave_the_rest_signed_in() {
+    const KILLS: usize = 10;
+    let world = World::new(seed());
+    let (concur, disk) = (Concur::new(&world, false), Disk::new(&world));
+    concur.kills.store(KILLS, Ordering::Relaxed);
+    let survivors = Arc::new(AtomicUsize::new(0));
+    for number in 0..500 {
+        let tokens = process(&world, number, &concur, disk.clone());
+        let (at, survived) = (Arc::clone(&world), Arc::clone(&survivors));
+        world.spawn(number, async move {
+            while at.passed() < 24 * HOUR {
+                Watch(Arc::clone(&at)).sleep(at.up_to(2 * HOUR)).await;
+                tokens.access_token().await.unwrap();
+                tokens.get_valid_refresh_token().await.unwrap();
+            }
+            survived.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    world.run();
+    assert_eq!(concur.kills.load(Ordering::Relaxed), 0, "all kills have happened");
+    assert_eq!(survivors.load(Ordering::Relaxed), 500 - KILLS);
+    let (grants, lifetimes) = (concur.grants().len(), world.passed().as_secs() / (54 * 60));
+    assert!(grants <= usize::try_from(lifetimes).unwrap() + 1 + KILLS, "{grants} in {lifetimes}");
+    assert!(concur.count("password") <= 1 + KILLS, "only a kill around the first sign-in costs another");
+    assert_eq!(concur.refusals.load(Ordering::Relaxed), 0);
+}
+
+/// As a worker does that has locked many companies in one statement.
+#[test]
+fn a_flight_begins_with_a_lock_that_is_already_held() {
+    for is_waiting in [false, true] {
+        let world = World::new(seed());
+        let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+        let own = disk.counting_apart();
+        let (holder, sibling) =
+            (process(&world, 1, &concur, own.clone()), process(&world, 2, &concur, disk.clone()));
+        let at = Arc::clone(&world);
+        let pause = move |time| Watch(Arc::clone(&at)).sleep(time);
+        let (waiting, waited) = (holder.clone(), pause.clone());
+        world.spawn(1, async move {
+            let lock = own.store.try_lock().await.unwrap().unwrap();
+            waited(MINUTE / 2).await;
+            // One flight may be under way by now, and wait for this very lock.
+            holder.0.cache.hand_in(lock).await;
+            let outcome = fly(&holder.0, &Need::KeepAlive, Join::Any).await;
+            assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+            let taken = own.locks.load(Ordering::Relaxed);
+            assert_eq!(taken > 0, is_waiting, "the flight asked the store for the lock {taken} times");
+        });
+        if is_waiting {
+            world.spawn(1, async move { drop(waiting.access_token().await.unwrap()) });
+        }
+        // Another process waits meanwhile, and is served what the flight brings.
+        world.spawn(2, async move {
+            pause(MINUTE / 4).await;
+            drop(sibling.access_token().await.unwrap());
+        });
+        world.run();
+        assert_eq!(concur.grants().len(), 1);
+    }
+}
+
+/// A disk that is full for a while: the token is handed out, its lock is kept, and the background saves it.
+#[test]
+fn a_token_that_could_not_be_saved_is_saved_later_and_spent_by_no_other_process() {
+    let world = World::new(seed());
+    let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+    disk.failing.store(8, Ordering::Relaxed);
+    let (first, second) =
+        (process(&world, 1, &concur, disk.clone()), process(&world, 2, &concur, disk.clone()));
+    let stored = disk.store.clone();
+    let at = Arc::clone(&world);
+    world.spawn(1, async move {
+        let handed_out = first.get_valid_refresh_token().await.unwrap();
+        assert!(first.status().unsaved);
+        assert!(stored.load().await.unwrap().is_none() && stored.try_lock().await.unwrap().is_none());
+        Watch(at).sleep(MINUTE).await;
+        assert!(!first.status().unsaved);
+        assert_eq!(stored.load().await.unwrap().unwrap().secret(), handed_out.secret());
+    });
+    let later = Watch(Arc::clone(&world)).sleep(Duration::from_millis(200));
+    world.spawn(2, async move {
+        // Not before the first process has the lock.
+        later.await;
+        drop(second.get_valid_refresh_token().await.unwrap());
+    });
+    world.run();
+    assert_eq!(concur.grants().len(), 1);
+}
