@@ -118,6 +118,19 @@ async fn a_refresh_token_is_renewed_in_its_last_30_days() {
 }
 
 #[tokio::test]
+async fn the_margin_of_a_refresh_token_can_be_chosen() {
+    let scene = Scene::new().await;
+    let tokens = || scene.builder().refresh_token_margin(100 * DAY).build().unwrap();
+    let first = tokens().get_valid_refresh_token().await.unwrap();
+    let left = first.expires_at().unwrap() - support::noon();
+    for (days, renewals) in [(101, 0), (99, 1)] {
+        scene.clock.set(support::noon() + left - days * DAY);
+        tokens().get_valid_refresh_token().await.unwrap();
+        assert_eq!(scene.concur.count("refresh_token"), renewals, "with {days} days left");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_does_not_extend_is_not_asked_on_every_call() {
     let scene = Scene::new().await;
     let soon = scene.clock.now_utc().unix_timestamp() + 10 * 24 * 3600;

@@ -1,11 +1,23 @@
 //! One renewal, step by step.
 //!
 //! ```text
-//! credentials ─▶ look at the store ─▶ lock ─▶ look again ─▶ may Concur be asked? ─▶ rehearse the save ─▶ exchange ─▶ save ─▶ publish
-//!                   │        ▲          │         │  ▲               │                     │                │  │        │
-//!                   │        └─ pause ──┤         │  └───────────────┼─────────────────────┼──── overtaken ─┘  │        └ in the background,
-//!                   ▼                   ▼         ▼                  ▼                     ▼                   ▼          under the kept lock
-//!                 done                busy      done               error                 error               error
+//! ask for the credentials       whose tokens, and where to send the request
+//!        ▼
+//! look at the store ──────────▶ done: what is stored meets the need
+//!        ▼        ▲
+//! try to lock ────┘ pause ────▶ busy: another process renews, and the callers have a fallback
+//!        ▼
+//! look again ─────────────────▶ done: another process was faster
+//!        ▼        ▲
+//! may Concur be asked? ───────▶ error: refused before, or Concur asked for a pause
+//!        ▼        │
+//! rehearse the save ──────────▶ error: the store could not save a reply
+//!        ▼        │
+//! exchange ───────┘ overtaken ▶ error: refused, or no answer
+//!        ▼
+//! save ───────────────────────▶ the store fails: kept with its lock, and saved in the background
+//!        ▼
+//! publish ────────────────────▶ done, or: saved, with a fault to tell
 //! ```
 //!
 //! Always: nothing is sent before the store has been locked, read again and found able to save; what Concur sends is saved
