@@ -1,10 +1,10 @@
-//! One flight, from the call to the new token saved, beside a bare reqwest POST of the same form to the same server.
+//! One flight, from the call to the saved token, compared with a bare reqwest POST of the same form to the same server.
 //!
-//! A ladder, so that the difference of two steps is what a part costs: the bare POST, all of it on the caller's thread;
-//! `OAuthClient`, which hops to the runtime that owns the connections (and to a second core, where one is idle), and parses
-//! and checks the reply; a manager on a store in memory, which adds the hop to a blocking thread and the flight's
-//! bookkeeping; the tutorial's two files, which add reading them, the lock, the rehearsal and the save; and the fsyncs of
-//! the last, alone.
+//! Five steps, so that the difference of two steps is the cost of a part: the bare POST, all on the caller's thread;
+//! `OAuthClient`, which switches to the runtime that owns the connections (and to a second core, if one is idle), and
+//! parses and checks the reply; a manager on a store in memory, which adds the switch to a blocking thread and the
+//! flight's bookkeeping; the tutorial's two files, which add reading them, the lock, the rehearsal and the save; and
+//! the fsyncs of rehearsal and save alone.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "benches measure real time and print it")]
@@ -25,10 +25,10 @@ use criterion::{Criterion, criterion_group, criterion_main};
 use support::{bare_save, human, median, rounds, server::Server, write_files};
 use tokio::runtime::{Builder, Runtime};
 
-/// The most that a flight may cost beside a bare POST, its fsyncs not counted.
+/// The most that a flight may cost on top of a bare POST, not counting its fsyncs.
 const GOAL: f64 = 500e3;
 
-/// How many times each step is taken for the differences.
+/// How many times each step runs for the differences.
 const TURNS: usize = 400;
 
 struct Stage {
@@ -84,8 +84,8 @@ impl Stage {
         self.runtime.block_on(tokens.refresh()).expect("a token");
     }
 
-    /// What the disk takes of a flight on files: rehearsal (a file, the folder, the room for the reply), save (a file, the
-    /// folder).
+    /// What the disk takes of a flight on files: rehearsal (a file, the folder, the room for the reply), save (a file,
+    /// the folder).
     fn fsyncs(&self, token: &[u8]) {
         let dir = self.dir.path();
         bare_save(dir, token);
@@ -123,7 +123,7 @@ fn flight(criterion: &mut Criterion) {
     if support::is_dry_run() {
         return;
     }
-    // Turn and turn about, for the differences.
+    // Alternating, for the differences.
     let mut taken: [Vec<f64>; 5] = Default::default();
     for _ in 0..TURNS {
         for ((_, step), taken) in steps.iter().zip(&mut taken) {

@@ -1,6 +1,7 @@
-//! What `.ci/guard` counts the instructions of: so many rounds of one thing, or of its floor, and nothing else.
+//! The program whose instructions `.ci/guard` counts: a number of rounds of one thing, or of its floor, and nothing
+//! else.
 //!
-//! Seconds depend on the machine and on who else is at work; instructions do not. Two runs that differ only in the number
+//! Seconds depend on the machine and its other work; instructions do not. Two runs that differ only in the number
 //! of rounds differ by the instructions of those rounds, so start and end need not be known.
 //!
 //! Run by hand, as `cargo bench` does, it runs each thing once and counts nothing.
@@ -26,7 +27,7 @@ const CREDENTIALS: &str = r#"{"appID": "app", "clientSecret": "secret", "company
 
 const NAMES: [&str; 6] = ["warm-floor", "warm", "load-floor", "load", "save-floor", "save"];
 
-/// A token file with an access token that is good for an hour.
+/// A token file with an access token that is valid for an hour.
 fn stored() -> String {
     let hour = Duration::from_secs(3600);
     let in_an_hour = (SystemTime::now() + hour).duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
@@ -39,7 +40,7 @@ fn stored() -> String {
     )
 }
 
-/// Polls once a future that has nothing to wait for.
+/// Polls a future once that does not have to wait.
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => value,

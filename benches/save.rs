@@ -1,7 +1,7 @@
-//! A save: a whole new file, synced, in the old one's place, the folder synced.
+//! A save: a new synced file replaces the old file, and the folder is synced.
 //!
-//! The floor is the same without the crate: write, fsync, rename, fsync of the folder. Nearly all of either is the
-//! disk's two fsyncs, which `the fsyncs alone` counts apart.
+//! The floor is the same without the crate: write, fsync, rename, fsync of the folder. Most of both is the disk's two
+//! fsyncs, which `the fsyncs alone` counts separately.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 

@@ -1,7 +1,8 @@
-//! Release of a stampede: 10,000 tasks wait for one token; how long from the arrival of the reply until the last has it.
+//! Release of a stampede: 10,000 tasks wait for one token; the time from the arrival of the reply until the last task
+//! has the token.
 //!
-//! The reply is held back until all wait. The floor is 10,000 tasks that wait for a value in a bare `watch` channel, on the
-//! same runtime. The store is in memory: `flight` says what a disk adds.
+//! The reply is held back until all tasks wait. The floor is 10,000 tasks that wait for a value in a bare `watch`
+//! channel, on the same runtime. The store is in memory: `flight` says what a disk adds.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 #![allow(clippy::disallowed_methods, reason = "benches measure real time")]
@@ -24,7 +25,7 @@ use tokio::{runtime::Runtime, sync::watch};
 
 const WAITERS: usize = 10_000;
 
-/// Starts the waiters, `release`s them when all wait, and says how long the last took from then.
+/// Starts the waiters, `release`s them when all wait, and returns the time that the last one took from then.
 fn stampede<F>(runtime: &Runtime, wait: impl Fn() -> F, release: impl FnOnce() -> Instant) -> Duration
 where
     F: Future<Output = ()> + Send + 'static,
@@ -44,7 +45,7 @@ where
         while waiting.load(SeqCst) < WAITERS {
             tokio::task::yield_now().await;
         }
-        // The last to say so is not yet asleep.
+        // The last waiter has reported, but does not sleep yet.
         tokio::time::sleep(Duration::from_millis(20)).await;
         let start = release();
         let mut last = start;

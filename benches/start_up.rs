@@ -1,8 +1,9 @@
-//! Start-up: the whole program (`examples/refresh_token_management.rs`, default features) as a process that finds a valid
-//! token, from its start to its end.
+//! Start-up: the whole program (`examples/refresh_token_management.rs`, default features) as a process that finds a
+//! valid token, from its start to its end.
 //!
-//! The floor is a process that does nothing. Where `node` is installed, `node -e 0` is measured in the same run, which is
-//! what any script for Node.js pays before its first line; where GNU time is, the peak memory of both.
+//! The floor is a process that does nothing. If `node` is installed, `node -e 0` is measured in the same run: the time
+//! that any Node.js script takes before its first line. If GNU time is installed, the peak memory of both is measured,
+//! too.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "benches measure real time and print it")]
@@ -18,7 +19,7 @@ use std::{
 use criterion::Criterion;
 use support::{beside, human, median, rounds, write_files};
 
-/// Set for this very bench as the process that does nothing.
+/// Set when this bench starts itself as the process that does nothing.
 const DO_NOTHING: &str = "CONCUR_AUTH_BENCH_DO_NOTHING";
 /// How many times each of two programs runs.
 const TURNS: usize = 100;

@@ -1,7 +1,7 @@
-//! Load, parse and validity check of a stored token: what a program pays that finds a valid one.
+//! Load, parse and validity check of a stored token: the cost for a program that finds a valid token.
 //!
-//! Three steps of one ladder: reading the bytes of both files (the floor), a manager that sees them for the first time,
-//! and one that has seen them before, which looks again whether they have changed (its floor is one `stat`).
+//! Three steps: reading the bytes of both files (the floor), a manager that reads them for the first time, and a
+//! manager that has read them before and checks whether they have changed (its floor is one `stat`).
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
 

@@ -1,7 +1,7 @@
-//! The warm path: `access_token()` while one is held, which is what nearly every call is.
+//! The warm path: `access_token()` with a token in memory, as nearly every call finds it.
 //!
-//! The floor is what nobody can do without who hands out a shared token that expires: one `SystemTime::now` and one
-//! clone of an `Arc`, dropped again by the caller. Two tasks on two cores share the token's reference count, which
+//! The floor is the least work for handing out a shared token that expires: one `SystemTime::now` and one clone of an
+//! `Arc`, dropped again by the caller. Two tasks on two cores share the token's reference count, which
 //! then travels from core to core: there the goal is a multiple of one task's floor.
 
 #![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
@@ -81,7 +81,7 @@ fn warm_path(criterion: &mut Criterion) {
         |n| floor(n, shared),
         |n| in_two_threads(|| ours(n, tokens, &runtime())),
     );
-    // For comparison only: what the floor itself suffers when two cores share one reference count.
+    // For comparison only: how much slower the floor itself is when two cores share one reference count.
     beside(
         criterion,
         "the floor, 2 tasks on 2 cores",

@@ -1,5 +1,5 @@
-//! Bearer tokens for many tasks at once: one request, whatever the load; renewed when they expire, renewed at once
-//! when an API refuses one, and never lost on the way out.
+//! Bearer tokens for many tasks at once: one request, however many tasks ask; renewed when they expire, or at once when
+//! an API refuses one; and never lost when the program ends.
 //!
 //! ```text
 //! cargo run --example access_token --features simulator
@@ -41,17 +41,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
         clock.advance(Duration::from_secs(3600));
     }
 
-    // An API answered 401 to the current token: say so, and the next call gets another.
+    // An API answered 401 to the current token: report that, and the next call gets another token.
     let refused = tokens.access_token().await?;
     tokens.invalidate(&refused);
     let renewed = tokens.access_token().await?;
     writeln!(out, "after a 401: another token ({})", renewed.secret() != refused.secret())?;
 
-    // A renewal on demand, such as by an administrator's command.
+    // A renewal on demand, for example by an administrator's command.
     tokens.refresh().await?;
     writeln!(out, "after refresh(): {} requests", concur.token_requests())?;
 
-    // Waits for a renewal under way, and for a token that a full disk would not take yet.
+    // Waits for a renewal under way, and for a token that could not be saved yet because the disk is full.
     tokens.shutdown(Duration::from_secs(10)).await?;
     writeln!(out, "{:?}", tokens.status())?;
     Ok(())

@@ -1,12 +1,12 @@
-//! A user signs in with a browser: the page to send it to, a listener on loopback that it comes back to, and the tokens.
-//! Against a simulated Concur that this program starts itself, where a user agrees at once.
+//! A user signs in with a browser: the page for the browser, a listener on loopback that the browser comes back to, and
+//! the tokens. It uses a simulated Concur that this program starts itself, where a user agrees at once.
 //!
 //! ```text
 //! cargo run --example authorization_code --features simulator
 //! cargo run --example authorization_code --features simulator -- --browser
 //! ```
 //!
-//! With `--browser` the page is opened in your own browser; without, this program visits it for you.
+//! With `--browser` the page opens in your own browser; without, this program visits it for you.
 
 use std::{
     error::Error,
@@ -28,14 +28,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     concur.consent_as(&user);
     let app = concur.app();
 
-    // Yours is registered with SAP as the app's redirect URI.
+    // A real app's redirect URI is registered with SAP.
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let redirect_uri = format!("http://{}/back", listener.local_addr()?);
     let glz: Geolocation = concur.base_uri().parse()?;
     let sign_in = AuthorizationRequest::new(&glz, app.id(), redirect_uri, "openid user.read")?;
     let page = sign_in.authorize_url();
 
-    // A thread, not a blocking task: should something fail before the browser is back, nobody waits for it.
+    // A thread, not a blocking task: if a step fails before the browser is back, the program does not wait for it.
     let (tell, told) = tokio::sync::oneshot::channel();
     std::thread::spawn(move || tell.send(path_of_one_visit(&listener)));
     if std::env::args().any(|argument| argument == "--browser") {
@@ -61,7 +61,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Waits for the browser, tells its user to go on elsewhere, and gives the path and query that it asked for.
+/// Waits for the browser, tells its user to close the page, and returns the path and query of the request.
 fn path_of_one_visit(listener: &TcpListener) -> io::Result<String> {
     loop {
         let (mut visit, _) = listener.accept()?;

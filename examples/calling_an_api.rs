@@ -1,5 +1,5 @@
-//! SAP's "Tutorial 3": a bearer token, `GET /profile/identity/v4/Users`, and on 401 another token and one more try.
-//! Against a simulated Concur that this program starts itself.
+//! SAP's "Tutorial 3": a bearer token, `GET /profile/identity/v4/Users`, and on 401 another token and one more
+//! attempt. It uses a simulated Concur that this program starts itself.
 //!
 //! ```text
 //! cargo run --example calling_an_api --features simulator
@@ -27,15 +27,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let reply = get(&http, &tokens, "profile/identity/v4/Users").await?;
     writeln!(out, "{}: {}", reply.status(), reply.text().await?)?;
 
-    // The server drops the token in the middle of its hour; the next call does not notice.
+    // The server ends the token in the middle of its hour; the next call still succeeds.
     concur.expire_access_tokens();
     let reply = get(&http, &tokens, "profile/identity/v4/Users").await?;
-    writeln!(out, "{} after a token that was refused", reply.status())?;
+    writeln!(out, "{} with another token, after a 401", reply.status())?;
     writeln!(out, "{} token requests in all", concur.token_requests())?;
     Ok(())
 }
 
-/// One API call with a valid bearer token, repeated once if the API refuses that.
+/// One API call with a valid bearer token, repeated once if the API refuses the token.
 async fn get(http: &Client, tokens: &TokenManager, path: &str) -> Result<Response, Box<dyn Error>> {
     let access = tokens.access_token().await?;
     let reply = http.get(access.geolocation().join(path)?).bearer_auth(access.secret()).send().await?;

@@ -1,4 +1,4 @@
-//! A token store of one's own: here, one row of a table that the whole program shares.
+//! A token store of your own: here, one row of a table that the whole program shares.
 //!
 //! ```text
 //! cargo run --example custom_store --features simulator
@@ -52,14 +52,14 @@ async fn main() -> Result<(), Box<dyn StdError>> {
     let stored = manager()?.get_valid_refresh_token().await?;
     writeln!(out, "obtained once, then found in the table: {}", obtained.secret() == stored.secret())?;
 
-    // A token from another system's database is taken over, and a person may sign in again at any time.
+    // A token from another system's database can be imported, and a person can sign in again at any time.
     let elsewhere = RefreshTokenObject::from_json(&concur.token_json())?;
     manager()?.adopt(elsewhere.clone()).await?;
     let adopted = manager()?.get_valid_refresh_token().await?;
     writeln!(out, "adopted from elsewhere: {}", adopted.secret() == elsewhere.secret())?;
     let grant = Grant::company_request_token(concur.company_uuid(), concur.issue_request_token());
-    let anew = manager()?.sign_in(grant).await?;
-    writeln!(out, "signed in anew: {}", anew.secret() != adopted.secret())?;
+    let again = manager()?.sign_in(grant).await?;
+    writeln!(out, "signed in again: {}", again.secret() != adopted.secret())?;
 
     // Every store should pass this in its own tests.
     let fresh = Row { table: Table::default(), key: "the contract's".to_owned() };

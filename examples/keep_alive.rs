@@ -1,11 +1,11 @@
-//! A small service: its tokens are kept alive, changes of status are printed, and Ctrl-C or SIGTERM ends it without
-//! losing a token. Against a simulated Concur that this program starts itself.
+//! A small service that keeps its tokens renewed and prints changes of status. Ctrl-C or SIGTERM ends it without losing
+//! a token. It uses a simulated Concur that this program starts itself.
 //!
 //! ```text
 //! cargo run --example keep_alive --features simulator
 //! ```
 //!
-//! An hour of the story passes every two seconds. With `--hours N` it ends by itself.
+//! A simulated hour takes two seconds. With `--hours N` the program ends by itself.
 
 use std::{
     error::Error,
@@ -52,7 +52,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Hours pass; in every fifth Concur is down for a while.
+/// Hours pass; in every fifth hour Concur is down for a while.
 async fn story(clock: &ManualClock, concur: &ConcurSimulator, hours: u32) {
     for hour in 1..=hours {
         if hour % 5 == 0 {

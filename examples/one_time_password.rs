@@ -1,5 +1,5 @@
-//! A user signs in with a one-time password that Concur mails. Against a simulated Concur that this program starts itself
-//! and whose mail it reads.
+//! A user signs in with a one-time password that Concur e-mails. It uses a simulated Concur that this program starts
+//! itself, and reads its e-mails.
 //!
 //! ```text
 //! cargo run --example one_time_password --features simulator
@@ -22,7 +22,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let user = concur.add_user();
     let app = Credentials::new(concur.app().id(), concur.app().secret()).for_user(user.uuid());
 
-    // Whatever goes with the request goes with the grant, so keep it, or make it anew of the same parts.
+    // The grant repeats all parts of the request, so keep the request, or make it again from the same parts.
     let sign_in = OneTimePasswordRequest::by_email(user.username())
         .name("Ada")
         .company("Analytical Engines")
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let home = client.request_one_time_password(&base, &app, &sign_in).await?;
     writeln!(out, "A one-time password is on its way to the user, who lives at {home}")?;
 
-    // The user reads the mail and opens its link: what your server is asked for.
+    // The user reads the e-mail and opens its link: this is the URL that your server gets.
     let mail = concur.mails().pop().ok_or("no mail came")?;
     let opened = mail.link().ok_or("the mail has no link")?.to_owned();
     let grant = sign_in.grant_from_link(&opened)?;

@@ -4,9 +4,9 @@
 //! cargo run --example refresh_token_management -- [--dir DIR] [--base-uri URI]
 //! ```
 //!
-//! Run it again and again in one folder: the first run leaves a `credentials.json` to fill in, the next obtains
-//! a refresh token, later ones use or renew the stored one. Exit code 0: a valid refresh token is there. 2: you
-//! have something to do, and the message says what. 1: any other error; 130 and 143: ended by a signal. `RUST_LOG=concur_auth=info` shows the
+//! Run it again and again in one folder: the first run writes a `credentials.json` template, the next run obtains a
+//! refresh token, later runs use or renew it. Exit code 0: there is a valid refresh token. 2: you have something to do,
+//! and the message says what. 1: any other error. 130 and 143: ended by a signal. `RUST_LOG=concur_auth=info` shows the
 //! requests.
 
 use std::{
@@ -28,7 +28,7 @@ struct Arguments {
     base_uri: Option<String>,
 }
 
-/// How long to wait on the way out for a renewal and for room on the disk.
+/// How long to wait, before the program ends, for a renewal and for room on the disk.
 const PATIENCE: Duration = Duration::from_secs(10);
 const USAGE: &str = "usage: refresh_token_management [--dir DIR] [--base-uri URI]";
 
@@ -47,9 +47,9 @@ async fn main() -> ExitCode {
             Ok(report) => say(io::stdout(), &report, 0),
             Err(e) => say(io::stderr(), &explain(&e), exit_code(&e)),
         },
-        // A signal's default is to end the process on the spot, and with it a token that Concur has just issued.
+        // A signal's default action ends the process at once, and a token that Concur has just issued would be lost.
         code = signal() => {
-            say(io::stderr(), "Interrupted; a renewal under way is brought to its end first.", code);
+            say(io::stderr(), "Interrupted; waiting for a renewal under way.", code);
             match tokens.shutdown(PATIENCE).await {
                 Ok(()) => ExitCode::from(code),
                 Err(e) => say(io::stderr(), &explain(&e), code),
@@ -58,7 +58,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Waits for Ctrl-C or a request to terminate; the exit code that a shell gives to a program ended by it.
+/// Waits for Ctrl-C or SIGTERM; returns the exit code that a shell gives to a program ended by that signal.
 async fn signal() -> u8 {
     #[cfg(unix)]
     {
@@ -90,7 +90,7 @@ async fn manager(arguments: Arguments) -> Result<TokenManager, Error> {
 
 async fn run(tokens: &TokenManager) -> Result<String, Error> {
     let token = tokens.get_valid_refresh_token().await?;
-    // One that the disk would not take yet is of no use to the next run.
+    // A token that could not be saved yet is of no use to the next run.
     tokens.shutdown(PATIENCE).await?;
     let origin = match tokens.status().source {
         Some(TokenOrigin::Renewed) => "renewed",
@@ -98,7 +98,7 @@ async fn run(tokens: &TokenManager) -> Result<String, Error> {
         _ => "stored",
     };
     Ok(format!(
-        "A valid refresh token is there ({origin}).\n  company:     {}\n  expires:     {}\n  geolocation: {}",
+        "There is a valid refresh token ({origin}).\n  company:     {}\n  expires:     {}\n  geolocation: {}",
         token.company_uuid().unwrap_or("not known"),
         token.expires_at().map_or_else(|| "not known".to_owned(), expiry),
         token.geolocation().unwrap_or("not known"),
@@ -110,7 +110,7 @@ fn expiry(at: OffsetDateTime) -> String {
     format!("{at} ({} days and {} hours left)", left.whole_days(), left.whole_hours() % 24)
 }
 
-/// The message and its causes, one a line.
+/// The message, and one line for each cause.
 fn explain(error: &Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -142,7 +142,7 @@ fn arguments(mut given: impl Iterator<Item = std::ffi::OsString>) -> Option<Argu
     Some(arguments)
 }
 
-/// Unlike `println!`, a closed or full output is no panic; the exit code still tells.
+/// Unlike with `println!`, a closed or full output is no panic; the exit code is still right.
 fn say(mut output: impl Write, text: &str, code: u8) -> ExitCode {
     let _ = writeln!(output, "{text}").and_then(|()| output.flush());
     ExitCode::from(code)

@@ -1,4 +1,4 @@
-//! Signing out: every refresh token that the app holds for the company is revoked, and nothing is kept. Against a
+//! Signing out: every refresh token that the app has for the company is revoked, and nothing is kept. It uses a
 //! simulated Concur that this program starts itself.
 //!
 //! ```text
@@ -24,7 +24,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let object = tokens.get_valid_refresh_token().await?;
     writeln!(out, "{}", tokens.status())?;
 
-    // The network breaks off, and nobody knows what became of it: the status says so, and revoking again is safe.
+    // The connection breaks, so the result is not known: the status says so, and revoking again is safe.
     concur.fault_next(1, Fault::DropReply);
     if tokens.revoke().await.is_err() {
         writeln!(out, "{}", tokens.status())?;

@@ -1,5 +1,5 @@
-//! SAP's "Tutorial 2: refresh token management automation" told in one run, against a simulated Concur that this
-//! program starts itself. No account is needed, and nothing is left behind.
+//! SAP's "Tutorial 2: refresh token management automation" in one run, against a simulated Concur that this program
+//! starts itself. It needs no account, and leaves no files.
 //!
 //! ```text
 //! cargo run --example tutorial --features simulator
@@ -43,7 +43,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     writeln!(
         out,
-        "4. Your program calls an API with a bearer token. One comes with every reply, so nothing is sent."
+        "4. Your program calls an API with a bearer token. Every reply brings one, so nothing is sent."
     )?;
     let tokens = run()?;
     let access = tokens.access_token().await?;
@@ -71,7 +71,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     writeln!(
         out,
-        "7. Nobody ran the program for a year. The request token is long dead, so a person must act."
+        "7. The program did not run for a year. The request token expired long ago, so a person must act."
     )?;
     clock.advance(365 * DAY);
     let required = run()?.get_valid_refresh_token().await.expect_err("both tokens have expired");

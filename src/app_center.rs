@@ -13,7 +13,8 @@ use crate::{Credentials, Error, Grant, returned_query::ReturnedQuery, secret::Se
 /// ```
 /// use concur_auth::{AppCenterRedirect, Credentials};
 ///
-/// let visit = AppCenterRedirect::from_url("/connect?id=the-company&requestToken=at-0123&userId=the-administrator")?;
+/// let url = "/connect?id=the-company&requestToken=at-0123&userId=the-administrator";
+/// let visit = AppCenterRedirect::from_url(url)?;
 /// assert_eq!(visit.company_uuid(), "the-company");
 /// assert_eq!(visit.user_uuid(), Some("the-administrator"));
 ///

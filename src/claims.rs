@@ -18,8 +18,9 @@ use crate::{clock, members::Members};
 /// use concur_auth::RefreshTokenObject;
 ///
 /// // {"sub":"5b8a4c3e","concur.type":"user"}
-/// let id_token = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiI1YjhhNGMzZSIsImNvbmN1ci50eXBlIjoidXNlciJ9.signature";
-/// let stored = RefreshTokenObject::from_json(&format!(r#"{{"refresh_token": "r", "id_token": "{id_token}"}}"#))?;
+/// let id_token = "e30.eyJzdWIiOiI1YjhhNGMzZSIsImNvbmN1ci50eXBlIjoidXNlciJ9.signature";
+/// let json = format!(r#"{{"refresh_token": "r", "id_token": "{id_token}"}}"#);
+/// let stored = RefreshTokenObject::from_json(&json)?;
 ///
 /// let claims = stored.unverified_claims().unwrap();
 /// assert_eq!((claims.subject(), claims.principal_type()), (Some("5b8a4c3e"), Some("user")));
@@ -120,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_claim_is_read_and_odd_ones_are_left_out() {
+    fn claims_are_read_and_odd_values_left_out() {
         let claims = UnverifiedClaims::read(&jwt(
             r#"{"sub":" u ","concur.type":"user","iss":"https://us","aud":"app","iat":1,"exp":"2","nbf":0}"#,
         ))
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_jwt_says_nothing() {
+    fn a_text_that_is_not_a_jwt_has_no_claims() {
         for text in ["", "a.b", "a.b.c.d", "e30.!!.x", "e30.e30.x.y.z", "e30.W10.x"] {
             assert!(UnverifiedClaims::read(text).is_none(), "{text}");
         }

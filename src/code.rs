@@ -190,7 +190,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_code_of_saps_table_has_a_meaning_somebody_responsible_and_advice_and_no_other_has() {
+    fn only_codes_of_saps_table_have_a_meaning_a_role_and_advice() {
         for number in 0..200 {
             let code = ConcurCode::new(number);
             let documented = TABLE.contains(&number);

@@ -82,7 +82,8 @@ impl Credentials {
     /// ```
     /// use concur_auth::Credentials;
     ///
-    /// let credentials = Credentials::new("my-app-id", "my-client-secret").user("ada@example.com", "a secret");
+    /// let app = Credentials::new("my-app-id", "my-client-secret");
+    /// let credentials = app.user("ada@example.com", "a secret");
     /// assert_eq!(credentials.company_uuid(), None);
     /// ```
     #[must_use]

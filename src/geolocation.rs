@@ -90,7 +90,8 @@ impl Geolocation {
     /// A URI from outside (a reply, the token file), checked against the hosts that `self`, the configured base,
     /// trusts.
     pub(crate) fn received(&self, uri: &str, origin: &str) -> Result<Self, Error> {
-        let base = Url::parse(uri.trim()).map_err(|e| refused("what is not a URL", origin).caused_by(e))?;
+        let base =
+            Url::parse(uri.trim()).map_err(|e| refused("a text that is not a URL", origin).caused_by(e))?;
         Self::check(base, origin, self.trust.clone())
     }
 
@@ -291,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn no_other_host_is() {
+    fn every_other_host_is_refused() {
         for form in [
             "http://us.api.concursolutions.com",
             "https://evilconcursolutions.com",
@@ -311,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_is_a_mistake_of_the_configuration() {
+    fn a_base_uri_that_is_not_a_url_is_a_config_error() {
         for form in ["us.api.concursolutions.com", "", "https://"] {
             let error = form.parse::<Geolocation>().expect_err(form);
             assert_eq!(error.kind(), ErrorKind::Config, "{form}");
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn browsers_go_to_the_twin_of_concurs_hosts_only() {
+    fn only_concurs_hosts_have_a_www_host_for_browsers() {
         for (programs, browsers) in [
             ("https://us.api.concursolutions.com", "https://www-us.api.concursolutions.com/"),
             ("https://glz.api.concursolutions.com", "https://www-glz.api.concursolutions.com/"),

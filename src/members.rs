@@ -225,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn unknown_members_survive_to_the_letter() {
+    fn unknown_members_survive_unchanged() {
         let json = r#"{"big":123456789012345678901234567890,"deep":{"a":[1, 2.50,null]},"é\n":"\u0041"}"#;
         let read = Members::parse(json.as_bytes()).unwrap();
         let written = read.to_json(&["deep"]);

@@ -6,14 +6,18 @@
 //! requests.
 //!
 //! ```
-//! use concur_auth::{ErrorKind, Grant, OAuthClient, RefreshTokenObject, simulator::{ConcurSimulator, Fault}};
+//! use concur_auth::{
+//!     ErrorKind, Grant, OAuthClient, RefreshTokenObject,
+//!     simulator::{ConcurSimulator, Fault},
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), concur_auth::Error> {
 //! let concur = ConcurSimulator::start().await;
 //! let stored = RefreshTokenObject::from_json(&concur.token_json())?;
 //!
 //! let (client, grant) = (OAuthClient::new(), Grant::refresh_token(stored.secret()));
-//! let renew = || async { client.request_token(&concur.base_uri().parse()?, &concur.credentials(), &grant).await };
+//! let (base, app) = (concur.base_uri().parse()?, concur.credentials());
+//! let renew = || client.request_token(&base, &app, &grant);
 //!
 //! concur.fault_next(1, Fault::status(503).retry_after("7"));
 //! assert_eq!(renew().await.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -289,7 +293,8 @@ impl ConcurSimulator {
     ///     TokenManager::builder().credentials(concur.credentials()).store(MemoryStore::new()).build()?;
     ///
     /// let held = concur.hold_replies();
-    /// let call = tokio::spawn({ let tokens = tokens.clone(); async move { tokens.access_token().await } });
+    /// let caller = tokens.clone();
+    /// let call = tokio::spawn(async move { caller.access_token().await });
     /// while concur.token_requests() == 0 {
     ///     tokio::task::yield_now().await;
     /// }
@@ -393,7 +398,8 @@ impl fmt::Debug for ConcurSimulator {
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() {
 /// let clock = ManualClock::new(OffsetDateTime::UNIX_EPOCH);
-/// let concur = ConcurSimulator::builder().clock(clock.clone()).rotation(Rotation::Always).start().await;
+/// let builder = ConcurSimulator::builder().clock(clock.clone()).rotation(Rotation::Always);
+/// let concur = builder.start().await;
 /// # }
 /// ```
 #[derive(Debug)]

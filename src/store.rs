@@ -46,8 +46,8 @@ use crate::{Error, ErrorKind, RefreshTokenObject, Refusal, caught::caught};
 ///     }
 ///     async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
 ///         match fs::remove_file(&self.0) {
-///             Err(e) if e.kind() != ErrorKind::NotFound => Err(Error::store("could not remove it", e)),
-///             _ => Ok(()),
+///             Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+///             done => done.map_err(|e| Error::store("could not remove the token", e)),
 ///         }
 ///     }
 /// }

@@ -1,5 +1,5 @@
-//! An app signs in by itself: its access token lives in memory, costs one request however many ask, and is had again by
-//! asking.
+//! An app signs in without a company or a user: its access token lives in memory, costs one request however many callers
+//! ask, and is renewed by another request.
 
 #![cfg(feature = "simulator")]
 
@@ -16,7 +16,7 @@ fn app_tokens(scene: &Scene) -> AppTokens {
 }
 
 #[tokio::test]
-async fn one_request_however_many_ask_and_one_more_in_the_next_hour() {
+async fn one_request_an_hour_however_many_callers_ask() {
     let scene = Scene::new().await;
     let tokens = app_tokens(&scene);
     for requests in 1..=3 {
@@ -39,7 +39,7 @@ async fn one_request_however_many_ask_and_one_more_in_the_next_hour() {
 }
 
 #[tokio::test]
-async fn in_its_last_minutes_it_is_renewed_and_a_failure_that_may_pass_is_no_error() {
+async fn an_expiring_token_is_renewed_and_a_passing_failure_is_no_error() {
     let scene = Scene::new().await;
     let tokens = app_tokens(&scene);
     let first = tokens.access_token().await.unwrap();
@@ -55,7 +55,7 @@ async fn in_its_last_minutes_it_is_renewed_and_a_failure_that_may_pass_is_no_err
 }
 
 #[tokio::test]
-async fn one_that_an_api_refused_is_not_handed_out_again() {
+async fn a_token_that_an_api_refused_is_not_handed_out_again() {
     let scene = Scene::new().await;
     let tokens = app_tokens(&scene);
     let refused = tokens.access_token().await.unwrap();
@@ -68,7 +68,7 @@ async fn one_that_an_api_refused_is_not_handed_out_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_told_to_all_who_waited_and_remembered() {
+async fn a_refusal_reaches_all_waiters_and_is_remembered() {
     let scene = Scene::new().await;
     let credentials = Credentials::new(scene.concur.app().id(), "wrong").base_uri(scene.concur.base_uri());
     let tokens = scene.builder().credentials(credentials).build_for_app().unwrap();
@@ -101,7 +101,7 @@ async fn a_refusal_is_told_to_all_who_waited_and_remembered() {
 
 /// The grant spends nothing, so it is repeated until it is answered.
 #[tokio::test]
-async fn without_a_token_it_is_asked_for_until_concur_answers() {
+async fn without_a_token_the_request_is_repeated_until_concur_answers() {
     let scene = Scene::new().await;
     let tokens = scene.builder().clock(ManualClock::skipping(noon())).build_for_app().unwrap();
     scene.concur.fault_next(1, Fault::status(503));
@@ -124,7 +124,7 @@ async fn a_manager_explains_that_there_is_nothing_to_keep() {
 }
 
 #[tokio::test]
-async fn nothing_of_it_is_shown() {
+async fn debug_shows_no_secret() {
     let scene = Scene::new().await;
     let tokens = app_tokens(&scene);
     assert_eq!(format!("{tokens:?}"), "AppTokens { held: None }");
@@ -133,7 +133,7 @@ async fn nothing_of_it_is_shown() {
 }
 
 #[tokio::test]
-async fn the_answer_to_who_has_gone_is_the_next_ones() {
+async fn an_abandoned_answer_serves_the_next_caller() {
     let scene = Scene::new().await;
     let tokens = app_tokens(&scene);
     let held = scene.concur.hold_replies();

@@ -1,5 +1,5 @@
-//! A user signs in with a browser: sent to Concur's page with a state that nobody can guess, believed only if it comes
-//! back with that, and exchanged at the landing zone.
+//! A user signs in with a browser: the browser is sent to Concur's page with an unpredictable state, its return is
+//! accepted only with that state, and the code is exchanged at the landing zone.
 
 #![cfg(feature = "simulator")]
 
@@ -52,7 +52,7 @@ fn the_browser_is_sent_to_the_www_host_with_what_sap_asks_for() {
 }
 
 #[test]
-fn every_state_is_another_and_long() {
+fn every_state_is_different_and_long() {
     let states: HashSet<_> =
         (0..100).map(|_| request_at("http://127.0.0.1:9", "app").state().to_owned()).collect();
     assert_eq!(states.len(), 100);
@@ -60,7 +60,7 @@ fn every_state_is_another_and_long() {
 }
 
 #[test]
-fn nothing_of_it_is_shown() {
+fn debug_shows_no_secret() {
     let request = request_at("http://127.0.0.1:9", "app");
     assert_eq!(
         format!("{request:?}"),
@@ -119,7 +119,7 @@ async fn a_user_who_agrees_is_signed_in() {
 
 /// Where several processes serve one site, the state comes from the user's session.
 #[tokio::test]
-async fn another_process_takes_the_user_in() {
+async fn another_process_with_the_state_can_complete_the_sign_in() {
     let scene = Scene::new().await;
     scene.concur.consent_as(&scene.concur.add_user());
     let sent = request(&scene.concur);
@@ -130,7 +130,7 @@ async fn another_process_takes_the_user_in() {
 }
 
 #[tokio::test]
-async fn a_user_who_does_not_agree_is_told_of() {
+async fn a_user_who_does_not_agree_is_reported() {
     let scene = Scene::new().await;
     scene.concur.deny_consent(59);
     let request = request(&scene.concur);
@@ -143,7 +143,7 @@ async fn a_user_who_does_not_agree_is_told_of() {
 }
 
 #[test]
-fn a_strangers_words_are_shown_as_words_only() {
+fn a_strangers_text_is_shown_as_plain_words_only() {
     let request = request_at("http://127.0.0.1:9", "app");
     let state = request.state();
     for (query, message) in [
@@ -172,7 +172,7 @@ fn a_strangers_words_are_shown_as_words_only() {
 }
 
 #[test]
-fn what_does_not_prove_to_be_the_users_own_browser_is_not_believed() {
+fn a_return_that_does_not_prove_the_users_own_browser_is_refused() {
     let request = request_at("https://glz.api.concursolutions.com", "app");
     let state = request.state();
     let other = state.replace(|c| c != '0', "0");

@@ -30,7 +30,7 @@ fn signed_in_by(concur: &ConcurSimulator, outcome: &str) -> Command {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_there_or_something_missing() {
+async fn complete_and_incomplete_environments() {
     let _alone = alone().await;
     let concur = ConcurSimulator::start().await;
     let apps = "https://www.concursolutions.com/nui/ocstool";

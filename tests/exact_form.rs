@@ -47,7 +47,7 @@ async fn the_refresh_token_grant() {
 
 /// Whatever the server says in its own words stays out: it may echo what was sent.
 #[tokio::test]
-async fn errors_have_code_and_correlation_id_and_none_of_the_servers_words() {
+async fn errors_have_code_and_correlation_id_but_no_words_of_the_server() {
     let server = MockServer::start().await;
     let base: Geolocation = server.uri().parse().unwrap();
     let client = OAuthClient::new();
@@ -182,7 +182,7 @@ async fn a_reply_that_names_another_host_is_saved_and_then_refused() {
 }
 
 #[tokio::test]
-async fn a_server_that_cannot_be_reached_is_said_so() {
+async fn an_unreachable_server_is_reported() {
     let scene = Scene::skipping(Rotation::Never).await;
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nobody = format!("http://{}", listener.local_addr().unwrap());

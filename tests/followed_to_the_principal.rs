@@ -81,7 +81,7 @@ async fn another_redirect_is_an_error_and_gets_nothing() {
 }
 
 #[tokio::test]
-async fn nothing_follows_to_a_host_that_is_not_concurs() {
+async fn no_request_follows_to_a_host_that_is_not_concurs() {
     const ADVICE: &str = "Concur's hosts are https, below concursolutions.com or concurcdc.cn, without a port (a host of \
                           your own must be named with TokenManagerBuilder::trust_host)";
     for (fault, origin, code) in [
@@ -113,7 +113,7 @@ async fn nothing_follows_to_a_host_that_is_not_concurs() {
 }
 
 #[tokio::test]
-async fn whoever_is_sent_in_circles_stops() {
+async fn a_request_that_is_sent_in_circles_stops() {
     // To itself.
     let scene = Scene::new().await;
     let itself = format!(r#"{{"code": 16, "geolocation": "{}"}}"#, scene.concur.base_uri());
@@ -143,7 +143,7 @@ async fn whoever_is_sent_in_circles_stops() {
 
 /// Code 16 without a place is a refusal like any other.
 #[tokio::test]
-async fn code_16_without_a_place_says_so() {
+async fn code_16_without_a_geolocation_is_an_error() {
     let scene = Scene::new().await;
     scene.concur.set_fault(Fault::code(16));
     let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
@@ -181,7 +181,7 @@ async fn a_request_carries_the_callers_correlation_id() {
 
 /// Where the reply does not say it again.
 #[tokio::test]
-async fn where_code_16_led_is_remembered() {
+async fn the_geolocation_of_code_16_is_remembered() {
     let scene = Scene::new().await;
     let eu = scene.concur.add_data_centre().await;
     scene.write_token(&scene.concur.token_json());

@@ -142,7 +142,7 @@ fn unread(text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_off_or_talks_nonsense_is_said_so() {
+async fn a_connection_that_breaks_or_sends_nonsense_is_reported() {
     let many_headers: String = (0..10_000).map(|number| format!("x-{number}: y\r\n")).collect();
     for (what, server) in [
         ("closed at once", Server::rude(|_, _| Ok(()))),
@@ -206,7 +206,7 @@ fn endlessly(connection: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
 }
 
 #[tokio::test]
-async fn a_reply_that_is_not_an_object_is_said_so_and_not_quoted() {
+async fn a_reply_that_is_not_an_object_is_reported_and_not_quoted() {
     let deep = "[".repeat(100_000);
     for (body, cause) in [
         (&b""[..], "the JSON text ends too early at line 1, column 0"),
@@ -247,7 +247,7 @@ async fn a_reply_that_is_not_an_object_is_said_so_and_not_quoted() {
 
 /// A reply is never unpacked, because no request asks for compression. So a gzip bomb is only bytes.
 #[tokio::test]
-async fn a_packed_reply_is_not_unpacked() {
+async fn a_compressed_reply_is_not_decompressed() {
     let mut reply = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 20\r\n\r\n".to_vec();
     // An empty file, as gzip packs it.
     reply.extend_from_slice(
@@ -276,7 +276,7 @@ const ODD_VALUES: [&str; 14] = [
 ];
 
 #[tokio::test]
-async fn a_refresh_token_that_cannot_be_used_is_said_so_and_takes_no_ones_place() {
+async fn an_unusable_refresh_token_is_reported_and_replaces_nothing() {
     let mut cases: Vec<(String, &str)> = ODD_VALUES[..10]
         .iter()
         .map(|value| (format!("{{\"refresh_token\": {value}}}"), "is not a string"))
@@ -394,7 +394,7 @@ async fn each_member_at_fault_is_named_after_the_refresh_token_was_saved() {
 }
 
 #[tokio::test]
-async fn odd_members_that_nobody_needs_are_no_fault() {
+async fn odd_members_that_are_not_needed_are_no_fault() {
     let deep = format!("{}1{}", "[".repeat(50_000), "]".repeat(50_000));
     for member in [
         format!("\"deep\": {deep}"),
@@ -485,7 +485,7 @@ async fn a_refresh_token_is_saved_however_badly_the_reply_ends() {
 
 /// Hundreds of kilobytes of new members in every reply, under new names: the file must stay readable.
 #[tokio::test]
-async fn what_replies_leave_behind_does_not_pile_up() {
+async fn members_of_old_replies_do_not_pile_up() {
     let server = Server::new(|connection, number| {
         let news = "x".repeat(200 * 1024);
         connection.write_all(&ok(format!(r#"{{"refresh_token": "r{number}", "news{number}": "{news}"}}"#)))
@@ -502,7 +502,7 @@ async fn what_replies_leave_behind_does_not_pile_up() {
 }
 
 #[tokio::test]
-async fn a_second_reply_in_the_same_breath_is_not_taken_for_the_next_ones() {
+async fn a_second_reply_does_not_answer_the_next_request() {
     let server = Server::new(|connection, number| {
         let replies =
             [ok(format!(r#"{{"refresh_token": "r{number}"}}"#)), ok(r#"{"refresh_token": "planted"}"#)];
@@ -574,7 +574,7 @@ fn pause(seconds: u64) -> io::Result<()> {
 /// taken in by another, whose peak is its own.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn whatever_comes_memory_stays_below_64_mib() {
+async fn memory_stays_below_64_mib_for_any_reply() {
     const LENGTH: usize = 256 * MIB;
     let block = [b'x'; 65536];
     let flood = move |head: &'static str, start: &'static [u8], end: &'static [u8]| {

@@ -33,7 +33,7 @@ async fn a_renewal_leaves_no_litter() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_symbolic_link_is_followed_and_side_files_stand_beside_its_target() {
+async fn side_files_of_a_symbolic_link_are_next_to_its_target() {
     let scene = Scene::new().await;
     let elsewhere = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(elsewhere.path().join("real.json"), scene.token_path()).unwrap();
@@ -89,7 +89,7 @@ fn beside(scene: &Scene, suffix: &str) -> PathBuf {
 /// What reached the disk is found again. A token may be lost only with the reply to the last grant, which may die on the
 /// wire or in the dead process's memory.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kill_9_at_any_moment_leaves_a_readable_file_and_no_litter_and_loses_nothing_written() {
+async fn kill_9_at_any_moment_leaves_one_readable_file_and_loses_nothing() {
     let _alone = alone().await;
     let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
     let dir = tempfile::tempdir().unwrap();
@@ -100,7 +100,7 @@ async fn kill_9_at_any_moment_leaves_a_readable_file_and_no_litter_and_loses_not
         fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
         fs::write(&path, concur.token_json()).unwrap();
         let (before, requests) = (names_in(dir.path()), concur.count("refresh_token"));
-        let mut process = child("renews_for_ever").env("DIR", dir.path()).spawn().unwrap();
+        let mut process = child("renews_without_end").env("DIR", dir.path()).spawn().unwrap();
         match round % 3 {
             // At the first change in the folder.
             0 => until(|| names_in(dir.path()) != before || concur.count("refresh_token") > requests).await,
@@ -151,7 +151,7 @@ async fn kill_9_between_a_save_and_its_rename_loses_nothing() {
     let path = scene.token_path();
     scene.write_token(&scene.concur.token_json());
     let held = scene.concur.hold_replies();
-    let mut process = child("renews_for_ever").env("DIR", scene.dir.path()).spawn().unwrap();
+    let mut process = child("renews_without_end").env("DIR", scene.dir.path()).spawn().unwrap();
     until(|| scene.concur.token_requests() == 1).await;
     // A folder in the file's place keeps the rename from succeeding.
     let elsewhere = scene.dir.path().join("old");
@@ -198,7 +198,7 @@ fn presented(request: &RecordedRequest) -> String {
 
 #[tokio::test]
 #[ignore = "runs as a child process"]
-async fn renews_for_ever() {
+async fn renews_without_end() {
     let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
     loop {
         tokens.refresh().await.unwrap();
@@ -241,7 +241,7 @@ fn set_modified(path: &Path, seconds_after_noon: i64) {
 
 /// Not before the token file's time: a save takes less than the clock of many a file system can tell.
 #[tokio::test]
-async fn of_several_complete_leftovers_the_newest_is_adopted_also_at_the_token_files_own_time() {
+async fn the_newest_of_several_complete_leftovers_is_adopted() {
     let scene = Scene::new().await;
     for newest in [0, 2] {
         scene.write_token(&scene.concur.token_json());
@@ -275,7 +275,7 @@ async fn an_adopted_leftover_does_not_overwrite_an_unusable_token_file() {
 /// What the operating system is asked for, in its order: private at once, synced, renamed, and the folder synced.
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn a_save_is_private_from_its_creation_and_synced_before_and_after_its_rename() {
+async fn a_save_is_private_from_its_creation_and_synced_around_its_rename() {
     let _alone = alone().await;
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().canonicalize().unwrap().display().to_string();

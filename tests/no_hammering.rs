@@ -57,7 +57,7 @@ async fn a_cron_job_with_wrong_credentials_does_not_lock_the_account() {
 }
 
 #[tokio::test]
-async fn it_is_forgotten_when_the_credentials_change() {
+async fn a_refusal_is_forgotten_when_the_credentials_change() {
     let scene = Scene::new().await;
     let mut wrong: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
     wrong["clientSecret"] = "wrong".into();
@@ -74,7 +74,7 @@ async fn it_is_forgotten_when_the_credentials_change() {
 }
 
 #[tokio::test]
-async fn it_is_forgotten_when_the_stored_token_changes() {
+async fn a_refusal_is_forgotten_when_the_stored_token_changes() {
     let scene = Scene::new().await;
     scene.write_token(&scene.concur.token_json());
     scene.concur.fault_next(1, Fault::code(14));
@@ -86,7 +86,7 @@ async fn it_is_forgotten_when_the_stored_token_changes() {
 }
 
 #[tokio::test]
-async fn what_a_person_does_expressly_is_not_held_up() {
+async fn an_explicit_user_action_is_not_blocked_by_a_refusal() {
     let scene = Scene::new().await;
     scene.concur.fault_next(1, Fault::code(14));
     let tokens = scene.manager();
@@ -102,7 +102,7 @@ async fn what_a_person_does_expressly_is_not_held_up() {
 }
 
 #[tokio::test]
-async fn while_refused_a_valid_refresh_token_is_still_served() {
+async fn a_valid_refresh_token_is_served_in_spite_of_a_refusal() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.get_valid_refresh_token().await.unwrap();
@@ -127,7 +127,7 @@ async fn passing_failures_are_not_remembered() {
 }
 
 #[tokio::test]
-async fn managers_on_one_memory_share_it_and_a_store_that_remembers_nothing_leaves_it_to_the_manager() {
+async fn a_refusal_is_remembered_by_the_store_or_else_by_the_manager() {
     let scene = Scene::new().await;
     scene.concur.set_fault(Fault::code(14));
     let store = MemoryStore::new();
@@ -145,7 +145,7 @@ async fn managers_on_one_memory_share_it_and_a_store_that_remembers_nothing_leav
 
 /// What is on disk must not help an attacker.
 #[tokio::test]
-async fn what_is_remembered_on_disk_holds_no_secret_and_differs_each_time() {
+async fn a_refusal_on_disk_holds_no_secret_and_differs_each_time() {
     let mut seen = Vec::new();
     for _ in 0..2 {
         let scene = Scene::new().await;

@@ -11,7 +11,7 @@ use support::{DAY, Scene};
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn building_loading_and_serving_a_valid_token_start_no_thread_and_open_no_socket() {
+async fn building_loading_and_serving_start_no_thread_or_socket() {
     let _alone = support::alone().await;
     let child = support::child("serves_a_stored_token").spawn().unwrap();
     support::all_succeed(vec![child]);
@@ -91,7 +91,7 @@ async fn a_machine_whose_clock_is_wrong_still_renews_in_time() {
 }
 
 #[tokio::test]
-async fn contradictory_settings_are_said_so() {
+async fn contradictory_settings_are_reported() {
     let error = TokenManager::builder()
         .http_client(concur_auth::reqwest::Client::builder())
         .oauth_client(concur_auth::OAuthClient::new())
@@ -106,7 +106,7 @@ async fn contradictory_settings_are_said_so() {
 
 /// These settings can never make a client, so whoever makes one says so.
 #[tokio::test]
-async fn the_http_client_is_made_for_the_first_request_and_not_before() {
+async fn the_http_client_is_built_for_the_first_request() {
     use concur_auth::{Credentials, MemoryStore, RefreshTokenObject, reqwest};
     let stored = r#"{"refresh_token": "r", "refresh_expires_in": 9999999999}"#;
     let tokens = TokenManager::builder()

@@ -25,7 +25,7 @@ async fn a_file_that_the_sample_wrote_is_used_as_it_is() {
 }
 
 #[tokio::test]
-async fn ours_has_every_member_that_the_sample_reads_and_the_reply_had() {
+async fn our_file_has_every_member_of_the_reply_and_of_the_sample() {
     let scene = Scene::new().await;
     let sample: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
     scene.concur.set_reply_member("brand_new", Some(r#"{"kept": [1, 2.50]}"#));
@@ -39,7 +39,7 @@ async fn ours_has_every_member_that_the_sample_reads_and_the_reply_had() {
 }
 
 #[tokio::test]
-async fn members_that_nobody_knows_survive_a_renewal() {
+async fn unknown_members_survive_a_renewal() {
     let scene = Scene::new().await;
     let mut json: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
     json["note"] = "of the user's own".into();

@@ -76,7 +76,7 @@ async fn a_time_out_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_flight_that_nobody_waits_for_any_more_spends_nothing() {
+async fn an_abandoned_flight_spends_nothing() {
     use concur_auth::{JsonFileStore, TokenStore as _};
     let scene = Scene::new().await;
     let lock = JsonFileStore::new(scene.token_path()).try_lock().await.unwrap();
@@ -118,7 +118,7 @@ fn the_end_of_a_runtime_loses_nothing_and_the_manager_lives_on() {
 
 /// Whether the ending runtime still runs it or drops it, one request serves both callers.
 #[test]
-fn a_flight_queued_when_its_runtime_ends_serves_its_waiters_all_the_same() {
+fn a_flight_queued_when_its_runtime_ends_still_serves_its_waiters() {
     let outer = runtime();
     let scene = outer.block_on(Scene::new());
     let tokens = scene.manager();
@@ -256,7 +256,7 @@ fn it_works_without_timers_and_without_any_runtime() {
 }
 
 #[tokio::test]
-async fn a_panic_in_a_caller_or_a_source_is_nobody_elses() {
+async fn a_panic_in_a_caller_or_a_source_harms_no_other_caller() {
     #[derive(Debug)]
     struct Panicking(Credentials, std::sync::atomic::AtomicBool);
     impl CredentialSource for Panicking {

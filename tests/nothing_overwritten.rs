@@ -156,7 +156,7 @@ async fn another_companys_token_is_refused_untouched() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_an_error_and_never_no_token() {
+async fn an_unreadable_file_is_an_error_and_not_a_missing_token() {
     let scene = Scene::new().await;
     fs::create_dir(scene.token_path()).unwrap();
     let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
@@ -173,7 +173,7 @@ async fn what_cannot_be_read_is_an_error_and_never_no_token() {
 
 /// Whoever comes second sees the first one's template, whole, and never writes over what a person put there.
 #[test]
-fn a_template_never_replaces_a_file_also_in_a_race() {
+fn a_template_never_replaces_a_file_even_in_a_race() {
     for round in 0..50 {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credentials.json");

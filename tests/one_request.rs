@@ -149,7 +149,7 @@ async fn one_of_thirty() {
 }
 
 #[tokio::test]
-async fn a_killed_holder_blocks_nobody() {
+async fn a_killed_holder_blocks_no_other_process() {
     let _alone = alone().await;
     let scene = Scene::among_forks(Rotation::Never).await;
     let mut holder = child("holds_the_lock").env("DIR", scene.dir.path()).spawn().unwrap();

@@ -71,7 +71,7 @@ async fn the_link_in_the_mail_signs_the_user_in() {
 }
 
 #[tokio::test]
-async fn the_user_is_followed_home_and_the_grant_goes_there_at_once() {
+async fn request_and_grant_go_to_the_users_data_centre() {
     let scene = Scene::new().await;
     let (user, eu) = (scene.concur.add_user(), scene.concur.add_data_centre().await);
     scene.concur.move_principal(user.uuid(), &eu);
@@ -132,7 +132,7 @@ fn a_parameter_may_not_take_the_protocols_names_nor_be_given_twice() {
 }
 
 #[test]
-fn a_link_without_its_one_time_password_is_said_so() {
+fn a_link_without_its_one_time_password_is_reported() {
     let request = to("ada@example.com");
     for (url, message) in [
         ("https://app.example.com/in", "lacks the parameter token"),
@@ -147,7 +147,7 @@ fn a_link_without_its_one_time_password_is_said_so() {
 }
 
 #[test]
-fn nothing_of_it_is_shown() {
+fn debug_shows_no_secret() {
     let request = to("ada@example.com").name("Ada");
     assert_eq!(format!("{request:?}"), "OneTimePasswordRequest { .. }");
     assert_eq!(format!("{:?}", request.grant("s3cr3t")), "Grant(otp)");
@@ -205,7 +205,7 @@ async fn ask_for(scene: &Scene, request: &OneTimePasswordRequest) {
 }
 
 #[tokio::test]
-async fn nothing_is_mailed_twice() {
+async fn no_password_is_mailed_twice() {
     let scene = Scene::new().await;
     let request = to(scene.concur.add_user().username());
     scene.concur.fault_next(1, Fault::DropReply);

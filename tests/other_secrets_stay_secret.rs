@@ -1,4 +1,4 @@
-//! No secret of the other ways in, and out, is seen: not in Debug, Display, source chains, nor in logs at trace level,
+//! No secret of the other sign-ins, or of signing out, is shown: not in Debug, Display, source chains, nor in logs at trace level,
 //! also when the server echoes what it was sent.
 
 #![cfg(feature = "simulator")]
@@ -61,7 +61,7 @@ async fn browser_comes_back(request: &AuthorizationRequest) -> String {
 }
 
 #[tokio::test]
-async fn every_other_way_in_and_the_way_out() {
+async fn every_other_sign_in_and_the_sign_out() {
     let seen = Seen::default();
     let filter = tracing_subscriber::EnvFilter::new("concur_auth=trace");
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(seen.clone());

@@ -102,8 +102,8 @@ async fn from_an_empty_folder_to_a_valid_token_and_beyond() {
     let stored = run(dir.path(), &secrets);
     assert_eq!(stored.code, 0);
     let rest = format!("\n  company:     {}\n  expires:     ", concur.company_uuid());
-    assert!(obtained.stdout.starts_with(&format!("A valid refresh token is there (obtained).{rest}")));
-    assert!(stored.stdout.starts_with(&format!("A valid refresh token is there (stored).{rest}")));
+    assert!(obtained.stdout.starts_with(&format!("There is a valid refresh token (obtained).{rest}")));
+    assert!(stored.stdout.starts_with(&format!("There is a valid refresh token (stored).{rest}")));
     assert!(stored.stdout.contains(" hours left)\n  geolocation: http://127.0.0.1:"), "{}", stored.stdout);
 
     // Expired, truncated, empty.
@@ -142,7 +142,7 @@ async fn a_signal_in_mid_flight_loses_nothing() {
         assert_eq!(output.status.code(), Some(code));
         assert_eq!(
             String::from_utf8(output.stderr).unwrap(),
-            "Interrupted; a renewal under way is brought to its end first.\n"
+            "Interrupted; waiting for a renewal under way.\n"
         );
         let stored = fs::read_to_string(dir.path().join("refreshTokenObjectFile.json")).unwrap();
         let stored: serde_json::Value = serde_json::from_str(&stored).unwrap();

@@ -24,13 +24,7 @@ fn each_promise_is_kept_by_files_that_exist() {
     for row in rows("The promises") {
         let [promise, kept_in, _] = row[..] else { panic!("{row:?}") };
         assert!(names(kept_in).count() > 0, "{promise}");
-        // Until the manager and the client have their new files, which the page names already.
-        let is_there = |file: &&str| match file.split_once('/') {
-            Some(("manager", _)) => src.join("manager/single_flight.rs").exists(),
-            Some(("oauth_client", _)) => src.join("oauth_client/retry.rs").exists(),
-            _ => true,
-        };
-        for file in names(kept_in).filter(is_there) {
+        for file in names(kept_in) {
             assert!(src.join(file).exists(), "{file}, which keeps: {promise}");
         }
     }

@@ -1,5 +1,6 @@
 //! What holds for any input of the parsers: no panic, no host but Concur's, nothing lost between save and load, and no
-//! secret in an error. Replies and `Retry-After` have theirs beside their parsers, which are private.
+//! secret in an error. The properties of replies and `Retry-After` are tested next to their parsers, which are
+//! private.
 
 use std::{
     collections::BTreeMap,

@@ -28,7 +28,7 @@ async fn refresh_always_sends_a_grant() {
 }
 
 #[tokio::test]
-async fn refresh_shares_a_flight_that_began_after_the_call_and_no_earlier_one() {
+async fn refresh_joins_only_a_flight_that_began_after_the_call() {
     let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
     let tokens = scene.manager();
     let held = scene.concur.hold_replies();
@@ -96,7 +96,7 @@ async fn while_renewing_fails_an_invalidated_token_is_not_served() {
 }
 
 #[tokio::test]
-async fn get_valid_refresh_token_never_hands_out_what_a_sibling_has_rotated_away() {
+async fn no_refresh_token_that_a_sibling_rotated_away_is_handed_out() {
     let scene = Scene::with(Rotation::Always).await;
     let (one, other) = (scene.manager(), scene.manager());
     for _ in 0..5 {
@@ -135,7 +135,7 @@ async fn an_invalidated_access_token_does_not_come_back_from_the_store() {
 }
 
 #[tokio::test]
-async fn what_was_read_before_a_renewal_does_not_replace_what_the_renewal_brought() {
+async fn an_older_read_does_not_replace_a_renewed_token() {
     let scene = Scene::with(Rotation::Always).await;
     // The next load has read what is there and is slow to say so.
     let slow: Arc<Mutex<Option<oneshot::Receiver<()>>>> = Arc::default();
@@ -210,7 +210,7 @@ async fn an_invalidation_while_the_store_is_read_brings_no_rotated_token_back() 
 
 /// What somebody does expressly ends well or badly for them alone.
 #[tokio::test]
-async fn a_sign_in_that_is_refused_is_no_answer_to_those_who_wait() {
+async fn a_refused_sign_in_is_no_answer_to_other_callers() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
@@ -232,7 +232,7 @@ async fn a_sign_in_that_is_refused_is_no_answer_to_those_who_wait() {
 
 /// It was not issued in this flight, so its expiry is believed.
 #[tokio::test]
-async fn an_expired_token_that_is_adopted_is_not_handed_out_to_those_who_wait() {
+async fn an_adopted_expired_token_is_not_handed_out_to_waiters() {
     let scene = Scene::new().await;
     let expired = (support::noon() - support::MINUTE).unix_timestamp();
     let adopted = RefreshTokenObject::from_json(&format!(

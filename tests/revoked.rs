@@ -1,5 +1,5 @@
-//! After a revocation nothing is left: not at Concur, not in the store, not in memory; and whatever goes wrong half-way
-//! is told.
+//! After a revocation nothing is left: not at Concur, not in the store, not in memory; and every failure half-way is
+//! reported.
 
 #![cfg(feature = "simulator")]
 
@@ -24,7 +24,7 @@ fn deletions(scene: &Scene) -> usize {
 }
 
 #[tokio::test]
-async fn nothing_is_left() {
+async fn a_revocation_leaves_no_token() {
     let scene = Scene::new().await;
     let elsewhere = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
     let tokens = scene.manager();
@@ -54,7 +54,7 @@ async fn nothing_is_left() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_held_nothing_is_sent() {
+async fn without_a_token_a_revocation_sends_nothing() {
     let scene = Scene::new().await;
     scene.manager().revoke().await.unwrap();
     let tokens = scene.manager();
@@ -85,7 +85,7 @@ async fn an_access_token_that_has_expired_or_is_refused_is_renewed_first() {
 }
 
 #[tokio::test]
-async fn an_access_token_that_is_refused_however_new_is_said_so() {
+async fn a_new_access_token_that_is_refused_is_reported() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
@@ -108,7 +108,7 @@ async fn an_access_token_that_is_refused_however_new_is_said_so() {
 }
 
 #[tokio::test]
-async fn what_fails_half_way_is_told_and_can_be_gone_on_with() {
+async fn a_revocation_that_fails_half_way_is_reported_and_can_be_finished() {
     for (fault, message, revoked) in [
         (Fault::status(503), "127.0.0.1 answered 503 Service Unavailable; try again later", false),
         (
@@ -170,7 +170,7 @@ impl TokenStore for Sticky {
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_be_emptied_is_told_of_and_its_dead_token_is_not_served() {
+async fn a_store_that_cannot_be_emptied_is_reported_and_serves_no_token() {
     let scene = Scene::new().await;
     let (store, sealed) = (MemoryStore::new(), Arc::new(AtomicBool::new(true)));
     let tokens = scene.builder().store(Sticky(store.clone(), Arc::clone(&sealed))).build().unwrap();
@@ -199,7 +199,7 @@ async fn a_store_that_cannot_be_emptied_is_told_of_and_its_dead_token_is_not_ser
 
 /// A use of the company request token only to revoke with it would be a waste.
 #[tokio::test]
-async fn a_token_that_concur_no_longer_accepts_is_removed_and_no_request_token_is_spent() {
+async fn a_refused_token_is_removed_without_spending_a_request_token() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
@@ -212,7 +212,7 @@ async fn a_token_that_concur_no_longer_accepts_is_removed_and_no_request_token_i
 }
 
 #[tokio::test]
-async fn a_caller_that_goes_away_stops_nothing() {
+async fn a_caller_that_goes_away_does_not_stop_a_revocation() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
@@ -230,7 +230,7 @@ async fn a_caller_that_goes_away_stops_nothing() {
 }
 
 #[tokio::test]
-async fn whoever_waits_meanwhile_gets_a_token_of_a_new_sign_in_and_no_dead_one() {
+async fn a_waiter_gets_a_token_of_a_new_sign_in_and_no_revoked_token() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
@@ -247,7 +247,7 @@ async fn whoever_waits_meanwhile_gets_a_token_of_a_new_sign_in_and_no_dead_one()
 }
 
 #[tokio::test]
-async fn keep_alive_does_not_undo_it() {
+async fn keep_alive_does_not_undo_a_revocation() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
@@ -264,7 +264,7 @@ async fn keep_alive_does_not_undo_it() {
 }
 
 #[tokio::test]
-async fn the_client_by_itself_revokes_and_leaves_stores_alone() {
+async fn the_client_alone_revokes_and_changes_no_store() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     let access = tokens.access_token().await.unwrap();
@@ -299,7 +299,7 @@ async fn a_token_that_only_memory_holds_is_revoked_too() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_held_one_is_signed_out_all_the_same() {
+async fn without_a_token_a_revocation_still_signs_out() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.revoke().await.unwrap();

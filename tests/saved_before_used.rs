@@ -12,7 +12,7 @@ use std::sync::{
 use concur_auth::{Error, ErrorKind, RefreshTokenObject, TokenStore as _, simulator::Rotation};
 use support::{Call, HOUR, Scene, Watched};
 
-/// The flight of the design: (look), lock, read again, rehearse, request, save, publish.
+/// The steps of one flight: (look), lock, read again, rehearse, request, save, publish.
 #[tokio::test]
 async fn the_steps_of_a_flight_come_in_their_order() {
     let scene = Scene::new().await;
@@ -29,7 +29,7 @@ async fn the_steps_of_a_flight_come_in_their_order() {
 }
 
 #[tokio::test]
-async fn rotation_saves_token_expiry_and_geolocation_before_anybody_sees_them() {
+async fn rotation_saves_token_expiry_and_geolocation_before_use() {
     let scene = Scene::with(Rotation::Always).await;
     let tokens = scene.manager();
     let first = tokens.get_valid_refresh_token().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_save_is_tried_five_times_before_the_token_is_handed_out_unsaved() {
 }
 
 #[tokio::test]
-async fn while_the_save_lasts_nobody_sees_the_token() {
+async fn no_caller_sees_the_token_before_the_save_ends() {
     let scene = Scene::with(Rotation::Always).await;
     // A save lasts until the test lets it end.
     let (saving, go_on) = (Arc::new(AtomicUsize::new(0)), Arc::new(tokio::sync::Semaphore::new(0)));
@@ -161,7 +161,7 @@ async fn a_refresh_token_just_received_is_handed_out_whatever_its_expiry_says() 
 
 /// A byte that is no text, in a member that nobody needs.
 #[tokio::test]
-async fn a_reply_with_a_byte_that_is_no_text_is_saved() {
+async fn a_reply_with_a_byte_that_is_not_utf_8_is_saved() {
     let scene = Scene::new().await;
     let server = wiremock::MockServer::start().await;
     let body = b"{\"refresh_token\": \"kept\", \"motto\": \"\xff\"}".to_vec();

@@ -75,7 +75,7 @@ async fn in_the_mandatory_window_all_wait() {
 }
 
 #[tokio::test]
-async fn a_passing_failure_serves_the_valid_token_and_is_not_repeated_before_a_back_off() {
+async fn a_passing_failure_serves_the_valid_token_and_starts_a_back_off() {
     let scene = Scene::skipping(Rotation::Never).await;
     let tokens = scene.manager();
     let old = tokens.access_token().await.unwrap();
@@ -166,7 +166,7 @@ async fn a_stored_token_without_an_expiry_is_renewed() {
 
 /// Busy means that somebody else is renewing.
 #[tokio::test]
-async fn nobody_waits_for_the_stores_lock_while_the_token_is_valid() {
+async fn no_caller_waits_for_the_stores_lock_while_the_token_is_valid() {
     use concur_auth::{JsonFileStore, TokenStore as _};
     let scene = Scene::new().await;
     let tokens = scene.manager();
@@ -183,7 +183,7 @@ async fn nobody_waits_for_the_stores_lock_while_the_token_is_valid() {
 }
 
 #[tokio::test]
-async fn one_that_looks_expired_is_sent_as_the_last_resort() {
+async fn a_refresh_token_that_looks_expired_is_the_last_resort() {
     let scene = Scene::new().await;
     let mut json: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
     json["refresh_expires_in"] = 1_517_039_403.into();

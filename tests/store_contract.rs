@@ -1,4 +1,4 @@
-//! Both built-in stores keep the contract, and a store that breaks any part of it is told so.
+//! Both built-in stores keep the contract, and each breach of it is named.
 
 #![cfg(feature = "simulator")]
 
@@ -13,7 +13,7 @@ use concur_auth::{
 };
 
 #[tokio::test]
-async fn the_json_file_keeps_it() {
+async fn the_json_file_store_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("token.json");
     store_contract(|condition| {
@@ -25,7 +25,7 @@ async fn the_json_file_keeps_it() {
 }
 
 #[tokio::test]
-async fn the_memory_keeps_it() {
+async fn the_memory_store_keeps_the_contract() {
     let store = MemoryStore::new();
     store_contract(|condition| (condition == StoreCondition::Working).then(|| store.clone())).await.unwrap();
 }
@@ -123,7 +123,7 @@ impl TokenStore for Faulty {
 }
 
 #[tokio::test]
-async fn whoever_breaks_it_is_told_what() {
+async fn each_breach_of_the_contract_is_named() {
     for (wrong, promise) in [
         (Wrong::NotEmpty, "an empty store loads None"),
         (Wrong::LosesMembers, "a saved token is loaded, including unknown members"),

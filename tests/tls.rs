@@ -137,7 +137,7 @@ const OURS: [&str; 2] = ["localhost", "127.0.0.1"];
 const BOTH: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 
 #[tokio::test]
-async fn a_server_is_believed_when_its_authority_was_given() {
+async fn a_server_is_trusted_when_its_authority_was_given() {
     let authority = authority();
     let root = || Certificate::from_der(authority.as_ref().der()).unwrap();
     let identity = signed_by(&authority, &params(&OURS));
@@ -156,7 +156,7 @@ async fn a_server_is_believed_when_its_authority_was_given() {
 }
 
 #[tokio::test]
-async fn one_that_cannot_prove_who_it_is_gets_nothing_and_the_error_says_why() {
+async fn a_server_without_a_valid_certificate_is_refused_with_the_reason() {
     let authority = authority();
     let root = || Certificate::from_der(authority.as_ref().der()).unwrap();
     let ours = || reqwest::Client::builder().tls_certs_only([root()]);
@@ -211,7 +211,7 @@ async fn one_that_cannot_prove_who_it_is_gets_nothing_and_the_error_says_why() {
 }
 
 #[tokio::test]
-async fn one_that_offers_no_tls_that_is_safe_gets_nothing_and_the_error_says_why() {
+async fn a_server_without_safe_tls_is_refused_and_the_error_says_why() {
     // A record of a handshake: a ServerHello of 38 bytes, version 3.2, which is TLS 1.1, random bytes, no session,
     // cipher suite 0x002f, no compression.
     const HELLO_1_1: &[u8] = b"\x16\x03\x02\x00\x2a\x02\x00\x00\x26\x03\x02\

@@ -12,7 +12,7 @@ use concur_auth::{
 use support::{HOUR, Scene, noon};
 
 #[tokio::test]
-async fn the_status_tells_everything_and_no_secret() {
+async fn the_status_shows_everything_but_no_secret() {
     let scene = Scene::skipping(Rotation::Never).await;
     let tokens = scene.manager();
     assert_eq!(tokens.status().to_string(), "no token held yet");
@@ -52,7 +52,7 @@ async fn the_status_tells_everything_and_no_secret() {
 }
 
 #[tokio::test]
-async fn subscribers_are_told_of_each_change() {
+async fn subscribers_get_each_change() {
     let scene = Scene::skipping(Rotation::Never).await;
     let tokens = scene.manager();
     let mut changes = tokens.subscribe().await;
@@ -77,7 +77,7 @@ async fn subscribers_are_told_of_each_change() {
 }
 
 #[tokio::test]
-async fn a_slow_subscriber_holds_nobody_up_and_misses_no_final_state() {
+async fn a_slow_subscriber_blocks_no_caller_and_misses_no_final_state() {
     let scene = Scene::with(Rotation::Always).await;
     let tokens = scene.manager();
     let mut slow = tokens.subscribe().await;
@@ -96,7 +96,7 @@ async fn a_slow_subscriber_holds_nobody_up_and_misses_no_final_state() {
 }
 
 #[tokio::test]
-async fn sign_in_replaces_what_is_held_and_is_saved_before_it_returns() {
+async fn sign_in_replaces_the_token_and_saves_it_before_it_returns() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     let old = tokens.get_valid_refresh_token().await.unwrap();
@@ -131,7 +131,7 @@ async fn sign_in_works_where_the_credentials_name_no_company() {
 }
 
 #[tokio::test]
-async fn adopt_takes_a_token_over_from_elsewhere() {
+async fn adopt_imports_a_token_from_elsewhere() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     let theirs = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
@@ -155,7 +155,7 @@ async fn adopt_takes_a_token_over_from_elsewhere() {
 
 /// Serverless: the token comes with each invocation, and many managers share one client.
 #[tokio::test]
-async fn managers_with_tokens_of_their_own_share_one_client() {
+async fn managers_with_separate_tokens_share_one_client() {
     let scene = Scene::new().await;
     let client = OAuthClient::new();
     for _ in 0..20 {

@@ -151,7 +151,7 @@ fn message_of_received(verdict: Verdict) -> Result<String, String> {
     match verdict {
         Concur(host) => Ok(format!("https://{host}/")),
         Refused(what) => Err(refused(what, ORIGIN)),
-        NotAUrl => Err(refused("what is not a URL", ORIGIN)),
+        NotAUrl => Err(refused("a text that is not a URL", ORIGIN)),
     }
 }
 

@@ -66,7 +66,7 @@ async fn load_from_reads_the_two_files_of_a_folder() {
 }
 
 #[tokio::test]
-async fn once_a_token_is_there_the_companys_part_may_be_blank() {
+async fn with_a_stored_token_the_companys_part_may_be_blank() {
     let scene = Scene::new().await;
     scene.manager().get_valid_refresh_token().await.unwrap();
 

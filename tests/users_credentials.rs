@@ -19,7 +19,7 @@ fn credentials_json(scene: &Scene, user: &SimulatedUser, password: &str) -> Stri
 }
 
 #[tokio::test]
-async fn a_user_is_signed_in_kept_and_signed_in_again() {
+async fn a_user_is_signed_in_renewed_and_signed_in_again() {
     let scene = Scene::new().await;
     let (user, eu) = (scene.concur.add_user(), scene.concur.add_data_centre().await);
     scene.concur.move_principal(user.uuid(), &eu);
@@ -38,7 +38,7 @@ async fn a_user_is_signed_in_kept_and_signed_in_again() {
 }
 
 #[tokio::test]
-async fn what_is_blank_is_called_by_the_files_names() {
+async fn blank_members_have_the_files_names() {
     let scene = Scene::new().await;
     let user = scene.concur.add_user();
     scene.write_credentials(&credentials_json(&scene, &user, ""));
@@ -56,7 +56,7 @@ async fn what_is_blank_is_called_by_the_files_names() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_sent_once_and_nobody_speaks_of_companies() {
+async fn a_wrong_password_is_sent_once_and_the_error_names_no_company() {
     let scene = Scene::new().await;
     let user = scene.concur.add_user();
     scene.write_credentials(&credentials_json(&scene, &user, "wrong"));
@@ -76,7 +76,7 @@ async fn a_wrong_password_is_sent_once_and_nobody_speaks_of_companies() {
 }
 
 #[tokio::test]
-async fn when_both_ways_are_closed_the_user_is_asked_for() {
+async fn when_token_and_password_are_refused_the_user_must_act() {
     let scene = Scene::new().await;
     let user = scene.concur.add_user();
     scene.write_credentials(&credentials_json(&scene, &user, user.password()));
@@ -98,7 +98,7 @@ async fn when_both_ways_are_closed_the_user_is_asked_for() {
 }
 
 #[tokio::test]
-async fn a_grant_that_no_file_can_serve_is_refused_with_what_is_allowed() {
+async fn an_unknown_grant_type_is_refused_with_the_allowed_values() {
     let scene = Scene::new().await;
     for grant_type in ["client_credentials", "authorization_code", "otp", "refresh_token", "s3cr3t"] {
         let json = scene.concur.credentials_json().replacen("\"password\"", &format!("{grant_type:?}"), 1);

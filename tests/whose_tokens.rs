@@ -1,4 +1,4 @@
-//! Nobody is served, and nobody's stored token is replaced by, somebody else's.
+//! No principal gets another principal's token, and no sign-in replaces another principal's stored token.
 
 #![cfg(feature = "simulator")]
 
@@ -32,7 +32,7 @@ async fn token_of(scene: &Scene, user: &SimulatedUser) -> RefreshTokenObject {
 }
 
 #[tokio::test]
-async fn the_id_token_says_whose_a_token_is_without_being_verified() {
+async fn the_unverified_id_token_names_the_owner() {
     let scene = Scene::new().await;
     let user = scene.concur.add_user();
     let token = token_of(&scene, &user).await;
@@ -89,7 +89,7 @@ async fn a_stored_token_of_another_user_is_refused() {
 }
 
 #[tokio::test]
-async fn a_users_token_is_no_companys() {
+async fn a_users_token_is_refused_for_a_company() {
     let scene = Scene::new().await;
     let user = scene.concur.add_user();
     let stored = token_of(&scene, &user).await.to_json();
@@ -110,7 +110,7 @@ async fn a_users_token_is_no_companys() {
 
 /// As SAP's sample stores it, and without an `id_token`.
 #[tokio::test]
-async fn a_companys_token_is_no_users() {
+async fn a_companys_token_is_refused_for_a_user() {
     let scene = Scene::new().await;
     scene.write_token(r#"{"refresh_token": "r", "companyUUID": "the-company"}"#);
     let error = manager(&scene, app(&scene).for_user("ada")).get_valid_refresh_token().await.unwrap_err();
@@ -125,7 +125,7 @@ async fn a_companys_token_is_no_users() {
 }
 
 #[tokio::test]
-async fn a_token_that_does_not_say_whose_it_is_is_believed() {
+async fn a_token_that_names_no_owner_is_accepted() {
     let scene = Scene::new().await;
     let user = scene.concur.add_user();
     scene.concur.set_reply_member("id_token", None);
@@ -135,7 +135,7 @@ async fn a_token_that_does_not_say_whose_it_is_is_believed() {
 }
 
 #[tokio::test]
-async fn a_user_does_not_sign_in_over_a_companys_token() {
+async fn a_users_sign_in_does_not_replace_a_companys_token() {
     let scene = Scene::new().await;
     let user = scene.concur.add_user();
     let tokens = scene.manager();
@@ -159,7 +159,7 @@ async fn a_user_does_not_sign_in_over_a_companys_token() {
 /// Only Concur's reply tells who has signed in. The stored token, which may be the only one, comes before what can be
 /// had again.
 #[tokio::test]
-async fn a_sign_in_by_somebody_else_replaces_nothing() {
+async fn a_sign_in_by_another_principal_replaces_nothing() {
     let scene = Scene::new().await;
     let (ada, grace) = (scene.concur.add_user(), scene.concur.add_user());
     let tokens = manager(&scene, app(&scene).for_user(ada.uuid()));
@@ -214,7 +214,7 @@ async fn a_user_without_a_token_is_asked_to_sign_in() {
 
 /// SAP wants users' passwords at the user's geolocation, which the token that is replaced still knows.
 #[tokio::test]
-async fn a_user_signs_in_again_where_the_stored_token_says() {
+async fn a_user_signs_in_again_at_the_stored_tokens_geolocation() {
     let scene = Scene::new().await;
     let (user, eu) = (scene.concur.add_user(), scene.concur.add_data_centre().await);
     scene.concur.move_principal(user.uuid(), &eu);
@@ -228,7 +228,7 @@ async fn a_user_signs_in_again_where_the_stored_token_says() {
 
 /// The member `companyUUID` says whom it was stored for; who the `sub` of a company's token is, SAP does not promise.
 #[tokio::test]
-async fn a_token_that_was_stored_for_the_company_is_used_whatever_its_sub_says() {
+async fn a_token_with_the_companys_uuid_is_used_whatever_its_sub_is() {
     let scene = Scene::new().await;
     let mut stored: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
     let user = scene.concur.add_user();
@@ -243,7 +243,7 @@ async fn a_token_that_was_stored_for_the_company_is_used_whatever_its_sub_says()
 
 /// Not even from memory, where it is kept because nothing that Concur hands out is thrown away.
 #[tokio::test]
-async fn what_credentials_bring_in_for_somebody_else_is_handed_to_nobody() {
+async fn a_token_of_another_principal_is_saved_but_not_served() {
     let scene = Scene::new().await;
     let (ada, grace) = (scene.concur.add_user(), scene.concur.add_user());
     let credentials = app(&scene).user(ada.username(), ada.password()).for_user(grace.uuid());
@@ -257,7 +257,7 @@ async fn what_credentials_bring_in_for_somebody_else_is_handed_to_nobody() {
 
 /// Where the credentials name nobody, the stored token says whose place it is.
 #[tokio::test]
-async fn the_next_user_does_not_sign_in_over_the_first() {
+async fn a_second_users_sign_in_does_not_replace_the_first_users_token() {
     let scene = Scene::new().await;
     let (ada, grace) = (scene.concur.add_user(), scene.concur.add_user());
     let tokens = manager(&scene, app(&scene));
@@ -277,7 +277,7 @@ async fn the_next_user_does_not_sign_in_over_the_first() {
 
 /// What comes back for a refresh token can be anybody's, and the one that was sent may be dead by then.
 #[tokio::test]
-async fn a_refresh_token_is_adopted_and_not_signed_in_with() {
+async fn a_refresh_token_can_be_adopted_but_is_no_sign_in() {
     let scene = Scene::new().await;
     let error = scene.manager().sign_in(Grant::refresh_token("r")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);

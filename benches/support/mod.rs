@@ -1,4 +1,4 @@
-//! What every bench measures by: its own floor, turn and turn about in the same run, on one small server.
+//! The tools of every bench: it is measured with its floor, alternating in the same run, on one small server.
 
 #![allow(dead_code, unreachable_pub, reason = "every bench uses its own part")]
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "benches measure real time and print it")]
@@ -27,7 +27,7 @@ pub fn write_files(dir: &Path) {
     std::fs::write(dir.join("credentials.json"), CREDENTIALS).expect("a credentials file");
 }
 
-/// Prints what a bench is about: the comment that its source begins with.
+/// Prints the purpose of a bench: the comment at the start of its source.
 pub fn explain(source: &str) {
     if is_dry_run() {
         return;
@@ -54,14 +54,14 @@ pub fn rounds<T>(n: u64, mut work: impl FnMut() -> T) -> Duration {
     })
 }
 
-/// Long enough for ratios: these do not need criterion's eight seconds a function.
+/// Long enough for ratios, which do not need criterion's eight seconds for each function.
 pub fn criterion() -> Criterion {
     Criterion::default().warm_up_time(Duration::from_millis(500)).measurement_time(Duration::from_secs(3))
 }
 
-/// Measures `ours` beside `floor`, the least that anybody could do. Both are given a number of rounds and return how
-/// long these took; they take turns within each sample, so that a busy machine slows both. Prints the ratio, and
-/// adds it to `target/ratios.tsv`, which `benches/plot` draws.
+/// Measures `ours` and `floor`, the least work that any implementation must do. Both take a number of rounds and return
+/// the time of these rounds; they alternate within each sample, so that a busy machine slows both. Prints the ratio,
+/// and adds it to `target/ratios.tsv`, which `benches/plot` draws.
 ///
 /// `goal` is the most that the ratio should be.
 pub fn beside(
@@ -119,7 +119,7 @@ pub fn median(values: impl Iterator<Item = f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Nanoseconds, in a unit that suits them.
+/// Nanoseconds, in a readable unit.
 pub fn human(nanoseconds: f64) -> String {
     match nanoseconds {
         n if n.abs() < 1e3 => format!("{n:.1} ns"),

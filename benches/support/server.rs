@@ -1,4 +1,4 @@
-//! A token endpoint on loopback that does next to nothing: what is measured is the client.
+//! A token endpoint on loopback that does almost nothing, since the client is measured.
 //!
 //! It answers every request with the same reply, counts connections and requests, and can hold replies back.
 
@@ -84,7 +84,7 @@ impl Server {
         self.shared.open.send_replace(true);
     }
 
-    /// When the last reply was sent off.
+    /// When the last reply was sent.
     pub fn last_reply(&self) -> Option<Instant> {
         *self.shared.last_reply.lock().expect("no panic under it")
     }
@@ -111,7 +111,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     }
 }
 
-/// Where the first request ends, once it is all there.
+/// The end of the first request, once the request is complete.
 fn end_of_request(received: &[u8]) -> Option<usize> {
     let head = received.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&received[..head]).ok()?.to_ascii_lowercase();

@@ -44,7 +44,8 @@ const COMPANY_OR_USER: &str = "set it to \"authtoken\" for a company (companyUUI
 /// ```
 /// use concur_auth::{CredentialsFile, TokenManager};
 ///
-/// let tokens = TokenManager::builder().credentials(CredentialsFile::new("/etc/my-app/concur.json")).build()?;
+/// let credentials = CredentialsFile::new("/etc/my-app/concur.json");
+/// let tokens = TokenManager::builder().credentials(credentials).build()?;
 /// # Ok::<(), concur_auth::Error>(())
 /// ```
 ///

@@ -15,7 +15,8 @@ use super::{ConcurSimulator, endpoints::Concur, form::Form, made_up::uuid, reply
 ///
 /// let credentials = Credentials::new(concur.app().id(), concur.app().secret());
 /// let grant = Grant::company_request_token(concur.company_uuid(), other.request_token());
-/// let refused = OAuthClient::new().request_token(&concur.base_uri().parse()?, &credentials, &grant).await;
+/// let base = concur.base_uri().parse()?;
+/// let refused = OAuthClient::new().request_token(&base, &credentials, &grant).await;
 /// assert_eq!(refused.unwrap_err().code().unwrap().number(), 136);
 /// # Ok(()) }
 /// ```

@@ -73,7 +73,8 @@ impl Fault {
     /// ```
     /// use concur_auth::simulator::Fault;
     ///
-    /// Fault::code(16).body(r#"{"code": 16, "error": "invalid_request", "geolocation": "http://127.0.0.1:9"}"#);
+    /// let body = r#"{"code": 16, "error": "invalid_request", "geolocation": "http://127.0.0.1:9"}"#;
+    /// Fault::code(16).body(body);
     /// ```
     #[must_use]
     pub fn code(code: u32) -> Self {

@@ -182,7 +182,8 @@ impl ConcurSimulator {
     /// let (app, user) = (concur.app(), concur.add_user());
     /// let post = async |path: &str, fields: &str| {
     ///     let common = format!(
-    ///         "client_id={}&client_secret={}&channel_type=email&channel_handle={}&link=https://app.example.com/in",
+    ///         "client_id={}&client_secret={}&channel_type=email&channel_handle={}\
+    ///          &link=https://app.example.com/in",
     ///         app.id(), app.secret(), user.username(),
     ///     );
     ///     let request = Client::new().post(format!("{}{path}", concur.base_uri())).body(common + fields);

@@ -19,7 +19,8 @@ use super::{
 ///     "client_id={}&client_secret={}&grant_type=password&username={}&password={}",
 ///     app.id(), app.secret(), user.username(), user.password(),
 /// );
-/// let request = reqwest::Client::new().post(format!("{}/oauth2/v0/token", concur.base_uri())).body(form);
+/// let url = format!("{}/oauth2/v0/token", concur.base_uri());
+/// let request = reqwest::Client::new().post(url).body(form);
 /// let reply = request.header("content-type", "application/x-www-form-urlencoded").send().await?;
 /// assert_eq!(reply.status(), 200);
 /// # Ok(()) }

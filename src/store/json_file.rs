@@ -33,7 +33,8 @@ const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 /// ```
 /// use concur_auth::{JsonFileStore, TokenManager};
 ///
-/// let tokens = TokenManager::builder().store(JsonFileStore::new("/var/lib/my-app/concur-token.json")).build()?;
+/// let store = JsonFileStore::new("/var/lib/my-app/concur-token.json");
+/// let tokens = TokenManager::builder().store(store).build()?;
 /// # Ok::<(), concur_auth::Error>(())
 /// ```
 #[derive(Debug)]
@@ -129,7 +130,7 @@ impl JsonFileStore {
             Err(e) if e.kind() == io::ErrorKind::NotFound => true,
             Err(error) => {
                 let file = self.path.display();
-                log::event!(warn, %file, %error, "could not look for what a killed process left");
+                log::event!(warn, %file, %error, "could not look for files that a killed process left");
                 false
             }
             Ok(nothing_left) => nothing_left,

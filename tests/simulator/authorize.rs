@@ -74,7 +74,7 @@ async fn a_user_who_agrees_comes_back_with_a_code_that_is_good_for_tokens() {
 }
 
 #[tokio::test]
-async fn what_was_asked_for_is_all_that_is_granted() {
+async fn only_the_requested_scopes_are_granted() {
     let (concur, _) = simulator().await;
     concur.consent_as(&concur.add_user());
     for (scope, granted) in [(Some("openid"), "openid"), (None, "openid company.read user.read")] {
@@ -118,7 +118,7 @@ async fn a_wrong_request_comes_back_with_its_code() {
 }
 
 #[tokio::test]
-async fn without_an_app_and_a_place_to_return_to_nobody_is_sent_anywhere() {
+async fn without_app_and_redirect_uri_the_browser_is_sent_nowhere() {
     let (concur, _) = simulator().await;
     concur.consent_as(&concur.add_user());
     for (name, value, status, code) in [
@@ -138,7 +138,7 @@ async fn without_an_app_and_a_place_to_return_to_nobody_is_sent_anywhere() {
 }
 
 #[tokio::test]
-async fn with_nobody_at_the_browser_there_is_a_page_to_look_at() {
+async fn without_a_user_at_the_browser_there_is_a_page() {
     let (concur, _) = simulator().await;
     let page = browse(&concur.base_uri(), &query(&concur)).await;
     assert_eq!(
@@ -151,7 +151,7 @@ async fn with_nobody_at_the_browser_there_is_a_page_to_look_at() {
 }
 
 #[tokio::test]
-async fn each_wrong_use_of_a_code_has_its_own() {
+async fn each_wrong_use_of_a_code_has_its_own_error() {
     let (concur, clock) = simulator().await;
     let code = code_for(&concur).await;
     let (app, other) = (concur.app(), concur.add_app());

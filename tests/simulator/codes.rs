@@ -64,7 +64,7 @@ async fn a_fault_says_every_code_with_its_name_and_meaning() {
 }
 
 #[tokio::test]
-async fn what_was_issued_to_another_app_is_refused_and_not_spent() {
+async fn a_token_of_another_app_is_refused_and_not_spent() {
     let (concur, _) = simulator().await;
     concur.set_rotation(Rotation::Always);
     let (app, other) = (concur.app(), concur.add_app());
@@ -91,7 +91,7 @@ async fn what_was_issued_to_another_app_is_refused_and_not_spent() {
 }
 
 #[tokio::test]
-async fn a_refused_app_is_refused_whatever_it_asks_for() {
+async fn a_refused_app_is_refused_every_request() {
     let (concur, _) = simulator().await;
     let other = concur.add_app();
     let ask = async |app: &SimulatedApp| {
@@ -113,7 +113,7 @@ async fn a_refused_app_is_refused_whatever_it_asks_for() {
 }
 
 #[tokio::test]
-async fn a_refused_grant_type_is_refused_to_everybody() {
+async fn a_refused_grant_type_is_refused_to_every_app() {
     let (concur, _) = simulator().await;
     let stored = sign_in(&concur).await.unwrap();
     concur.refuse_grant_type("refresh_token", 107);

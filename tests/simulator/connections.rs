@@ -1,4 +1,4 @@
-//! A company and an app connect, and part.
+//! A company connects with an app, and the connection ends.
 
 use std::collections::HashMap;
 
@@ -20,7 +20,7 @@ async fn user_signs_in(concur: &ConcurSimulator, app: &SimulatedApp) -> (String,
 }
 
 #[tokio::test]
-async fn disconnecting_revokes_every_refresh_token_of_the_principal_and_of_no_other() {
+async fn disconnecting_revokes_the_refresh_tokens_of_that_principal_only() {
     let (concur, _) = simulator().await;
     let (first, second) = (parse(&concur.token_json()), parse(&concur.token_json()));
     let (user, _) = user_signs_in(&concur, &concur.app()).await;
@@ -77,7 +77,7 @@ async fn disconnecting_may_fail_too() {
 }
 
 #[tokio::test]
-async fn the_app_center_sends_the_administrator_with_all_that_a_sign_in_needs() {
+async fn the_app_center_redirect_has_all_that_a_sign_in_needs() {
     let (concur, _) = simulator().await;
     let visit = concur.app_center_redirect("https://app.example.com/connect?lang=en");
     assert!(visit.starts_with("https://app.example.com/connect?lang=en&id="), "{visit}");
@@ -98,6 +98,6 @@ async fn the_app_center_sends_the_administrator_with_all_that_a_sign_in_needs() 
 
 #[tokio::test]
 #[should_panic(expected = r#"the landing page "nowhere" is not a URL"#)]
-async fn a_landing_page_is_a_url() {
+async fn a_landing_page_that_is_not_a_url_panics() {
     let _ = simulator().await.0.app_center_redirect("nowhere");
 }

@@ -1,4 +1,4 @@
-//! Several data centres share one state; who lives elsewhere is told where.
+//! Several data centres share one state; each tells a principal of another data centre where to go.
 
 use concur_auth::simulator::SimulatedUser;
 
@@ -94,7 +94,7 @@ async fn users_live_where_their_company_lives_at_first() {
 }
 
 #[tokio::test]
-async fn whoever_moves_keeps_all_tokens() {
+async fn a_principal_that_moves_keeps_all_tokens() {
     let (concur, _) = simulator().await;
     let before = parse(&concur.token_json());
     let eu = concur.add_data_centre().await;
@@ -119,7 +119,7 @@ async fn faults_are_for_whichever_data_centre_is_asked_next() {
 }
 
 #[tokio::test]
-async fn an_implementation_site_sends_everything_on_and_the_client_keeps_method_and_body() {
+async fn a_redirect_of_an_implementation_site_keeps_method_and_body() {
     let (concur, _) = simulator().await;
     for (status, to) in [(307, concur.base_uri()), (308, format!("{}/", concur.base_uri()))] {
         let site = concur.add_implementation_site(status, &to).await;
@@ -159,20 +159,20 @@ async fn an_implementation_site_may_lead_anywhere_and_keeps_path_and_query() {
 
 #[tokio::test]
 #[should_panic(expected = "there is no data centre at http://127.0.0.1:1; add_data_centre makes one")]
-async fn nobody_can_move_to_nowhere() {
+async fn moving_to_an_unknown_data_centre_panics() {
     let concur = simulator().await.0;
     concur.move_principal(&concur.company_uuid(), "http://127.0.0.1:1/");
 }
 
 #[tokio::test]
 #[should_panic(expected = "there is no principal with the UUID nobody")]
-async fn nobody_cannot_move() {
+async fn moving_an_unknown_principal_panics() {
     let concur = simulator().await.0;
     concur.move_principal("nobody", &concur.base_uri());
 }
 
 #[tokio::test]
 #[should_panic(expected = "200 is not the HTTP status of a redirect; use 307 or 308")]
-async fn a_site_that_does_not_redirect_is_none() {
+async fn an_implementation_site_without_a_redirect_panics() {
     simulator().await.0.add_implementation_site(200, "http://127.0.0.1:1").await;
 }

@@ -1,4 +1,4 @@
-//! The grants beside the company's.
+//! The grants except the company request token.
 
 use super::*;
 
@@ -68,7 +68,7 @@ async fn an_app_by_itself_gets_no_refresh_token() {
 }
 
 #[tokio::test]
-async fn an_id_token_says_whom_the_tokens_belong_to() {
+async fn an_id_token_names_the_owner_of_the_tokens() {
     let (concur, clock) = simulator().await;
     let eu = concur.add_data_centre().await;
     let user = concur.add_user();

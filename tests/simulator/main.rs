@@ -1,4 +1,4 @@
-//! The simulator keeps account as Concur does, and does wrong only what it is told to.
+//! The simulator counts as Concur does, and makes only the faults that a test asks for.
 #![cfg(feature = "simulator")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
@@ -183,7 +183,7 @@ async fn a_reply_has_the_members_of_saps() {
 }
 
 #[tokio::test]
-async fn the_credentials_file_is_one() {
+async fn the_credentials_json_is_a_credentials_file() {
     let (concur, _) = simulator().await;
     let file = parse(&concur.credentials_json());
     let names: HashSet<_> = file.as_object().unwrap().keys().map(String::as_str).collect();
@@ -570,7 +570,7 @@ async fn a_code_comes_with_its_status_and_name() {
 }
 
 #[tokio::test]
-async fn a_delayed_grant_is_processed_on_arrival_and_holds_up_nobody() {
+async fn a_delayed_grant_is_processed_on_arrival_and_blocks_no_other() {
     let (concur, _) = simulator().await;
     concur.fault_next(1, Fault::Delay(24 * HOUR));
     concur.fault_next(1, Fault::Delay(Duration::from_millis(1)));
@@ -665,7 +665,7 @@ async fn replies_can_be_let_go_one_by_one() {
 }
 
 #[tokio::test]
-async fn a_caller_that_is_gone_when_its_reply_is_released_holds_up_nobody() {
+async fn a_caller_that_is_gone_blocks_no_other_reply() {
     let (concur, _) = simulator().await;
     let held = concur.hold_replies();
     let call = signing_in(&concur);
@@ -678,7 +678,7 @@ async fn a_caller_that_is_gone_when_its_reply_is_released_holds_up_nobody() {
 }
 
 #[tokio::test]
-async fn a_simulator_that_is_dropped_first_waits_for_nobody() {
+async fn a_dropped_simulator_waits_for_no_reply() {
     let (concur, _) = simulator().await;
     let (early, late) = (concur.hold_replies(), concur.hold_replies());
     let call = signing_in(&concur);
@@ -741,13 +741,13 @@ async fn members_of_a_reply_can_be_odd_or_missing() {
 
 #[test]
 #[should_panic(expected = "99 is not the HTTP status of a reply; use 200 to 999")]
-fn a_status_that_is_none_panics_in_the_test_not_in_the_server() {
+fn an_invalid_status_panics_in_the_test_not_in_the_server() {
     drop(Fault::status(99));
 }
 
 #[test]
 #[should_panic(expected = r#""a b": "c" is not an HTTP header"#)]
-fn a_header_that_is_none_panics_in_the_test_not_in_the_server() {
+fn an_invalid_header_panics_in_the_test_not_in_the_server() {
     drop(Fault::status(503).header("a b", "c"));
 }
 
@@ -760,7 +760,7 @@ async fn a_member_that_is_not_json_panics_in_the_test_not_in_the_server() {
 // What a test sees.
 
 #[tokio::test]
-async fn requests_are_recorded_in_order_and_to_the_letter() {
+async fn requests_are_recorded_in_order_and_unchanged() {
     let (concur, _) = simulator().await;
     let body = encode(&form(&concur));
     post(format!("{}/oauth2/v0/token?a=b", concur.base_uri()), "text/plain", body.clone()).await;

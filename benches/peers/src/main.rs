@@ -1,10 +1,10 @@
-//! concur-auth beside its peers: the same calls, in one run, against one server on loopback.
+//! concur-auth compared with its peers: the same calls, in one run, against one server on loopback.
 //!
 //! ```sh
 //! cargo run --release --locked --manifest-path benches/peers/Cargo.toml
 //! ```
 //!
-//! All take turns, batch by batch, with the floor: one `SystemTime::now` and one clone of an `Arc`.
+//! All alternate, batch by batch, with the floor: one `SystemTime::now` and one clone of an `Arc`.
 
 use std::{
     fs::OpenOptions,
@@ -38,7 +38,7 @@ const CALLS: u64 = 100_000;
 const COLD_TASKS: usize = 1000;
 const SCOPES: [&str; 1] = ["company.read"];
 
-/// Whoever hands out access tokens.
+/// A crate that hands out access tokens.
 trait Contender: Send + Sync + 'static {
     /// `n` calls, one after the other, as a caller's own future would make them.
     fn calls(self: Arc<Self>, n: u64) -> Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -70,7 +70,7 @@ contender!(Yup, |it| it.0.token(&SCOPES).await.expect("a token"));
 
 type Made = (&'static str, Arc<dyn Contender>);
 
-/// Each has a refresh token, and no access token yet.
+/// Each peer has a refresh token, and no access token yet.
 fn ours(server: &Server) -> Made {
     let stored = format!(
         r#"{{"refresh_token": "r", "refresh_expires_in": 9999999999, "geolocation": "{}"}}"#,
@@ -99,7 +99,7 @@ fn google(server: &Server) -> Made {
 }
 
 async fn yup(server: &Server, dir: &Path) -> Made {
-    // What is in this file is kept in memory; the token in it has expired, its refresh token has not.
+    // The peer keeps the content of this file in memory. Its access token has expired, its refresh token has not.
     let tokens = dir.join("yup.json");
     let expired = r#"[{"scopes": ["company.read"], "token": {"access_token": "a", "refresh_token": "r",
         "expires_at": [2020, 1, 0, 0, 0, 0, 0, 0, 0], "id_token": null}}]"#;
@@ -157,8 +157,8 @@ fn measure(all: &[Made], how: fn(&Arc<dyn Contender>, u64) -> Duration) -> Vec<[
     taken.into_iter().map(summary).collect()
 }
 
-/// A thousand tasks at once want a token that is not there yet, from a server that takes half a second to answer. How many
-/// requests that makes, and how long after the answer the last task has its token.
+/// A thousand tasks at once need a token that is not there yet, from a server that takes half a second to answer. Counts
+/// the requests, and the time from the answer until the last task has its token.
 async fn cold(server: &Server, make: impl Future<Output = Made>) -> Made {
     let before = server.requests();
     server.hold();
@@ -200,7 +200,7 @@ fn main() {
     );
     println!("|---|---|---|---|---|");
     let floor = alone[0][0];
-    // Beside the crate's own results, for benches/plot.
+    // Next to the crate's own results, for benches/plot.
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/ratios.tsv");
     let mut ratios = OpenOptions::new().create(true).append(true).open(path).expect("target/ratios.tsv");
     for (((name, _), [a, a0, a1]), [b, b0, b1]) in all.iter().zip(&alone).zip(&on_two) {
