@@ -7,6 +7,7 @@ mod watched;
 
 use std::{
     future::{Future, poll_fn},
+    net::{TcpListener, TcpStream},
     panic::Location,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -16,7 +17,7 @@ use std::{
 };
 
 use concur_auth::{
-    CredentialsFile, JsonFileStore, TokenManager, TokenManagerBuilder,
+    Clock as _, CredentialsFile, JsonFileStore, TokenManager, TokenManagerBuilder,
     simulator::{ConcurSimulator, ManualClock, Rotation},
     time::OffsetDateTime,
 };
@@ -34,6 +35,20 @@ pub const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Noon on a day in 2026, where injected clocks start.
 pub fn noon() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap()
+}
+
+/// How much time has passed since [`noon`], to the nanosecond: [`ManualClock::now_utc`] knows whole seconds only.
+pub fn passed(clock: &ManualClock) -> Duration {
+    clock.now().duration_since(noon().into()).unwrap()
+}
+
+/// A loopback address at which every connection is refused, for as long as the guard lives: its port is taken by the
+/// near end of a connection, so that no other process or test can begin to listen there.
+pub fn nobody_listens() -> (String, impl Sized) {
+    let far_end = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection = TcpStream::connect(far_end.local_addr().unwrap()).unwrap();
+    let uri = format!("http://{}", connection.local_addr().unwrap());
+    (uri, (connection, far_end))
 }
 
 /// A child shares its parent's locks from its `fork` to its `exec`, which would puzzle tests on a clock that stands
