@@ -275,9 +275,10 @@ impl ConcurSimulator {
         concur.odd_members.clear();
     }
 
-    /// Holds back the replies to /token requests that arrive from now on, until the guard is released or dropped.
+    /// Holds back the replies to /token requests and to revocations that arrive from now on, until the guard is released
+    /// or dropped.
     ///
-    /// The grant is processed on arrival (a use is burnt, a token rotated) and the request recorded; only its reply
+    /// The request is processed on arrival (a use is burnt, a token rotated or revoked) and recorded; only its reply
     /// waits. So a test can wait for a request to be under way, do what it is about, and then let the reply go, all
     /// without a delay in real time:
     ///
