@@ -124,6 +124,8 @@ mod refusal;
 mod returned_query;
 mod runtime;
 mod secret;
+#[cfg(test)]
+mod seed;
 #[cfg(feature = "simulator")]
 pub mod simulator;
 mod status;

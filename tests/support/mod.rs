@@ -1,7 +1,12 @@
 //! A folder, a clock, a simulated Concur, and managers on all three.
+//!
+//! What is random in a test comes from [`seed`]. A test that fails prints `CONCUR_AUTH_SEED=…`; with that environment
+//! variable set, the random part is the same again, in every test.
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "every test file uses its own part")]
 
+#[path = "../../src/seed.rs"]
+mod seed;
 mod seen;
 mod watched;
 
@@ -23,6 +28,7 @@ use concur_auth::{
 };
 use tempfile::TempDir;
 
+pub(crate) use self::seed::seed;
 pub use self::{
     seen::Seen,
     watched::{Call, Watched},
