@@ -35,7 +35,7 @@ pub(super) use self::accept::save_in_background;
 use self::exchange::Exchanged;
 use super::{
     core::Core,
-    flight::Flight,
+    flight::{Flight, RACES},
     held::Held,
     need::{Need, Outcome, Renewed},
     single_flight::{Join, Leader},
@@ -44,10 +44,6 @@ use crate::{Error, ErrorKind, StoreLock, backoff::Backoff, caught::caught, log, 
 
 /// How often the lock is asked for.
 const POLL: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
-
-/// How many times a token that another program stored meanwhile is tried in one flight. One such race is bad luck; after
-/// three, another program replaces tokens all the time.
-const RACES: usize = 3;
 
 /// Joins a flight or starts one, and waits for its outcome; [`Outcome::Busy`] if `join` forbids to join the one under way.
 pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
