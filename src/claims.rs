@@ -144,7 +144,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(crate::seed::seeded())]
 
         #[test]
         fn any_text_is_claims_or_none(text: String, payload: Vec<u8>) {

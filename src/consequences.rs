@@ -1,4 +1,6 @@
 //! What an error leads to, kind by kind: the table that every decision after a failure reads.
+//!
+//! Always: it says what the table in docs/promises.md says.
 
 use crate::ErrorKind;
 
@@ -33,5 +35,43 @@ pub(crate) fn of(kind: ErrorKind) -> Consequences {
         ErrorKind::ReauthorizationRequired => row(false, true, true),
         // The program must change.
         ErrorKind::Config => row(false, false, false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorKind::*;
+
+    const KINDS: [ErrorKind; 9] = [
+        CredentialsNeeded,
+        CredentialsInvalid,
+        ReauthorizationRequired,
+        Refused,
+        Unavailable,
+        Protocol,
+        Untrusted,
+        Store,
+        Config,
+    ];
+
+    #[test]
+    fn the_documented_table_is_the_table() {
+        let (_, table) = include_str!("../docs/promises.md").split_once("# What an error leads to").unwrap();
+        for kind in KINDS {
+            let link = format!("ErrorKind::{kind:?})");
+            let mut rows = table.lines().filter(|line| line.starts_with("| [") && line.contains(&link));
+            let row = rows.next().unwrap_or_else(|| panic!("no row for {kind:?}"));
+            assert_eq!(rows.next(), None, "{kind:?} has two rows");
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let [_, _, served, remembered, _, next, _] = cells[..] else { panic!("{row}") };
+            let documented = Consequences {
+                serves_held: served == "yes",
+                is_remembered: remembered == "yes",
+                leaves_no_sign_in: next.contains("a refresh token that looks expired")
+                    && (!next.contains(':') || next.starts_with(&format!("`{kind:?}`:"))),
+            };
+            assert_eq!(of(kind), documented, "{row}");
+        }
     }
 }

@@ -174,7 +174,9 @@ mod random; // jitter and salts
 mod backoff; // pauses that double
 mod caught; // panics of plugged-in code
 
-// Outside the list: a stand-in for Concur, for tests.
+// Outside the list: for tests.
+#[cfg(test)]
+mod seed; // repeats what is random in unit tests
 #[cfg(feature = "simulator")]
 pub mod simulator;
 

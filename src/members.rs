@@ -24,7 +24,7 @@ pub(crate) struct Members(BTreeMap<String, Zeroizing<String>>);
 
 /// Why a text is not a JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Fault {
+pub(crate) enum BadJson {
     #[error("{what} at line {line}, column {column}")]
     Syntax { what: &'static str, line: usize, column: usize },
     #[error("not UTF-8 text")]
@@ -38,15 +38,15 @@ pub(crate) struct BadMember(pub(crate) &'static str, pub(crate) &'static str);
 
 impl Members {
     /// Reads an object; a byte order mark before it is tolerated.
-    pub(crate) fn parse(json: &[u8]) -> Result<Self, Fault> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Self, BadJson> {
         let mut members = Self::default();
-        members.read(std::str::from_utf8(json).map_err(|_| Fault::NotText)?)?;
+        members.read(std::str::from_utf8(json).map_err(|_| BadJson::NotText)?)?;
         Ok(members)
     }
 
     /// Reads a reply up to its first fault, and returns that fault: bytes that are no text or no JSON must not cost the
     /// token before them.
-    pub(crate) fn parse_reply(json: &[u8]) -> (Self, Option<Fault>) {
+    pub(crate) fn parse_reply(json: &[u8]) -> (Self, Option<BadJson>) {
         let lossy;
         let text = match std::str::from_utf8(json) {
             Ok(text) => text,
@@ -67,7 +67,7 @@ impl Members {
     }
 
     /// Reads the members of an object. After a fault, the members before it are there.
-    fn read(&mut self, text: &str) -> Result<(), Fault> {
+    fn read(&mut self, text: &str) -> Result<(), BadJson> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut reader = serde_json::Deserializer::from_str(text);
         reader.deserialize_map(ObjectVisitor(self)).map_err(|e| fault(&e))?;
@@ -170,14 +170,14 @@ fn decode<T: DeserializeOwned>(raw: &str) -> Option<T> {
     serde_json::from_str(raw).ok()
 }
 
-fn fault(e: &serde_json::Error) -> Fault {
+fn fault(e: &serde_json::Error) -> BadJson {
     use serde_json::error::Category;
     let what = match e.classify() {
         Category::Eof => "the JSON text ends too early",
         Category::Data => "not a JSON object",
         Category::Syntax | Category::Io => "not valid JSON",
     };
-    Fault::Syntax { what, line: e.line(), column: e.column() }
+    BadJson::Syntax { what, line: e.line(), column: e.column() }
 }
 
 struct ObjectVisitor<'a>(&'a mut Members);
@@ -248,7 +248,7 @@ mod tests {
         ] {
             assert_eq!(Members::parse(json.as_bytes()).unwrap_err().to_string(), fault, "{json}");
         }
-        assert_eq!(Members::parse(b"{\"a\": \"\xff\"}").unwrap_err(), Fault::NotText);
+        assert_eq!(Members::parse(b"{\"a\": \"\xff\"}").unwrap_err(), BadJson::NotText);
     }
 
     #[test]

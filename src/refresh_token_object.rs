@@ -20,7 +20,7 @@ use crate::{
     access_token::IssuedAccess,
     claims::UnverifiedClaims,
     clock,
-    members::{BadMember, Fault, Members},
+    members::{BadJson, BadMember, Members},
     secret::Secret,
 };
 
@@ -79,7 +79,7 @@ struct Inner {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotAToken {
     #[error(transparent)]
-    Json(#[from] Fault),
+    Json(#[from] BadJson),
     #[error(transparent)]
     Member(#[from] BadMember),
     #[error("the member refresh_token is missing or blank")]

@@ -278,9 +278,10 @@ impl ConcurSimulator {
         concur.odd_members.clear();
     }
 
-    /// Holds back the replies to /token requests that arrive from now on, until the guard is released or dropped.
+    /// Holds back the replies to /token requests and to revocations that arrive from now on, until the guard is released
+    /// or dropped.
     ///
-    /// The grant is processed on arrival (a use is spent, a token rotated) and the request is recorded; only its reply
+    /// The request is processed on arrival (a use is spent, a token rotated or revoked) and recorded; only its reply
     /// waits. So a test can wait until a request is under way, do its work, and then let the reply go, without a real
     /// delay:
     ///

@@ -184,9 +184,7 @@ async fn a_reply_that_names_another_host_is_saved_and_then_refused() {
 #[tokio::test]
 async fn an_unreachable_server_is_reported() {
     let scene = Scene::skipping(Rotation::Never).await;
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let nobody = format!("http://{}", listener.local_addr().unwrap());
-    drop(listener);
+    let (nobody, _taken) = support::nobody_listens();
     let error =
         scene.builder().base_uri(nobody).build().unwrap().get_valid_refresh_token().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable);

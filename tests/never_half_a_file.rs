@@ -15,7 +15,7 @@ use concur_auth::{
     simulator::{ConcurSimulator, Fault, RecordedRequest, Rotation},
     url::form_urlencoded,
 };
-use support::{Scene, alone, child, names_in, really_wait, until};
+use support::{Scene, alone, child, names_in, really_wait, seed, until};
 
 const CLEAN: [&str; 3] =
     ["credentials.json", "refreshTokenObjectFile.json", "refreshTokenObjectFile.json.lock"];
@@ -95,6 +95,7 @@ async fn kill_9_at_any_moment_leaves_one_readable_file_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("refreshTokenObjectFile.json");
     let mut lost_with_a_reply = 0;
+    let mut random = fastrand::Rng::with_seed(seed());
     for round in 0..60 {
         concur.issue_request_token();
         fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
@@ -106,7 +107,7 @@ async fn kill_9_at_any_moment_leaves_one_readable_file_and_loses_nothing() {
             0 => until(|| names_in(dir.path()) != before || concur.count("refresh_token") > requests).await,
             1 => {
                 until(|| concur.count("refresh_token") > requests).await;
-                really_wait(Duration::from_micros(fastrand::u64(0..4000))).await;
+                really_wait(Duration::from_micros(random.u64(0..4000))).await;
             }
             // Between a save and its rename, unless that is never seen.
             _ => {

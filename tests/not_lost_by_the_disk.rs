@@ -193,6 +193,14 @@ async fn as_nobody() {
     assert_eq!(error.kind(), ErrorKind::Store);
 }
 
+/// Lets the four pauses end that a flight makes between its five attempts to save, and nothing that sleeps afterwards.
+async fn pass_the_pauses_of_a_save(scene: &Scene) {
+    for _ in 0..4 {
+        until(|| scene.clock.sleepers() == 1).await;
+        scene.clock.advance(Duration::from_millis(500));
+    }
+}
+
 /// The disk fails between the rehearsal and the save.
 #[tokio::test]
 async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_is() {
@@ -217,15 +225,10 @@ async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_i
     fs::rename(scene.token_path(), scene.dir.path().join("old")).unwrap();
     fs::create_dir(scene.token_path()).unwrap();
     held.release();
-    // Five attempts, with pauses on the injected clock in between.
-    until(|| {
-        if scene.clock.sleepers() > 0 {
-            scene.clock.advance(Duration::from_secs(1));
-        }
-        renewal.is_finished()
-    })
-    .await;
+    pass_the_pauses_of_a_save(&scene).await;
     let renewed = renewal.await.unwrap().unwrap();
+    // What saves in the background sleeps: it touches nothing while the test looks.
+    until(|| scene.clock.sleepers() == 1).await;
     assert!(!old.contains(renewed.secret()));
     assert!(tokens.status().unsaved);
 
@@ -264,6 +267,9 @@ async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_i
     })
     .await;
     assert_eq!(scene.stored_refresh_token(), renewed.secret());
+    // The status says so while the background save is still at its end. Time stands still, so this waits for that end;
+    // from then on there is nothing to wait for.
+    tokens.shutdown(HOUR).await.unwrap();
     tokens.shutdown(Duration::ZERO).await.unwrap();
     // The lock goes in the same breath, and a moment later.
     while store.try_lock().await.unwrap().is_none() {
@@ -317,13 +323,8 @@ async fn the_next_renewal_saves_first_and_goes_on_under_the_same_lock() {
     fs::remove_file(scene.token_path()).unwrap();
     fs::create_dir(scene.token_path()).unwrap();
     held.release();
-    until(|| {
-        if scene.clock.sleepers() > 0 {
-            scene.clock.advance(Duration::from_secs(1));
-        }
-        renewal.is_finished()
-    })
-    .await;
+    pass_the_pauses_of_a_save(&scene).await;
+    renewal.await.unwrap().unwrap();
     assert!(tokens.status().unsaved);
     let error = tokens.refresh().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Store);

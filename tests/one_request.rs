@@ -181,10 +181,24 @@ async fn a_suspended_holder_leads_to_an_error_that_names_the_file() {
             scene.token_path().display()
         )
     );
-    assert!((skipping.now_utc() - support::noon()).whole_seconds() >= 60);
+    assert!(support::passed(&skipping) >= MINUTE);
     assert_eq!(scene.concur.token_requests(), 0);
     signal(&holder, "KILL");
     holder.wait().unwrap();
+}
+
+#[tokio::test]
+async fn how_long_the_lock_is_waited_for_can_be_chosen() {
+    let scene = Scene::skipping(Rotation::Never).await;
+    let store = concur_auth::MemoryStore::new();
+    let _lock = concur_auth::TokenStore::try_lock(&store).await.unwrap().unwrap();
+    let tokens =
+        scene.builder().store(store).lock_timeout(std::time::Duration::from_secs(3)).build().unwrap();
+    let error = tokens.access_token().await.unwrap_err();
+    assert!(error.to_string().starts_with("waited 3 s for the lock of "), "{error}");
+    let waited = scene.clock.now_utc() - support::noon();
+    assert!((3..4).contains(&waited.whole_seconds()), "{waited}");
+    assert_eq!(scene.concur.token_requests(), 0);
 }
 
 #[cfg(unix)]

@@ -2,6 +2,9 @@
 //! secret in an error. The properties of replies and `Retry-After` are tested next to their parsers, which are
 //! private.
 
+#[path = "../src/seed.rs"]
+mod seed;
+
 use std::{
     collections::BTreeMap,
     error::Error as _,
@@ -18,7 +21,10 @@ use proptest::{
     collection::{btree_map, vec},
     prelude::*,
     sample::{Index, select},
+    strategy::ValueTree as _,
+    test_runner::{RngSeed, TestRunner},
 };
+use seed::seeded;
 use serde_json::value::RawValue;
 
 const SECRET: &str = "s3cr3t-t0k3n";
@@ -36,10 +42,6 @@ const ORDER: [&str; 11] = [
     "accessTokenExpiresAt",
     "refreshTokenExpiresAt",
 ];
-
-fn config() -> ProptestConfig {
-    ProptestConfig { failure_persistence: None, ..ProptestConfig::default() }
-}
 
 fn shows_nothing(shown: &dyn Debug) -> Result<(), TestCaseError> {
     let shown = format!("{shown:?} {shown:#?}");
@@ -142,6 +144,17 @@ fn garbling() -> impl Strategy<Value = (Index, usize, Vec<u8>)> {
     (any::<Index>(), prop_oneof![0..4_usize, Just(usize::MAX / 2)], instead)
 }
 
+/// What `src/seed.rs` says.
+#[test]
+fn a_seed_repeats_the_cases_and_another_does_not() {
+    let first = |seed| {
+        let config = ProptestConfig { rng_seed: RngSeed::Fixed(seed), ..seeded() };
+        any::<u128>().new_tree(&mut TestRunner::new(config)).unwrap().current()
+    };
+    assert_eq!(first(7), first(7));
+    assert_ne!(first(7), first(8));
+}
+
 /// A file is read in place, so its future is ready at once.
 fn now<T>(future: impl Future<Output = T>) -> T {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
@@ -151,7 +164,7 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(seeded())]
 
     #[test]
     fn a_load_of_a_save_is_the_identity(members in members()) {
@@ -330,7 +343,7 @@ fn uri() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4096, ..config() })]
+    #![proptest_config(ProptestConfig { cases: 4096, ..seeded() })]
 
     #[test]
     fn no_host_is_trusted_but_concurs(uri in uri(), path in prop_oneof![uri(), any::<String>()]) {

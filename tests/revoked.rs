@@ -216,7 +216,7 @@ async fn a_caller_that_goes_away_does_not_stop_a_revocation() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
-    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(200)));
+    let held = scene.concur.hold_replies();
     let caller = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.revoke().await }
@@ -224,6 +224,7 @@ async fn a_caller_that_goes_away_does_not_stop_a_revocation() {
     until(|| deletions(&scene) == 1).await;
     caller.abort();
     assert!(scene.token_path().exists());
+    held.release();
     until(|| !scene.token_path().exists()).await;
     tokens.shutdown(HOUR).await.unwrap();
     assert!(tokens.status().signed_out);
@@ -234,13 +235,20 @@ async fn a_waiter_gets_a_token_of_a_new_sign_in_and_no_revoked_token() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     tokens.access_token().await.unwrap();
-    scene.concur.fault_next(1, Fault::Delay(Duration::from_millis(200)));
+    let held = scene.concur.hold_replies();
     let parting = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.revoke().await }
     });
     until(|| deletions(&scene) == 1).await;
-    let refreshed = tokens.refresh().await.unwrap();
+    let waiting = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.refresh().await }
+    });
+    // It begins to wait for the revocation before that ends.
+    tokio::task::yield_now().await;
+    held.release();
+    let refreshed = waiting.await.unwrap().unwrap();
     parting.await.unwrap().unwrap();
     assert!(scene.concur.is_live(refreshed.secret()));
     assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (2, 0));

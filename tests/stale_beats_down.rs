@@ -16,7 +16,7 @@ use concur_auth::{
     ErrorKind,
     simulator::{Fault, Rotation},
 };
-use support::{Call, DAY, HOUR, MINUTE, Scene, Watched, until};
+use support::{Call, DAY, HOUR, MINUTE, Scene, Watched, passed, until};
 
 #[tokio::test]
 async fn an_access_token_is_reused_for_its_hour() {
@@ -82,8 +82,7 @@ async fn a_passing_failure_serves_the_valid_token_and_starts_a_back_off() {
     scene.concur.set_fault(Fault::status(503));
     for minutes in [56, 59] {
         // In the advisory window, in the mandatory one.
-        let passed = (scene.clock.now_utc() - support::noon()).unsigned_abs();
-        scene.clock.advance(minutes * MINUTE + MINUTE / 2 - passed);
+        scene.clock.advance(minutes * MINUTE + MINUTE / 2 - passed(&scene.clock));
         let before = scene.concur.token_requests();
         for _ in 0..10 {
             assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
@@ -115,6 +114,19 @@ async fn a_refresh_token_is_renewed_in_its_last_30_days() {
     assert_eq!(scene.concur.count("refresh_token"), 1);
     scene.manager().get_valid_refresh_token().await.unwrap();
     assert_eq!(scene.concur.count("refresh_token"), 1);
+}
+
+#[tokio::test]
+async fn the_margin_of_a_refresh_token_can_be_chosen() {
+    let scene = Scene::new().await;
+    let tokens = || scene.builder().refresh_token_margin(100 * DAY).build().unwrap();
+    let first = tokens().get_valid_refresh_token().await.unwrap();
+    let left = first.expires_at().unwrap() - support::noon();
+    for (days, renewals) in [(101, 0), (99, 1)] {
+        scene.clock.set(support::noon() + left - days * DAY);
+        tokens().get_valid_refresh_token().await.unwrap();
+        assert_eq!(scene.concur.count("refresh_token"), renewals, "with {days} days left");
+    }
 }
 
 #[tokio::test]
@@ -160,8 +172,7 @@ async fn no_caller_waits_for_the_stores_lock_while_the_token_is_valid() {
     let old = tokens.access_token().await.unwrap();
     let _lock = JsonFileStore::new(scene.token_path()).try_lock().await.unwrap().unwrap();
     for minutes in [56, 59] {
-        let passed = (scene.clock.now_utc() - support::noon()).unsigned_abs();
-        scene.clock.advance(minutes * MINUTE + MINUTE / 2 - passed);
+        scene.clock.advance(minutes * MINUTE + MINUTE / 2 - passed(&scene.clock));
         assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
     }
     scene.clock.advance(150 * DAY + 10 * DAY);

@@ -14,6 +14,10 @@ use crate::{
     oauth_client::{Conditions, RetryBudget},
 };
 
+/// How many times a token that another program stored meanwhile is tried in one flight. One such race is bad luck; after
+/// three, another program replaces tokens all the time.
+pub(super) const RACES: usize = 3;
+
 pub(super) struct Flight<'a> {
     pub(super) core: &'a Arc<Core>,
     pub(super) need: &'a Need,

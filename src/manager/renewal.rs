@@ -1,11 +1,23 @@
 //! One renewal, step by step.
 //!
 //! ```text
-//! credentials ─▶ look at the store ─▶ lock ─▶ look again ─▶ may Concur be asked? ─▶ rehearse the save ─▶ exchange ─▶ save ─▶ publish
-//!                   │        ▲          │         │  ▲               │                     │                │  │        │
-//!                   │        └─ pause ──┤         │  └───────────────┼─────────────────────┼──── overtaken ─┘  │        └ in the background,
-//!                   ▼                   ▼         ▼                  ▼                     ▼                   ▼          under the kept lock
-//!                 done                busy      done               error                 error               error
+//! ask for the credentials       whose tokens, and where to send the request
+//!        ▼
+//! look at the store ──────────▶ done: what is stored meets the need
+//!        ▼        ▲
+//! try to lock ────┘ pause ────▶ busy: another process renews, and the callers have a fallback
+//!        ▼
+//! look again ─────────────────▶ done: another process was faster
+//!        ▼        ▲
+//! may Concur be asked? ───────▶ error: refused before, or Concur asked for a pause
+//!        ▼        │
+//! rehearse the save ──────────▶ error: the store could not save a reply
+//!        ▼        │
+//! exchange ───────┘ overtaken ▶ error: refused, or no answer
+//!        ▼
+//! save ───────────────────────▶ the store fails: kept with its lock, and saved in the background
+//!        ▼
+//! publish ────────────────────▶ done, or: saved, with a fault to tell
 //! ```
 //!
 //! Always: nothing is sent before the store has been locked, read again and found able to save; what Concur sends is saved
@@ -23,7 +35,7 @@ pub(super) use self::accept::save_in_background;
 use self::exchange::Exchanged;
 use super::{
     core::Core,
-    flight::Flight,
+    flight::{Flight, RACES},
     held::Held,
     need::{Need, Outcome, Renewed},
     single_flight::{Join, Leader},
@@ -32,10 +44,6 @@ use crate::{Error, ErrorKind, StoreLock, backoff::Backoff, caught::caught, log, 
 
 /// How often the lock is asked for.
 const POLL: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
-
-/// How many times a token that another program stored meanwhile is tried in one flight. One such race is bad luck; after
-/// three, another program replaces tokens all the time.
-const RACES: usize = 3;
 
 /// Joins a flight or starts one, and waits for its outcome; [`Outcome::Busy`] if `join` forbids to join the one under way.
 pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {

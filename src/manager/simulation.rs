@@ -23,7 +23,9 @@ use super::{
     renewal::fly,
     single_flight::Join,
 };
-use crate::{Clock as _, Credentials, OAuthClient, TokenManager, TokenStore as _, caught::locked};
+use crate::{
+    Clock as _, Credentials, OAuthClient, TokenManager, TokenStore as _, caught::locked, seed::seed,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -39,11 +41,6 @@ fn process(world: &Arc<World>, number: usize, concur: &Arc<Concur>, store: Disk)
         .machine(world.machine(number))
         .build()
         .unwrap()
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("CONCUR_AUTH_SEED").ok().and_then(|seed| seed.parse().ok());
-    given.unwrap_or_else(|| fastrand::u64(..))
 }
 
 /// A day in which each of many processes asks for an access token or the refresh token now and then.

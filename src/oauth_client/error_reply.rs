@@ -257,7 +257,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(crate::seed::seeded())]
 
         #[test]
         fn any_body_gives_an_error_in_our_own_words(

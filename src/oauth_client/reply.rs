@@ -221,7 +221,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(crate::seed::seeded())]
 
         #[test]
         fn any_bytes_are_a_reply_or_an_error(body: Vec<u8>, headers in headers()) {

@@ -179,7 +179,7 @@ mod tests {
     use crate::clock;
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+        #![proptest_config(crate::seed::seeded())]
 
         #[test]
         fn retry_after_is_seconds_or_a_date_or_nothing(

@@ -10,7 +10,7 @@ use super::{
     failure::{Failure, Fate},
     outgoing_request::OutgoingRequest,
 };
-use crate::{Error, ErrorKind, members::Fault};
+use crate::{Error, ErrorKind, members::BadJson};
 
 /// Why a reply could not be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -20,7 +20,7 @@ pub(crate) enum Cut {
     #[error(transparent)]
     Off(reqwest::Error),
     #[error(transparent)]
-    Garbled(Fault),
+    Garbled(BadJson),
 }
 
 impl Cut {

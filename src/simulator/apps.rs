@@ -2,7 +2,7 @@
 
 use std::{fmt, iter, time::SystemTime};
 
-use super::{ConcurSimulator, endpoints::Concur, form::Form, made_up::uuid, reply::Refusal};
+use super::{ConcurSimulator, endpoints::Concur, form::Form, made_up::uuid, reply::ErrorBody};
 
 /// An app that the simulated Concur knows. `Debug` shows only its id.
 ///
@@ -77,7 +77,7 @@ fn app(issue_request_token: impl FnOnce(&str) -> String) -> SimulatedApp {
 
 impl Concur {
     /// Checks the app's id and secret; gives its id.
-    pub(super) fn authenticate(&self, form: &Form) -> Result<String, Refusal> {
+    pub(super) fn authenticate(&self, form: &Form) -> Result<String, ErrorBody> {
         let client_id = form.required("client_id", 62)?;
         let client_secret = form.required("client_secret", 63)?;
         let app = self.apps.find(client_id).ok_or(61)?;

@@ -15,7 +15,7 @@ use super::{
     grants::{GrantRequest, within},
     made_up::random,
     recorded_request::RecordedRequest,
-    reply::{Code, Refusal, Reply, meaning},
+    reply::{Code, ErrorBody, Reply, meaning},
     tokens::{Connection, Issued, later},
 };
 
@@ -68,7 +68,7 @@ impl Concur {
 
     /// The app, and the URL that the browser returns to. Without both the browser is sent nowhere (RFC 6749 section
     /// 4.1.2.1).
-    fn where_to_return<'a>(&self, query: &'a Form) -> Result<(&'a str, Url), Refusal> {
+    fn where_to_return<'a>(&self, query: &'a Form) -> Result<(&'a str, Url), ErrorBody> {
         let app_id = query.required("client_id", 62)?;
         self.apps.find(app_id).ok_or(61)?;
         let redirect_uri = query.required("redirect_uri", 102)?;
@@ -76,7 +76,7 @@ impl Concur {
     }
 
     /// `None` while no user is at the browser.
-    fn ask_for_consent(&self, app_id: &str, query: &Form) -> Result<Option<Connection>, Refusal> {
+    fn ask_for_consent(&self, app_id: &str, query: &Form) -> Result<Option<Connection>, ErrorBody> {
         self.not_refused(app_id)?;
         if query.field("response_type") != Some("code") {
             return Err(135.into());
@@ -94,7 +94,7 @@ impl Concur {
         }
     }
 
-    pub(super) fn authorization_code_grant(&mut self, grant: &GrantRequest<'_>) -> Result<Issued, Refusal> {
+    pub(super) fn authorization_code_grant(&mut self, grant: &GrantRequest<'_>) -> Result<Issued, ErrorBody> {
         let code = grant.form.required("code", 101)?;
         let redirect_uri = grant.form.required("redirect_uri", 102)?;
         let issued =

@@ -13,7 +13,7 @@ use super::{
     ConcurSimulator,
     endpoints::Concur,
     recorded_request::RecordedRequest,
-    reply::{Refusal, Reply},
+    reply::{ErrorBody, Reply},
 };
 use crate::caught::locked;
 
@@ -61,13 +61,13 @@ impl Concur {
         principal: &str,
         reach: Reach,
         request: &RecordedRequest,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ErrorBody> {
         let geolocation = self.principals.geolocation(principal);
         let at = request.base_uri();
         if at == geolocation || (reach == Reach::LandingZone && at == self.data_centres.landing_zone()) {
             Ok(())
         } else {
-            Err(Refusal::lives_elsewhere(geolocation))
+            Err(ErrorBody::lives_elsewhere(geolocation))
         }
     }
 }

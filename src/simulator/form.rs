@@ -6,14 +6,14 @@ use url::form_urlencoded;
 
 use super::{
     recorded_request::RecordedRequest,
-    reply::{Code, Refusal},
+    reply::{Code, ErrorBody},
 };
 
 pub(super) struct Form(HashMap<String, String>);
 
 impl Form {
     /// Code 135 where it is not in the form that Concur takes.
-    pub(super) fn of(request: &RecordedRequest) -> Result<Self, Refusal> {
+    pub(super) fn of(request: &RecordedRequest) -> Result<Self, ErrorBody> {
         // The exact type: Concur rejects one with a charset parameter.
         let is_form = request
             .header("content-type")
@@ -33,7 +33,7 @@ impl Form {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    pub(super) fn required(&self, name: &str, missing: Code) -> Result<&str, Refusal> {
+    pub(super) fn required(&self, name: &str, missing: Code) -> Result<&str, ErrorBody> {
         self.field(name).ok_or_else(|| missing.into())
     }
     /// The fields with other names than these.

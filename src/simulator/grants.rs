@@ -10,7 +10,7 @@ use super::{
     endpoints::Concur,
     form::Form,
     recorded_request::RecordedRequest,
-    reply::{Refusal, Reply},
+    reply::{ErrorBody, Reply},
     tokens::{ACCESS_LIFETIME, Connection, Issued, Renewal},
 };
 use crate::clock;
@@ -31,7 +31,7 @@ impl Concur {
         }
     }
 
-    fn process_grant(&mut self, request: &RecordedRequest, now: SystemTime) -> Result<Issued, Refusal> {
+    fn process_grant(&mut self, request: &RecordedRequest, now: SystemTime) -> Result<Issued, ErrorBody> {
         let form = Form::of(request)?;
         let app_id = self.authenticate(&form)?;
         let grant_type = form.required("grant_type", 65)?;
@@ -47,7 +47,7 @@ impl Concur {
         }
     }
 
-    fn password_grant(&mut self, grant: GrantRequest<'_>) -> Result<Issued, Refusal> {
+    fn password_grant(&mut self, grant: GrantRequest<'_>) -> Result<Issued, ErrorBody> {
         let username = grant.form.required("username", 51)?;
         let password = grant.form.required("password", 52)?;
         let principal = match grant.form.field("credtype") {
@@ -71,7 +71,7 @@ impl Concur {
         Ok(self.tokens.sign_in(Connection { app_id: grant.app_id, principal, scope }, grant.now))
     }
 
-    fn refresh_grant(&mut self, grant: &GrantRequest<'_>) -> Result<Issued, Refusal> {
+    fn refresh_grant(&mut self, grant: &GrantRequest<'_>) -> Result<Issued, ErrorBody> {
         let token = grant.form.required("refresh_token", 106)?;
         let scope = grant.form.field("scope");
         if let Some(connection) = self.tokens.connection(token, grant.now) {
@@ -113,7 +113,7 @@ impl Concur {
 }
 
 /// Code 54 if the request asks for more than was granted.
-pub(super) fn within(asked: &str, granted: &str) -> Result<(), Refusal> {
+pub(super) fn within(asked: &str, granted: &str) -> Result<(), ErrorBody> {
     let granted: Vec<_> = granted.split_ascii_whitespace().collect();
     match asked.split_ascii_whitespace().all(|scope| granted.contains(&scope)) {
         true => Ok(()),

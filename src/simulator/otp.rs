@@ -20,7 +20,7 @@ use super::{
     grants::{GrantRequest, within},
     made_up::random,
     recorded_request::RecordedRequest,
-    reply::{Refusal, Reply},
+    reply::{ErrorBody, Reply},
     tokens::{Connection, Issued, later},
 };
 
@@ -97,7 +97,11 @@ impl Concur {
         }
     }
 
-    fn mail_one_time_password(&mut self, request: &RecordedRequest, now: SystemTime) -> Result<(), Refusal> {
+    fn mail_one_time_password(
+        &mut self,
+        request: &RecordedRequest,
+        now: SystemTime,
+    ) -> Result<(), ErrorBody> {
         let form = Form::of(request)?;
         let app_id = self.authenticate(&form)?;
         let to = channel_handle(&form)?;
@@ -125,7 +129,7 @@ impl Concur {
         Ok(())
     }
 
-    pub(super) fn otp_grant(&mut self, grant: &GrantRequest<'_>) -> Result<Issued, Refusal> {
+    pub(super) fn otp_grant(&mut self, grant: &GrantRequest<'_>) -> Result<Issued, ErrorBody> {
         let secret = grant.form.required("otp", 56)?;
         let username = channel_handle(grant.form)?;
         let principal = self.principals.user(username).map(SimulatedUser::uuid).ok_or(83)?;
@@ -154,7 +158,7 @@ impl Concur {
     }
 }
 
-fn channel_handle(form: &Form) -> Result<&str, Refusal> {
+fn channel_handle(form: &Form) -> Result<&str, ErrorBody> {
     let channel_type = form.required("channel_type", 57)?;
     let channel_handle = form.required("channel_handle", 58)?;
     if channel_type != "email" {

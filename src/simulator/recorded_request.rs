@@ -109,6 +109,11 @@ impl RecordedRequest {
     pub(super) fn is_for_a_token(&self) -> bool {
         self.method == "POST" && self.path == TOKEN_PATH
     }
+
+    /// Whether it changes what tokens there are: a test may want to know what happens until its reply arrives.
+    pub(super) fn can_be_held(&self) -> bool {
+        self.is_for_a_token() || self.method == "DELETE"
+    }
 }
 
 impl fmt::Debug for RecordedRequest {

@@ -5,12 +5,12 @@ use super::{
     data_centres::Reach,
     endpoints::Concur,
     recorded_request::RecordedRequest,
-    reply::{Code, Refusal},
+    reply::{Code, ErrorBody},
 };
 
 impl Concur {
     /// The id of an app, the UUID of a principal or a grant type: these never have the same text.
-    pub(super) fn not_refused(&self, name: &str) -> Result<(), Refusal> {
+    pub(super) fn not_refused(&self, name: &str) -> Result<(), ErrorBody> {
         self.refusals.get(name).map_or(Ok(()), |code| Err((*code).into()))
     }
 
@@ -20,7 +20,7 @@ impl Concur {
         principal: &str,
         reach: Reach,
         request: &RecordedRequest,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), ErrorBody> {
         self.locate(principal, reach, request)?;
         self.not_refused(principal)
     }

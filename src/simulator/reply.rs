@@ -68,12 +68,12 @@ impl Reply {
 pub(super) type Code = u32;
 
 /// Why a request is refused.
-pub(super) struct Refusal {
+pub(super) struct ErrorBody {
     pub(super) code: Code,
     geolocation: Option<String>,
 }
 
-impl Refusal {
+impl ErrorBody {
     /// Code 16, and where to retry.
     pub(super) fn lives_elsewhere(geolocation: &str) -> Self {
         Self { code: 16, geolocation: Some(geolocation.to_owned()) }
@@ -87,7 +87,7 @@ impl Refusal {
     }
 }
 
-impl From<Code> for Refusal {
+impl From<Code> for ErrorBody {
     fn from(code: Code) -> Self {
         Self { code, geolocation: None }
     }

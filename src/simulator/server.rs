@@ -85,14 +85,14 @@ struct ConnectionIsClosed(Arc<Desk>);
 impl Match for ConnectionIsClosed {
     fn matches(&self, request: &Request) -> bool {
         let arrival = self.0.gate.arrival();
-        let (reply, is_for_a_token) = {
+        let (reply, can_be_held) = {
             let mut concur = locked(&self.0.concur);
             let reply = concur.answer(&self.0.base_uri, request);
-            (reply, concur.requests.last().is_some_and(RecordedRequest::is_for_a_token))
+            (reply, concur.requests.last().is_some_and(RecordedRequest::can_be_held))
         };
         let is_closed = reply.is_none();
         *locked(&self.0.reply) = reply;
-        if is_for_a_token {
+        if can_be_held {
             self.0.gate.pass(arrival);
         }
         is_closed

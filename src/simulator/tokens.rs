@@ -42,7 +42,7 @@ pub(super) struct Tokens {
     /// Rotated away, each with its family.
     rotated: HashMap<String, Family>,
     next_family: Family,
-    access_tokens: HashMap<String, AccessToken>,
+    access_tokens: HashMap<String, IssuedAccessToken>,
 }
 
 /// What a sign-in settles for every token that descends from it.
@@ -70,7 +70,7 @@ struct RefreshToken {
     expires_at: SystemTime,
 }
 
-struct AccessToken {
+struct IssuedAccessToken {
     /// Not that of an app by itself.
     connection: Option<Connection>,
     expires_at: SystemTime,
@@ -191,7 +191,7 @@ impl Tokens {
     fn issue_access_token(&mut self, connection: Option<Connection>, now: SystemTime) -> String {
         let token = jwt();
         self.access_tokens
-            .insert(token.clone(), AccessToken { connection, expires_at: later(now, ACCESS_LIFETIME) });
+            .insert(token.clone(), IssuedAccessToken { connection, expires_at: later(now, ACCESS_LIFETIME) });
         token
     }
 
@@ -207,7 +207,7 @@ impl Tokens {
         self.live_access_token(access_token, now).is_some()
     }
 
-    fn live_access_token(&self, access_token: &str, now: SystemTime) -> Option<&AccessToken> {
+    fn live_access_token(&self, access_token: &str, now: SystemTime) -> Option<&IssuedAccessToken> {
         self.access_tokens.get(access_token).filter(|token| now < token.expires_at)
     }
 

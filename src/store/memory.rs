@@ -51,9 +51,9 @@ impl MemoryStore {
 }
 
 /// Releases the lock when dropped.
-struct Held(Arc<Shared>);
+struct Locked(Arc<Shared>);
 
-impl Drop for Held {
+impl Drop for Locked {
     fn drop(&mut self) {
         self.0.locked.store(false, Ordering::Release);
     }
@@ -76,7 +76,7 @@ impl TokenStore for MemoryStore {
 
     async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
         let was_locked = self.shared.locked.swap(true, Ordering::Acquire);
-        Ok((!was_locked).then(|| StoreLock::new(Held(Arc::clone(&self.shared)))))
+        Ok((!was_locked).then(|| StoreLock::new(Locked(Arc::clone(&self.shared)))))
     }
 
     async fn recall_refusal(&self) -> Result<Option<Refusal>, Error> {

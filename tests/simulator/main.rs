@@ -637,6 +637,26 @@ async fn replies_in_place_of_the_right_one_are_held_as_well() {
 }
 
 #[tokio::test]
+async fn a_revocation_is_held_as_well() {
+    let (concur, _) = simulator().await;
+    let json = parse(&concur.token_json());
+    let held = concur.hold_replies();
+    let call = tokio::spawn({
+        let url = format!("{}/app-mgmt/v0/connections", concur.base_uri());
+        reqwest::Client::new().delete(url).bearer_auth(text(&json, "access_token")).send()
+    });
+    while concur.requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert!(!concur.is_live(&text(&json, "refresh_token")), "it is processed on arrival");
+    // A reply that is not held has come before somebody else's, asked for later.
+    sign_in(&simulator().await.0).await.unwrap();
+    assert!(!call.is_finished());
+    held.release();
+    assert_eq!(call.await.unwrap().unwrap().status(), 200);
+}
+
+#[tokio::test]
 async fn api_calls_are_not_held() {
     let (concur, _) = simulator().await;
     let token = text(&parse(&concur.token_json()), "access_token");

@@ -1,12 +1,18 @@
 //! A folder, a clock, a simulated Concur, and managers on all three.
+//!
+//! What is random in a test comes from [`seed`]. A test that fails prints `CONCUR_AUTH_SEED=…`; with that environment
+//! variable set, the random part is the same again, in every test.
 
 #![allow(dead_code, unreachable_pub, unused_imports, reason = "every test file uses its own part")]
 
+#[path = "../../src/seed.rs"]
+mod seed;
 mod seen;
 mod watched;
 
 use std::{
     future::{Future, poll_fn},
+    net::{TcpListener, TcpStream},
     panic::Location,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -16,12 +22,13 @@ use std::{
 };
 
 use concur_auth::{
-    CredentialsFile, JsonFileStore, TokenManager, TokenManagerBuilder,
+    Clock as _, CredentialsFile, JsonFileStore, TokenManager, TokenManagerBuilder,
     simulator::{ConcurSimulator, ManualClock, Rotation},
     time::OffsetDateTime,
 };
 use tempfile::TempDir;
 
+pub(crate) use self::seed::seed;
 pub use self::{
     seen::Seen,
     watched::{Call, Watched},
@@ -34,6 +41,20 @@ pub const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Noon on a day in 2026, where injected clocks start.
 pub fn noon() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap()
+}
+
+/// How much time has passed since [`noon`], to the nanosecond: [`ManualClock::now_utc`] knows whole seconds only.
+pub fn passed(clock: &ManualClock) -> Duration {
+    clock.now().duration_since(noon().into()).unwrap()
+}
+
+/// A loopback address at which every connection is refused, for as long as the guard lives: its port is taken by the
+/// near end of a connection, so that no other process or test can begin to listen there.
+pub fn nobody_listens() -> (String, impl Sized) {
+    let far_end = TcpListener::bind("127.0.0.1:0").unwrap();
+    let connection = TcpStream::connect(far_end.local_addr().unwrap()).unwrap();
+    let uri = format!("http://{}", connection.local_addr().unwrap());
+    (uri, (connection, far_end))
 }
 
 /// A child shares its parent's locks from its `fork` to its `exec`, which would puzzle tests on a clock that stands

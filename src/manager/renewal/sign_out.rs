@@ -5,13 +5,10 @@
 
 use std::sync::Arc;
 
-use super::{
-    super::{
-        flight::Flight,
-        held::Held,
-        need::{Outcome, Renewed},
-    },
-    RACES,
+use super::super::{
+    flight::{Flight, RACES},
+    held::Held,
+    need::{Outcome, Renewed},
 };
 use crate::{
     AccessToken, Error, ErrorKind, RefreshTokenObject, StoreLock, TokenOrigin, oauth_client::NotRevoked,

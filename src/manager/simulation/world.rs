@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, HashSet},
     fmt,
     future::{Future, poll_fn},
-    panic::Location,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -56,10 +55,7 @@ impl Wake for Ready {
 }
 
 impl World {
-    #[track_caller]
-    #[allow(clippy::print_stderr, reason = "shown when a test fails")]
     pub(super) fn new(seed: u64) -> Arc<Self> {
-        eprintln!("the world of {} repeats with CONCUR_AUTH_SEED={seed}", Location::caller());
         Arc::new(Self {
             tasks: Mutex::default(),
             ready: Arc::default(),
