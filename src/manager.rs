@@ -1,7 +1,7 @@
 //! Decides when a token is served, renewed or obtained: the only part that knows all the others.
 //!
-//! Always: a missing or expiring token costs one request whatever the load; a token from Concur is saved before
-//! anybody sees it; building and loading start, send and build nothing.
+//! Always: a missing or expiring token costs one request, however many callers ask; a token from Concur is saved before
+//! any caller sees it; building and loading start, send and build nothing.
 
 // The faces.
 mod app_tokens;
@@ -57,7 +57,7 @@ const TOKEN_FILE: &str = "refreshTokenObjectFile.json";
 
 /// Keeps one principal signed in: obtains, stores, renews and hands out its tokens.
 ///
-/// Cheap to clone; clones share everything. Any number of managers and processes may work on one store.
+/// Cheap to clone; clones share everything. Any number of managers and processes may use one store.
 ///
 /// ```no_run
 /// use concur_auth::TokenManager;
@@ -72,8 +72,8 @@ const TOKEN_FILE: &str = "refreshTokenObjectFile.json";
 pub struct TokenManager(Arc<Core>);
 
 impl TokenManager {
-    /// A manager on the tutorial's two files in the current folder: `credentials.json` and
-    /// `refreshTokenObjectFile.json`. No network, and no HTTP client yet.
+    /// A manager that uses the tutorial's two files in the current folder: `credentials.json` and
+    /// `refreshTokenObjectFile.json`. Sends nothing and builds no HTTP client.
     ///
     /// # Errors
     ///
@@ -82,13 +82,13 @@ impl TokenManager {
         Self::load_from(".").await
     }
 
-    /// A manager on the tutorial's two files in the folder `dir`. No network, and no HTTP client yet.
+    /// A manager that uses the tutorial's two files in the folder `dir`. Sends nothing and builds no HTTP client.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::CredentialsNeeded`] when `credentials.json` was missing (a template is there now) or lacks the
-    /// app's id or secret; [`ErrorKind::CredentialsInvalid`] when it cannot be used; [`ErrorKind::Untrusted`] when
-    /// the base URI it names is not Concur's.
+    /// [`ErrorKind::CredentialsNeeded`] when `credentials.json` was missing (now there is a template) or lacks the
+    /// app's id or secret; [`ErrorKind::CredentialsInvalid`] when the file cannot be used; [`ErrorKind::Untrusted`]
+    /// when the base URI in it is not Concur's.
     pub async fn load_from(dir: impl AsRef<Path>) -> Result<Self, Error> {
         let dir = dir.as_ref();
         let manager = Self::builder()
@@ -100,38 +100,38 @@ impl TokenManager {
         Ok(manager)
     }
 
-    /// A manager of parts of your choice.
+    /// Builds a manager from parts of your choice.
     pub fn builder() -> TokenManagerBuilder {
         TokenManagerBuilder::new()
     }
 
     /// The refresh token object, valid now and saved.
     ///
-    /// Looks at the store on every call, so that what a sibling process has replaced is never handed out. A valid
-    /// token costs no request; one in its last 30 days is renewed, and a missing or expired one obtained with the
-    /// company request token. A store that somebody has emptied means that the company was signed out: what is held in
-    /// memory does not bring it back.
+    /// Looks at the store on every call, so that a token that a sibling process has replaced is never handed out. A
+    /// valid token costs no request. A token in its last 30 days is renewed, so a program that calls only this function
+    /// must run at least every four weeks. A missing or expired token is obtained with the company request token. If
+    /// the store has been emptied, the company counts as signed out: the token in memory is not written back.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::CredentialsNeeded`] when a token has to be obtained and the company's part of the credentials
-    /// is blank; [`ErrorKind::ReauthorizationRequired`] when a person must create a new company request token;
-    /// [`ErrorKind::Store`] when the store cannot be read, locked or could not save a reply (nothing was sent
-    /// then); [`ErrorKind::Config`] when the stored token is another company's; and what
-    /// [`OAuthClient::request_token`](crate::OAuthClient::request_token) returns.
+    /// [`ErrorKind::CredentialsNeeded`] when a token must be obtained and the company's part of the credentials is
+    /// blank; [`ErrorKind::ReauthorizationRequired`] when a person must create a new company request token;
+    /// [`ErrorKind::Store`] when the store cannot be read or locked, or could not save a reply (nothing was sent then);
+    /// [`ErrorKind::Config`] when the stored token belongs to another company or user; and the errors of
+    /// [`OAuthClient::request_token`](crate::OAuthClient::request_token).
     pub async fn get_valid_refresh_token(&self) -> Result<RefreshTokenObject, Error> {
         serving::refresh_token(&self.0).await
     }
 
     /// A bearer token for API calls, valid now.
     ///
-    /// Served from memory while it lasts: no lock, no allocation, no waiting. In its last five minutes the first
-    /// caller renews it while the others are still served; in its last minute all wait for that.
+    /// Served from memory while it is valid: no lock, no allocation, no waiting. In its last five minutes the first
+    /// caller renews it while the others are still served; in its last minute all callers wait for the renewal.
     ///
     /// # Errors
     ///
-    /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token); while the held token is valid, a renewal
-    /// that fails for a passing reason is not an error.
+    /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token); while the current token is valid, a
+    /// renewal that fails for a passing reason is not an error.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         match self.0.cache.fresh_access(self.0.now()) {
             Some(token) => Ok(token),
@@ -140,9 +140,9 @@ impl TokenManager {
         }
     }
 
-    /// Renews the tokens now, whatever is held, and returns the new refresh token object.
+    /// Renews the tokens now, even if they are valid, and returns the new refresh token object.
     ///
-    /// Callers at the same time share one grant: each gets the result of one that was sent after its call.
+    /// Concurrent callers share one grant: each caller gets the result of a grant that was sent after its call.
     ///
     /// # Errors
     ///
@@ -151,53 +151,54 @@ impl TokenManager {
         serving::refresh(&self.0).await
     }
 
-    /// Says that an API refused this access token (HTTP 401): it is not handed out by this manager again.
+    /// Reports that an API refused this access token (HTTP 401): this manager does not hand it out again.
     ///
-    /// Does nothing if it is no longer the current one. The next call of [`access_token`](Self::access_token)
-    /// takes another from the store, or renews.
+    /// Does nothing if the token is no longer the current one. The next call of [`access_token`](Self::access_token)
+    /// takes another token from the store, or renews.
     pub fn invalidate(&self, token: &AccessToken) {
         self.0.cache.reject(token);
         self.0.announce();
     }
 
-    /// What this manager knows about its tokens, without any secret. Reads memory only.
+    /// The state of this manager's tokens, without any secret. Reads memory only.
     #[must_use]
     pub fn status(&self) -> Status {
         self.0.status()
     }
 
-    /// Signs in with this grant, in place of whatever is held, and returns the refresh token object once it is saved.
+    /// Signs in with this grant, replaces the current token, and returns the refresh token object once it is saved.
     ///
-    /// For what a person does expressly: it is sent also if Concur has refused before.
+    /// For explicit user actions: the grant is sent even if an earlier refusal is remembered.
     ///
     /// # Errors
     ///
-    /// What [`OAuthClient::request_token`](crate::OAuthClient::request_token) returns; [`ErrorKind::Store`] when the
-    /// token could not be saved (nothing was sent then); [`ErrorKind::Config`] when grant, credentials and stored
-    /// token are not all of one company.
+    /// The errors of [`OAuthClient::request_token`](crate::OAuthClient::request_token); [`ErrorKind::Store`] when the
+    /// token could not be saved (nothing was sent then); [`ErrorKind::Config`] when grant, credentials and stored token
+    /// do not all belong to one principal.
     pub async fn sign_in(&self, grant: Grant) -> Result<RefreshTokenObject, Error> {
         serving::replace(&self.0, Need::SignIn(grant)).await
     }
 
-    /// Makes a token from elsewhere, such as another system's database, the one that is held and saved.
+    /// Replaces the current token with a token from elsewhere, for example from another system's database, and saves
+    /// it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`] when it could not be saved; [`ErrorKind::Config`] when it, the credentials and the stored
-    /// token are not all of one company; [`ErrorKind::Untrusted`] when its geolocation is not Concur's.
+    /// [`ErrorKind::Store`] when the token could not be saved; [`ErrorKind::Config`] when it, the credentials and the
+    /// stored token do not all belong to one principal; [`ErrorKind::Untrusted`] when its geolocation is not Concur's.
     pub async fn adopt(&self, token: RefreshTokenObject) -> Result<(), Error> {
         serving::replace(&self.0, Need::Adopt(token)).await.map(drop)
     }
 
-    /// Revokes **all** refresh tokens of the principal for the app, wherever they are kept, and empties the store and
+    /// Revokes **all** refresh tokens of the principal for the app, wherever they are stored, and empties the store and
     /// this manager's memory.
     ///
-    /// Where nothing is held there is nothing to revoke with, and nothing is sent; a stored token that Concur no longer
-    /// accepts (code 108) is removed. After a failure [`status`](Self::status) tells how far it came, and calling this
-    /// again goes on from there. An access token that somebody holds may live on for its hour.
+    /// Without a token nothing is sent. A stored token that Concur no longer accepts (code 108) is removed. After a
+    /// failure, [`status`](Self::status) shows how far the revocation came; call this again to finish. Access tokens
+    /// that were handed out before may work until their hour is over.
     ///
-    /// The next call that needs a token signs in again if the credentials allow it: take the company request token, or
-    /// the user's password, out of them first. [`keep_alive`](Self::keep_alive) does not.
+    /// The next call that needs a token signs in again if the credentials allow it: first remove the company request
+    /// token, or the user's password, from them. [`keep_alive`](Self::keep_alive) does not sign in again.
     ///
     /// ```no_run
     /// # async fn example(tokens: concur_auth::TokenManager) -> Result<(), concur_auth::Error> {
@@ -208,23 +209,23 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// What [`OAuthClient::revoke`](crate::OAuthClient::revoke) returns, and the renewal of an access token to revoke
-    /// with; [`ErrorKind::Store`] when the store could not be locked (nothing was sent then), or not be emptied
+    /// The errors of [`OAuthClient::revoke`](crate::OAuthClient::revoke), and of renewing the access token that it
+    /// needs; [`ErrorKind::Store`] when the store could not be locked (nothing was sent then), or could not be emptied
     /// afterwards.
     pub async fn revoke(&self) -> Result<(), Error> {
         serving::revoke(&self.0).await
     }
 
-    /// A view of this manager's status that can be waited on.
+    /// Subscribes to changes of this manager's status.
     pub async fn subscribe(&self) -> StatusSubscription {
         StatusSubscription::new(&self.0)
     }
 
-    /// Renews both tokens ahead of their expiry, in the background, for as long as the guard lives.
+    /// Renews both tokens in the background before they expire, until the guard is dropped.
     ///
-    /// Never needed for correctness: without it, callers renew. With it, none of them waits, and a program that is
-    /// seldom asked does not let the refresh token's six months run out. It asks Concur about 26 times a day, and at
-    /// most 60 times a day while renewing fails.
+    /// Not needed for correctness: without it, callers renew. With it, no caller waits, and the refresh token does not
+    /// expire in a program that has few callers. It sends about 26 requests a day, and at most 60 a day while renewing
+    /// fails.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), concur_auth::Error> {
@@ -236,17 +237,17 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when no background thread can be started. What goes wrong later is in
-    /// [`status`](Self::status), the log, and in what callers get.
+    /// [`ErrorKind::Config`] when no background thread can be started. Later failures are in [`status`](Self::status),
+    /// in the log, and in the errors that callers get.
     pub async fn keep_alive(&self) -> Result<KeepAlive, Error> {
         KeepAlive::start(&self.0)
     }
 
     /// Waits for a renewal under way and for a token that could not be saved yet, for `deadline` at most.
     ///
-    /// Never needed on a tokio runtime while the disk works: its end, such as on returning from `main`, waits for a
-    /// renewal by itself (unless all its blocking threads were taken for a second when that began). Without tokio, call
-    /// this before the process ends. A signal's default action, `process::exit` and
+    /// Not needed on a tokio runtime while the disk works: when the runtime ends, for example because `main` returns,
+    /// it waits for a renewal by itself (unless all its blocking threads were taken for a second when the renewal
+    /// began). Without tokio, call this before the process ends. A signal's default action, `process::exit` and
     /// [`shutdown_background`](tokio::runtime::Runtime::shutdown_background) wait for nothing: on Ctrl-C, return from
     /// `main`. The manager can be used afterwards.
     ///

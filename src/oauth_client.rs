@@ -59,7 +59,8 @@ use crate::{Credentials, Error, Geolocation, SystemClock, random::Random};
 /// let client = OAuthClient::new();
 /// let glz: Geolocation = "https://glz.api.concursolutions.com".parse()?;
 /// let app = Credentials::new("the app's id", "its secret");
-/// let reply = client.request_token(&glz, &app, &Grant::company_request_token("the UUID", "the token")).await?;
+/// let grant = Grant::company_request_token("the UUID", "the token");
+/// let reply = client.request_token(&glz, &app, &grant).await?;
 /// let to_be_stored = reply.refresh_token_object();
 /// # Ok(()) }
 /// ```

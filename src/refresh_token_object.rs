@@ -51,7 +51,8 @@ const REFRESH_EXPIRES_AT: &str = "refreshTokenExpiresAt";
 /// use concur_auth::RefreshTokenObject;
 ///
 /// let stored = RefreshTokenObject::from_json(
-///     r#"{"refresh_token": "abc", "refresh_expires_in": "1517039403", "companyUUID": "c", "new": [1]}"#,
+///     r#"{"refresh_token": "abc", "refresh_expires_in": "1517039403",
+///         "companyUUID": "c", "new": [1]}"#,
 /// )?;
 /// assert_eq!(stored.secret(), "abc");
 /// assert_eq!(stored.expires_at().unwrap().unix_timestamp(), 1_517_039_403);

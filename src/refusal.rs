@@ -110,18 +110,16 @@ impl Refusal {
             _ => ErrorKind::Refused,
         };
         let minutes = (cool_down - elapsed).as_secs().div_ceil(60);
-        let held_back = if self.in_doubt {
-            format!(
-                "a sign-in may have been spent for nothing, so nothing was sent; asked again in {minutes} min, or at once \
-                 when the credentials or the stored token change"
-            )
+        let why = if self.in_doubt {
+            "a sign-in may have used up the request token without a result"
         } else {
-            format!(
-                "not sent: Concur refused this before; next attempt in {minutes} min, or as soon as the credentials or \
-                 the stored token change"
-            )
+            "Concur refused this before"
         };
-        let message = format!("{} [{held_back}]", self.message);
+        let message = format!(
+            "{} [not sent: {why}; next attempt in {minutes} min, or as soon as the credentials or the stored token \
+             change]",
+            self.message
+        );
         Some(
             Error::new(kind, message)
                 .held_back()

@@ -135,8 +135,8 @@ async fn a_retry_after_that_is_too_long_is_returned_at_once_and_believed_by_all(
             assert_eq!(
                 error.to_string(),
                 format!(
-                    "127.0.0.1 answered 429 Too Many Requests; try again later [nothing was sent: Concur has asked to be \
-                     left alone, and is asked again in 40 s] (correlation id {})",
+                    "127.0.0.1 answered 429 Too Many Requests; try again later [not sent: Concur asked for a pause; \
+                     the next attempt is possible in 40 s] (correlation id {})",
                     first.correlation_id().unwrap()
                 )
             );
@@ -199,8 +199,8 @@ async fn a_company_request_token_that_may_have_been_spent_is_not_spent_again_at_
         let tokens = scene.manager();
         let held_back = tokens.get_valid_refresh_token().await.unwrap_err();
         assert_eq!(held_back.kind(), ErrorKind::Unavailable);
-        let why = " [a sign-in may have been spent for nothing, so nothing was sent; asked again in 1 min, or at once when \
-                   the credentials or the stored token change]";
+        let why = " [not sent: a sign-in may have used up the request token without a result; next attempt in 1 min, or as \
+                   soon as the credentials or the stored token change]";
         assert!(held_back.to_string().contains(why), "{held_back}");
         for (wait, requests) in [(60, 2), (60, 2), (60, 3)] {
             scene.clock.advance(Duration::from_secs(wait));

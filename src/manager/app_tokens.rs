@@ -24,10 +24,10 @@ use crate::{
     oauth_client::{Conditions, RetryBudget},
 };
 
-/// Keeps an app signed in by itself (`grant_type=client_credentials`), for APIs that act for no company and no user.
+/// Keeps the app itself signed in (`grant_type=client_credentials`), for APIs that need no company and no user.
 ///
-/// There is no refresh token, no store, and no file: whoever needs an access token and finds none valid asks Concur, and
-/// the others wait for the same answer. Cheap to clone; clones share everything.
+/// There is no refresh token, no store and no file: the first caller that finds no valid access token asks Concur, and
+/// other callers wait for the same answer. Cheap to clone; clones share everything.
 ///
 /// ```no_run
 /// use concur_auth::{EnvCredentials, TokenManager};
@@ -60,16 +60,16 @@ impl AppTokens {
         Self(Arc::new(app))
     }
 
-    /// A bearer token for API calls, valid now: from memory while it lasts.
+    /// A bearer token for API calls, valid now. Served from memory while it is valid.
     ///
-    /// In its last five minutes the first caller renews it while the others are still served; in its last minute all wait
-    /// for that.
+    /// In its last five minutes the first caller renews it while the others are still served; in its last minute all
+    /// callers wait for the renewal.
     ///
     /// # Errors
     ///
-    /// What [`OAuthClient::request_token`](crate::OAuthClient::request_token) returns, and what the credentials' source
-    /// does; while the held token is valid, what may pass is no error. A refusal is remembered: nothing is sent for an
-    /// hour or more unless the credentials change.
+    /// The errors of [`OAuthClient::request_token`](crate::OAuthClient::request_token) and of the credential source;
+    /// while the current token is valid, a failure that may pass is not an error. A refusal is remembered: nothing is
+    /// sent for an hour or more unless the credentials change.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         let app = &self.0;
         loop {
@@ -96,7 +96,7 @@ impl AppTokens {
         }
     }
 
-    /// Says that an API refused this access token (HTTP 401): it is not handed out again.
+    /// Reports that an API refused this access token (HTTP 401): it is not handed out again.
     pub fn invalidate(&self, token: &AccessToken) {
         self.0.held.rcu(|held| held.clone().filter(|held| held.token.secret() != token.secret()));
     }

@@ -24,7 +24,7 @@ use crate::{
     store::DynTokenStore,
 };
 
-/// Puts a [`TokenManager`] together; every part has a default.
+/// Builds a [`TokenManager`]; every part has a default.
 ///
 /// ```
 /// use concur_auth::{EnvCredentials, MemoryStore, TokenManager};
@@ -91,8 +91,8 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// Trusts one more host, such as a gateway of your own, with secrets: over https, on any port. A name or an IP
-    /// address, without scheme, port and path.
+    /// Allows secrets to be sent to one more host, such as your own gateway: over https, on any port. Give a name or an
+    /// IP address, without scheme, port and path.
     pub fn trust_host(mut self, host: impl Into<String>) -> Self {
         self.trusted_hosts.push(host.into());
         self
@@ -105,13 +105,13 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// A client that other managers use too: all share one pool of connections.
+    /// A client that other managers use, too: all of them share one pool of connections.
     pub fn oauth_client(mut self, client: OAuthClient) -> Self {
         self.oauth_client = Some(client);
         self
     }
 
-    /// Where the time comes from. Default: [`SystemClock`].
+    /// The clock. Default: [`SystemClock`].
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.machine.clock = Arc::new(Guarded(clock));
         self
@@ -124,7 +124,8 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// How long before its expiry a refresh token is renewed. Default: 30 days.
+    /// How long before its expiry a refresh token is renewed. Default: 30 days. A program that calls only
+    /// [`get_valid_refresh_token`](TokenManager::get_valid_refresh_token) must run at shorter intervals than this.
     pub fn refresh_token_margin(mut self, margin: Duration) -> Self {
         self.policy.refresh_token_margin = margin;
         self
@@ -136,9 +137,9 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// Not a manager but the access tokens of the app by itself, which come without a refresh token; see [`AppTokens`].
+    /// Builds the source of access tokens for the app itself, which has no refresh token; see [`AppTokens`].
     ///
-    /// A store has no part in it, nor have the knobs for refresh tokens and the lock.
+    /// The store and the settings for refresh tokens and the lock are not used.
     ///
     /// # Errors
     ///
@@ -156,13 +157,12 @@ impl TokenManagerBuilder {
         }))
     }
 
-    /// The manager. Nothing is read, sent or started yet.
+    /// Builds the manager. Reads, sends and starts nothing.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Untrusted`] when the base URI is not one that may receive secrets; [`ErrorKind::Config`] when it is
-    /// no URL, when `trust_host` was given something else than a host, or when both `http_client` and `oauth_client`
-    /// were given.
+    /// [`ErrorKind::Untrusted`] when the base URI must not receive secrets; [`ErrorKind::Config`] when it is not a URL,
+    /// when `trust_host` was not given a host, or when both `http_client` and `oauth_client` were given.
     pub fn build(self) -> Result<TokenManager, Error> {
         let Parts { source, identification, client, machine, store, policy } = self.parts()?;
         let store = store.unwrap_or_else(|| Box::new(JsonFileStore::new(super::TOKEN_FILE)));

@@ -1,4 +1,4 @@
-//! Renewing ahead of time, so that no caller has to wait and no six months run out.
+//! Renews in the background before tokens expire, so that no caller waits and the refresh token does not expire.
 //!
 //! Always: it only asks for flights, as callers do, so nothing depends on it and stopping it loses nothing. It looks
 //! at the time of day every minute: it recovers within a minute after the machine slept or its clock jumped.

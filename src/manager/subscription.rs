@@ -1,6 +1,6 @@
-//! Being told of changes.
+//! Subscriptions to changes of the status.
 //!
-//! Always: a slow subscriber delays no renewal; it may miss what came in between, and never the final state.
+//! Always: a slow subscriber delays no renewal. It may miss states in between, but never the final state.
 
 use std::{fmt, sync::Arc};
 
@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::core::Core;
 use crate::Status;
 
-/// What [`TokenManager::subscribe`](crate::TokenManager::subscribe) returns.
+/// A subscription to a manager's status, from [`TokenManager::subscribe`](crate::TokenManager::subscribe).
 ///
 /// ```
 /// # use concur_auth::{Credentials, MemoryStore, RefreshTokenObject, TokenManager};

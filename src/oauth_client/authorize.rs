@@ -24,14 +24,16 @@ const STATE_BYTES: usize = 32;
 ///
 /// # fn main() -> Result<(), concur_auth::Error> {
 /// let glz: Geolocation = "https://glz.api.concursolutions.com".parse()?;
-/// let sign_in = AuthorizationRequest::new(&glz, "the app's id", "https://app.example.com/back", "openid user.read")?;
+/// let back = "https://app.example.com/back";
+/// let sign_in = AuthorizationRequest::new(&glz, "the app's id", back, "openid user.read")?;
 ///
 /// // Send the browser to this page, and keep `sign_in.state()` in the user's session.
 /// let page = sign_in.authorize_url();
 /// assert_eq!(page.host_str(), Some("www-glz.api.concursolutions.com"));
 ///
 /// // The browser returns.
-/// let url = format!("/back?geolocation=https://us.api.concursolutions.com&code=c&state={}", sign_in.state());
+/// let us = "https://us.api.concursolutions.com";
+/// let url = format!("/back?geolocation={us}&code=c&state={}", sign_in.state());
 /// let returned = sign_in.returned(&url)?;
 /// assert_eq!(format!("{:?}", returned.grant()), "Grant(authorization_code)");
 ///

@@ -16,7 +16,8 @@ const TOKEN_PATH: &str = "/oauth2/v0/token";
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), concur_auth::Error> {
 /// let concur = ConcurSimulator::start().await;
 /// let grant = Grant::refresh_token("unknown");
-/// let refused = OAuthClient::new().request_token(&concur.base_uri().parse()?, &concur.credentials(), &grant).await;
+/// let (base, app) = (concur.base_uri().parse()?, concur.credentials());
+/// let refused = OAuthClient::new().request_token(&base, &app, &grant).await;
 /// assert!(refused.is_err());
 ///
 /// let request = &concur.requests()[0];
