@@ -156,6 +156,7 @@ mod status;
 
 // Tools that fail with an `Error`.
 mod machine; // the time, chance and threads, handed in
+mod keeper; // a caller's runtime waits for its flights
 mod clock; // the only place that asks for the time
 mod runtime; // the runtime that owns the connections
 mod returned_query; // what a browser brings back
@@ -172,6 +173,8 @@ mod files; // atomic, private, synced files
 mod log; // events that cannot do harm
 mod random; // jitter and salts
 mod backoff; // pauses that double
+mod flight_threads; // a bounded number, for work that may block
+mod per_process; // what a forked child makes anew
 mod caught; // panics of plugged-in code
 
 // Outside the list: for tests.

@@ -21,6 +21,7 @@ mod flight;
 mod cache;
 mod gate;
 mod identity;
+mod shared_flight;
 mod single_flight;
 
 // Values and decisions: no I/O.

@@ -14,6 +14,7 @@ use super::{
     identity::Identification,
     need::Outcome,
     serving::{Next, next},
+    shared_flight::share,
     single_flight::{Join, Leader, SingleFlight},
 };
 use crate::{
@@ -105,9 +106,10 @@ impl AppTokens {
 impl App {
     /// Joins the request under way or sends one, and waits for its outcome.
     async fn fly(self: &Arc<Self>, join: Join, has_fallback: bool) -> Outcome<AccessToken> {
-        let start = |leader: Leader<_>, on_own_thread| {
+        let work = |leader: Leader<_>| {
             let app = Arc::clone(self);
-            let flight = async move {
+            async move {
+                let Some(leader) = leader.begin() else { return };
                 let crashed = || {
                     let message =
                         "asking for an access token panicked; see the panic's message and report it";
@@ -115,14 +117,9 @@ impl App {
                 };
                 let asked = caught(app.ask(has_fallback), crashed).await;
                 leader.finish(app.note(asked, has_fallback));
-            };
-            self.machine.executor.launch(Box::pin(flight), on_own_thread)
+            }
         };
-        match self.flights.run(join, start).await {
-            Ok(Some(outcome)) => outcome,
-            Ok(None) => Outcome::Busy,
-            Err(e) => Outcome::Failed(e),
-        }
+        share(&self.flights, &self.machine, join, work).await
     }
 
     async fn ask(&self, has_fallback: bool) -> Result<AccessToken, Error> {

@@ -38,6 +38,7 @@ use super::{
     flight::{Flight, RACES},
     held::Held,
     need::{Need, Outcome, Renewed},
+    shared_flight::share,
     single_flight::{Join, Leader},
 };
 use crate::{Error, ErrorKind, StoreLock, backoff::Backoff, caught::caught, log, oauth_client::RetryBudget};
@@ -47,23 +48,20 @@ const POLL: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_mill
 
 /// Joins a flight or starts one, and waits for its outcome; [`Outcome::Busy`] if `join` forbids to join the one under way.
 pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
-    let start = |leader: Leader<Outcome>, on_own_thread: bool| {
+    let work = |leader: Leader<Outcome>| {
         let span = log::span(|| {
             let store = core.cache.describe();
             tracing::info_span!(target: "concur_auth", "renewal", need = need.name(), store)
         });
         let (flown, need) = (Arc::clone(core), need.clone());
         let flight = async move {
+            let Some(leader) = leader.begin() else { return };
             let outcome = caught(run(&flown, &need, &leader), || crashed(&flown)).await;
             leader.finish(outcome);
         };
-        core.machine.executor.launch(Box::pin(log::within(span, flight)), on_own_thread)
+        log::within(span, flight)
     };
-    match core.flights.run(join, start).await {
-        Ok(Some(outcome)) => outcome,
-        Ok(None) => Outcome::Busy,
-        Err(e) => Outcome::Failed(e),
-    }
+    share(&core.flights, &core.machine, join, work).await
 }
 
 async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome {

@@ -1,9 +1,16 @@
 //! One piece of work at a time: a caller who needs its outcome starts the work, or waits for the work under way.
 //!
-//! Always: the work outlives its callers. Work that never started has done nothing, so its callers start it again. Nothing
+//! Always: the work outlives its callers. Work that never started has done nothing, so its callers start it again. Where the
+//! leader has said how long its next step may take, callers are answered when it takes longer, and the work goes on. Nothing
 //! here knows what the work is for.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{Arc, Mutex, MutexGuard},
+    task::Poll,
+    time::Duration,
+};
 
 use tokio::sync::{Notify, watch};
 
@@ -37,9 +44,32 @@ struct Slot<T> {
 #[derive(Clone, Debug)]
 struct Waiter<T> {
     number: u64,
+    /// The process that runs it.
+    process: u32,
     /// Started with [`Join::Own`]: its outcome answers its starter only.
     is_private: bool,
-    outcome: watch::Receiver<Option<T>>,
+    told: watch::Receiver<Told<T>>,
+}
+
+/// What a flight tells those who wait for it.
+#[derive(Clone, Debug)]
+enum Told<T> {
+    Nothing,
+    /// Its next step takes too long. It goes on.
+    Late(T),
+    Ended(T),
+}
+
+/// How long the next step of a flight may take, and what its callers are told if it takes longer.
+pub(super) struct Limit<T> {
+    time: Duration,
+    instead: Box<dyn Fn() -> T + Send + Sync>,
+}
+
+impl<T> Limit<T> {
+    pub(super) fn new(time: Duration, instead: impl Fn() -> T + Send + Sync + 'static) -> Self {
+        Self { time, instead: Box::new(instead) }
+    }
 }
 
 impl<T> Default for SingleFlight<T> {
@@ -52,6 +82,11 @@ impl<T> SingleFlight<T> {
     /// The number that the next flight to start will have.
     pub(super) fn next_number(&self) -> u64 {
         self.slot().next_number
+    }
+
+    /// Whether a flight was under way when another process forked this one: it goes on there, and never ends here.
+    pub(super) fn is_left_behind(&self, process: u32) -> bool {
+        self.slot().current.as_ref().is_some_and(|current| current.process != process)
     }
 
     /// Waits until no flight is under way. Who waits here does not count as waiting for a flight's outcome.
@@ -79,6 +114,7 @@ impl<T: Clone> SingleFlight<T> {
     pub(super) async fn run<E>(
         self: &Arc<Self>,
         join: Join,
+        process: u32,
         start: impl Fn(Leader<T>, bool) -> Result<(), E>,
     ) -> Result<Option<T>, E> {
         let mut was_dropped = false;
@@ -89,13 +125,18 @@ impl<T: Clone> SingleFlight<T> {
                     (Some(_), Join::Never) => return Ok(None),
                     (Some(current), _) => (current.clone(), None),
                     (None, _) => {
-                        let (sender, outcome) = watch::channel(None);
-                        let flight =
-                            Waiter { number: slot.next_number, is_private: join == Join::Own, outcome };
+                        let (teller, told) = watch::channel(Told::Nothing);
+                        let (number, is_private) = (slot.next_number, join == Join::Own);
+                        let flight = Waiter { number, process, is_private, told };
                         slot.next_number += 1;
                         slot.current = Some(flight.clone());
-                        let flights = Arc::clone(self);
-                        (flight.clone(), Some(Leader { flights, number: flight.number, outcome: sender }))
+                        let leader = Leader {
+                            flights: Arc::clone(self),
+                            number: flight.number,
+                            told: Arc::new(teller),
+                            limit: watch::Sender::new(None),
+                        };
+                        (flight, Some(leader))
                     }
                 }
             };
@@ -103,8 +144,15 @@ impl<T: Clone> SingleFlight<T> {
             if let Some(leader) = leader {
                 start(leader, was_dropped)?;
             }
-            let ended = flight.outcome.wait_for(Option::is_some).await;
-            match ended.ok().and_then(|outcome| outcome.clone()) {
+            let told = flight.told.wait_for(|told| !matches!(told, Told::Nothing)).await;
+            let outcome = match told.as_deref() {
+                // Whether this caller needs the flight's outcome or waits for its end: it has waited long enough.
+                Ok(Told::Late(instead)) => return Ok(Some(instead.clone())),
+                Ok(Told::Ended(outcome)) => Some(outcome.clone()),
+                Ok(Told::Nothing) | Err(_) => None,
+            };
+            drop(told);
+            match outcome {
                 // It may have begun before what the caller wants to be newer than.
                 _ if matches!(join, Join::Since(first) if flight.number < first) => {}
                 // What another caller's own flight brings replaces what everybody holds. Whether it went well or badly says
@@ -118,29 +166,93 @@ impl<T: Clone> SingleFlight<T> {
 }
 
 /// The right and the duty to bring a flight to its end: dropping it, finished or unstarted, frees the slot for the next.
-#[derive(Debug)]
 pub(super) struct Leader<T> {
     flights: Arc<SingleFlight<T>>,
     number: u64,
-    outcome: watch::Sender<Option<T>>,
+    /// Shared with the overseer, and nobody else: dropping the leader closes the channel.
+    told: Arc<watch::Sender<Told<T>>>,
+    limit: watch::Sender<Option<Arc<Limit<T>>>>,
 }
 
 impl<T> Leader<T> {
     pub(super) fn finish(self, outcome: T) {
         // First, so that a caller who comes from now on starts another flight: what this one found is published already.
         self.free_slot(&mut self.flights.slot());
-        self.outcome.send_replace(Some(outcome));
+        self.told.send_replace(Told::Ended(outcome));
+    }
+
+    /// To be called when the work begins, which has been queued until now; `None` if no caller waits for it any more.
+    pub(super) fn begin(self) -> Option<Self> {
+        if self.is_alone() {
+            return None;
+        }
+        self.expect_within(None);
+        Some(self)
     }
 
     /// Whether all callers have gone who waited for this flight. If so, no other caller can join it any more.
     pub(super) fn is_alone(&self) -> bool {
         let mut slot = self.flights.slot();
         // One receiver is the slot's own.
-        let is_alone = self.outcome.receiver_count() <= 1;
+        let is_alone = self.told.receiver_count() <= 1;
         if is_alone {
             self.free_slot(&mut slot);
         }
         is_alone
+    }
+
+    /// A step has ended, and the next may take this long; `None`: as long as it likes. Callers who come when it is late are
+    /// told at once.
+    pub(super) fn expect_within(&self, limit: Option<Limit<T>>) {
+        // The overseer has to know of a new limit, and finds out by itself that an old one is gone.
+        self.limit.send_if_modified(|expected| {
+            *expected = limit.map(Arc::new);
+            expected.is_some()
+        });
+        // Callers who still wait were not told yet, and need not be woken.
+        self.told.send_if_modified(|told| {
+            *told = Told::Nothing;
+            false
+        });
+    }
+
+    /// Tells the callers when a limit has passed. Run it on any executor; it ends with the leader. `wait` is ready once real
+    /// time has passed, or in a simulation the time that is simulated.
+    pub(super) fn overseer<F, W>(&self, wait: F) -> impl Future<Output = ()> + use<T, F, W>
+    where
+        F: Fn(Duration) -> W,
+        W: Future<Output = ()>,
+    {
+        let (mut expected, told) = (self.limit.subscribe(), Arc::downgrade(&self.told));
+        async move {
+            loop {
+                let limit = expected.borrow_and_update().clone();
+                let in_time = match &limit {
+                    Some(limit) => first(expected.changed(), wait(limit.time)).await,
+                    None => Some(expected.changed().await),
+                };
+                let is_led = match (in_time, limit, told.upgrade()) {
+                    (Some(changed), ..) => changed.is_ok(),
+                    (None, Some(limit), Some(told)) => {
+                        told.send_if_modified(|told| {
+                            // The leader may have got on at this very moment.
+                            let is_late =
+                                expected.borrow().as_ref().is_some_and(|it| Arc::ptr_eq(it, &limit));
+                            if is_late {
+                                *told = Told::Late((limit.instead)());
+                            }
+                            is_late
+                        });
+                        drop(told);
+                        expected.changed().await.is_ok()
+                    }
+                    (None, ..) => false,
+                };
+                if !is_led {
+                    return;
+                }
+            }
+        }
     }
 
     fn free_slot(&self, slot: &mut Slot<T>) {
@@ -155,6 +267,16 @@ impl<T> Drop for Leader<T> {
     fn drop(&mut self) {
         self.free_slot(&mut self.flights.slot());
     }
+}
+
+/// The output of `work`, unless `deadline` comes first.
+async fn first<T>(work: impl Future<Output = T>, deadline: impl Future<Output = ()>) -> Option<T> {
+    let (mut work, mut deadline) = (pin!(work), pin!(deadline));
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => deadline.as_mut().poll(context).map(|()| None),
+    })
+    .await
 }
 
 #[cfg(test)]
@@ -172,6 +294,8 @@ mod tests {
     };
 
     use super::*;
+
+    const PROCESS: u32 = 1;
 
     type Flights = Arc<SingleFlight<u32>>;
 
@@ -197,7 +321,7 @@ mod tests {
     type Running<'a> = Pin<Box<dyn Future<Output = Result<Option<u32>, Infallible>> + 'a>>;
 
     fn run<'a>(flights: &'a Flights, join: Join, started: &'a Started) -> Running<'a> {
-        Box::pin(flights.run(join, |leader, again| started.start(leader, again)))
+        Box::pin(flights.run(join, PROCESS, |leader, again| started.start(leader, again)))
     }
 
     fn poll<T>(future: &mut Pin<Box<dyn Future<Output = T> + '_>>) -> Poll<T> {
@@ -273,7 +397,7 @@ mod tests {
             // Dropped at the end of this closure, unless it is started.
             if was_dropped { started.start(leader, true) } else { Ok(()) }
         };
-        let mut caller = pin!(flights.run(Join::Any, start));
+        let mut caller = pin!(flights.run(Join::Any, PROCESS, start));
         let context = &mut Context::from_waker(Waker::noop());
         assert!(caller.as_mut().poll(context).is_pending());
         assert_eq!(*locked(&attempts), [false, true]);
@@ -284,7 +408,7 @@ mod tests {
     #[test]
     fn a_start_that_fails_is_the_callers_error_and_frees_the_slot() {
         let (flights, started) = (Flights::default(), Started::default());
-        let mut failing = pin!(flights.run(Join::Any, |_, _| Err("no thread")));
+        let mut failing = pin!(flights.run(Join::Any, PROCESS, |_, _| Err("no thread")));
         let context = &mut Context::from_waker(Waker::noop());
         assert_eq!(failing.as_mut().poll(context), Poll::Ready(Err("no thread")));
         assert!(poll(&mut run(&flights, Join::Any, &started)).is_pending());
@@ -349,7 +473,7 @@ mod tests {
                     for call in 0..CALLS {
                         let join = [Join::Any, Join::Own, Join::Since(flights.next_number()), Join::Never];
                         let join = join[(thread + call) % 4];
-                        let outcome = block_on(flights.run(join, start)).unwrap();
+                        let outcome = block_on(flights.run(join, PROCESS, start)).unwrap();
                         assert!(outcome.is_some() || join == Join::Never);
                     }
                 });

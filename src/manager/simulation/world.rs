@@ -181,6 +181,14 @@ impl Executor for Process {
         self.world.spawn(self.number, work);
         Ok(())
     }
+
+    fn wait(&self, time: Duration) -> Work {
+        Watch(Arc::clone(&self.world)).sleep(time)
+    }
+
+    fn process(&self) -> u32 {
+        u32::try_from(self.number).unwrap()
+    }
 }
 
 impl fmt::Debug for Process {

@@ -1,0 +1,117 @@
+//! Threads for work that may block: a bounded number, each started when it is needed and ended once it has been idle.
+//!
+//! Always: work is done in the order in which it came; work that is accepted is done; where the system gives no thread, that
+//! is an error, and only if no thread is left that could do the work later.
+
+use std::{
+    collections::VecDeque,
+    io,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Condvar, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use crate::{caught::locked, per_process::PerProcess};
+
+pub(crate) const MOST: usize = 64;
+const IDLE: Duration = Duration::from_secs(10);
+
+static THREADS: PerProcess<FlightThreads> = PerProcess::new();
+
+type Job = Box<dyn FnOnce() + Send>;
+
+pub(crate) struct FlightThreads {
+    waiting: Mutex<Waiting>,
+    arrived: Condvar,
+    most: usize,
+    idle: Duration,
+    start: fn(Job) -> io::Result<()>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    jobs: VecDeque<Job>,
+    threads: usize,
+    idle: usize,
+}
+
+/// Those of this process.
+pub(crate) fn flight_threads() -> &'static FlightThreads {
+    THREADS.get()
+}
+
+impl Default for FlightThreads {
+    fn default() -> Self {
+        Self::new(MOST, IDLE, start)
+    }
+}
+
+fn start(run: Job) -> io::Result<()> {
+    thread::Builder::new().name("concur-auth-flight".to_owned()).spawn(run).map(drop)
+}
+
+impl FlightThreads {
+    fn new(most: usize, idle: Duration, start: fn(Job) -> io::Result<()>) -> Self {
+        Self { waiting: Mutex::default(), arrived: Condvar::new(), most, idle, start }
+    }
+
+    /// Does `job` as soon as a thread is free. An error means that it will not be done.
+    pub(crate) fn run(&'static self, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let mut waiting = locked(&self.waiting);
+        // A job that waits already will take an idle thread.
+        if waiting.jobs.len() >= waiting.idle && waiting.threads < self.most {
+            match (self.start)(Box::new(|| self.work())) {
+                Ok(()) => waiting.threads += 1,
+                // The threads that live will come to it.
+                Err(_) if waiting.threads > 0 => {}
+                Err(e) => return Err(e),
+            }
+        }
+        waiting.jobs.push_back(Box::new(job));
+        drop(waiting);
+        self.arrived.notify_one();
+        Ok(())
+    }
+
+    /// What each thread does.
+    fn work(&self) {
+        while let Some(job) = self.next() {
+            // Whoever waits for the job notices that its part in it is gone.
+            let _ = catch_unwind(AssertUnwindSafe(job));
+        }
+    }
+
+    /// The next job, or `None` once this thread has been idle for too long.
+    fn next(&self) -> Option<Job> {
+        let mut waiting = locked(&self.waiting);
+        loop {
+            if let Some(job) = waiting.jobs.pop_front() {
+                return Some(job);
+            }
+            waiting.idle += 1;
+            let (woken, waited) =
+                self.arrived.wait_timeout(waiting, self.idle).unwrap_or_else(PoisonError::into_inner);
+            waiting = woken;
+            waiting.idle -= 1;
+            if waited.timed_out() && waiting.jobs.is_empty() {
+                waiting.threads -= 1;
+                return None;
+            }
+        }
+    }
+}
+
+/// Finds out whether the system gives this many more threads. tokio does not say: it panics where it gets none.
+pub(crate) fn try_threads(count: usize) -> io::Result<()> {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        // All of them live at once.
+        let closed = locked(&gate);
+        let start = |_| thread::Builder::new().spawn_scoped(scope, || drop(locked(&gate)));
+        let started: Vec<_> = (0..count).map(start).collect();
+        drop(closed);
+        // To their very ends: the threads that are tried for come next.
+        started.into_iter().try_for_each(|thread| thread.map(|thread| drop(thread.join())))
+    })
+}
