@@ -1,11 +1,16 @@
 //! An operating system lock on a side file: when a process is killed the lock is free, with nothing to clean up.
 //!
+//! Always: the process that took the lock unlocks it, so that a child that inherited the file does not keep it locked; a
+//! forked child takes nothing away from its parent.
+//!
 //! The file also remembers one refusal. It is read without the lock, and a refusal that is half written reads as none.
 
 use std::{
     fs::{File, TryLockError},
     io::{self, Seek as _, SeekFrom, Write as _},
+    mem,
     path::{Path, PathBuf},
+    process,
     sync::{Mutex, MutexGuard},
 };
 
@@ -14,10 +19,11 @@ use crate::{Error, Refusal, caught::locked, files};
 /// The lock, and the room reserved for the reply while it is held.
 #[derive(Debug)]
 pub(super) struct FileLock {
-    // Dropped first: a reservation must be gone before another process may look for leftovers.
     reserved: Mutex<Option<files::TempFile>>,
     target: PathBuf,
     file: File,
+    /// The process that took the lock.
+    holder: u32,
 }
 
 impl FileLock {
@@ -33,7 +39,8 @@ impl FileLock {
             )
         })?;
         let is_ours = outcome(file.try_lock(), &path)?;
-        Ok(is_ours.then(|| Self { reserved: Mutex::new(None), target, file }))
+        let holder = process::id();
+        Ok(is_ours.then(|| Self { reserved: Mutex::new(None), target, file, holder }))
     }
 
     pub(super) fn remember(&self, refusal: Option<&Refusal>) -> io::Result<()> {
@@ -50,6 +57,22 @@ impl FileLock {
 
     pub(super) fn reserved(&self) -> MutexGuard<'_, Option<files::TempFile>> {
         locked(&self.reserved)
+    }
+}
+
+impl Drop for FileLock {
+    fn drop(&mut self) {
+        let reserved = self.reserved().take();
+        if self.holder == process::id() {
+            // A reservation must be gone before another process may look for leftovers.
+            drop(reserved);
+            // To close the file would not unlock it while a child has it open. Nothing is lost if this fails: the file is
+            // closed next.
+            let _ = self.file.unlock();
+        } else {
+            // To drop it would delete the parent's file.
+            mem::forget(reserved);
+        }
     }
 }
 
@@ -102,5 +125,42 @@ mod tests {
             "could not lock /net/token.json.lock; its file system may not support locks: keep the token file on a local \
              disk, or implement TokenStore on something that several processes can lock"
         );
+    }
+    /// As a child of this process does that was forked while the lock was held, and lives on.
+    #[cfg(unix)]
+    #[test]
+    fn a_child_that_inherited_the_file_does_not_keep_it_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("token.json");
+        let take = || FileLock::try_acquire(target.clone()).unwrap();
+        let lock = take().unwrap();
+        let inherited = lock.file.try_clone().unwrap();
+        let mut child = process::Command::new("sleep").arg("60").stdin(inherited).spawn().unwrap();
+        assert!(take().is_none());
+        drop(lock);
+        assert!(take().is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn a_forked_child_neither_unlocks_nor_deletes_what_its_parent_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("token.json");
+        let take = || FileLock::try_acquire(target.clone()).unwrap();
+        let lock = take().unwrap();
+        let in_child = FileLock {
+            reserved: Mutex::new(Some(files::TempFile::create(&target).unwrap())),
+            target: target.clone(),
+            file: lock.file.try_clone().unwrap(),
+            holder: lock.holder + 1,
+        };
+        drop(in_child);
+        assert!(take().is_none());
+        let is_reserved = |name: &str| name.contains(files::TempFile::INFIX);
+        let mut names = dir.path().read_dir().unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(names.any(|name| is_reserved(name.to_str().unwrap())));
+        drop(lock);
+        assert!(take().is_some());
     }
 }
