@@ -43,10 +43,8 @@ async fn main() -> ExitCode {
         Err(e) => return say(io::stderr(), &explain(&e), exit_code(&e)),
     };
     tokio::select! {
-        outcome = run(&tokens) => match outcome {
-            Ok(report) => say(io::stdout(), &report, 0),
-            Err(e) => say(io::stderr(), &explain(&e), exit_code(&e)),
-        },
+        // The signals first, so that they are waited for before anything is sent.
+        biased;
         // A signal's default is to end the process on the spot, and with it a token that Concur has just issued.
         code = signal() => {
             say(io::stderr(), "Interrupted; a renewal under way is brought to its end first.", code);
@@ -55,6 +53,10 @@ async fn main() -> ExitCode {
                 Err(e) => say(io::stderr(), &explain(&e), code),
             }
         }
+        outcome = run(&tokens) => match outcome {
+            Ok(report) => say(io::stdout(), &report, 0),
+            Err(e) => say(io::stderr(), &explain(&e), exit_code(&e)),
+        },
     }
 }
 
