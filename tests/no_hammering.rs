@@ -1,4 +1,5 @@
-//! No hammering: what Concur has refused is not asked again (rule 9 of the design).
+//! No hammering: what Concur has refused is not asked again until the credentials or the stored token change, or an hour has
+//! passed (promise 9 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 
