@@ -40,6 +40,9 @@ pub(crate) trait Executor: fmt::Debug + Send + Sync {
 
     /// Runs work that blocks no thread.
     fn spawn(&self, work: Work) -> Result<(), Error>;
+
+    /// Ready once this much real time has passed, whatever an injected clock says.
+    fn wait(&self, time: Duration) -> Work;
 }
 
 /// The threads of this process: those of the caller's runtime, of this crate's own, and new ones.
@@ -69,6 +72,10 @@ impl Executor for Threads {
     fn spawn(&self, work: Work) -> Result<(), Error> {
         runtime::handle()?.spawn(work);
         Ok(())
+    }
+
+    fn wait(&self, time: Duration) -> Work {
+        SystemClock.sleep(time)
     }
 }
 

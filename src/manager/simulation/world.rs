@@ -181,6 +181,10 @@ impl Executor for Process {
         self.world.spawn(self.number, work);
         Ok(())
     }
+
+    fn wait(&self, time: Duration) -> Work {
+        Watch(Arc::clone(&self.world)).sleep(time)
+    }
 }
 
 impl fmt::Debug for Process {

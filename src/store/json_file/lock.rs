@@ -1,15 +1,13 @@
 //! An operating system lock on a side file: when a process is killed the lock is free, with nothing to clean up.
-//!
-//! The file also remembers one refusal. It is read without the lock, and a refusal that is half written reads as none.
 
 use std::{
     fs::{File, TryLockError},
-    io::{self, Seek as _, SeekFrom, Write as _},
+    io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
 };
 
-use crate::{Error, Refusal, caught::locked, files};
+use crate::{Error, caught::locked, files};
 
 /// The lock, and the room reserved for the reply while it is held.
 #[derive(Debug)]
@@ -17,7 +15,8 @@ pub(super) struct FileLock {
     // Dropped first: a reservation must be gone before another process may look for leftovers.
     reserved: Mutex<Option<files::TempFile>>,
     target: PathBuf,
-    file: File,
+    // The lock itself: closing the file releases it.
+    _file: File,
 }
 
 impl FileLock {
@@ -33,15 +32,7 @@ impl FileLock {
             )
         })?;
         let is_ours = outcome(file.try_lock(), &path)?;
-        Ok(is_ours.then(|| Self { reserved: Mutex::new(None), target, file }))
-    }
-
-    pub(super) fn remember(&self, refusal: Option<&Refusal>) -> io::Result<()> {
-        let json = refusal.map(Refusal::to_json).unwrap_or_default();
-        self.file.set_len(0)?;
-        (&self.file).seek(SeekFrom::Start(0))?;
-        (&self.file).write_all(json.as_bytes())?;
-        self.file.sync_all()
+        Ok(is_ours.then(|| Self { reserved: Mutex::new(None), target, _file: file }))
     }
 
     pub(super) fn target(&self) -> &Path {
@@ -67,14 +58,6 @@ fn outcome(tried: Result<(), TryLockError>, path: &Path) -> Result<bool, Error> 
             ),
             e,
         )),
-    }
-}
-
-/// The refusal remembered for `target`, if any.
-pub(super) fn recall(target: &Path) -> io::Result<Option<Refusal>> {
-    match files::read(&path_for(target)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        json => Ok(std::str::from_utf8(&json?).ok().and_then(Refusal::from_json)),
     }
 }
 
