@@ -43,10 +43,8 @@ async fn main() -> ExitCode {
         Err(e) => return say(io::stderr(), &explain(&e), exit_code(&e)),
     };
     tokio::select! {
-        outcome = run(&tokens) => match outcome {
-            Ok(report) => say(io::stdout(), &report, 0),
-            Err(e) => say(io::stderr(), &explain(&e), exit_code(&e)),
-        },
+        // The signals first, so that they are waited for before anything is sent.
+        biased;
         // A signal's default action ends the process at once, and a token that Concur has just issued would be lost.
         code = signal() => {
             say(io::stderr(), "Interrupted; waiting for a renewal under way.", code);
@@ -55,6 +53,10 @@ async fn main() -> ExitCode {
                 Err(e) => say(io::stderr(), &explain(&e), code),
             }
         }
+        outcome = run(&tokens) => match outcome {
+            Ok(report) => say(io::stdout(), &report, 0),
+            Err(e) => say(io::stderr(), &explain(&e), exit_code(&e)),
+        },
     }
 }
 

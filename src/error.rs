@@ -70,6 +70,10 @@ struct Inner {
     in_doubt: bool,
     /// Nothing was sent, because of an earlier error.
     held_back: bool,
+    /// The store says that the error may pass by itself.
+    transient: bool,
+    /// The store holds a newer token than the one that was to be saved.
+    superseded: bool,
     correlation_id: Option<String>,
     #[source]
     source: Option<BoxError>,
@@ -81,6 +85,32 @@ impl Error {
     /// The message names the place and says what to do next; neither it nor the source may hold a secret.
     pub fn store(message: impl Into<String>, source: impl Into<BoxError>) -> Self {
         Self::new(ErrorKind::Store, message).caused_by(source)
+    }
+
+    /// A [`ErrorKind::Store`] error that says: this save came too late, because another process has stored a newer token
+    /// since the lock was taken. For implementers of [`TokenStore::save`](crate::TokenStore::save).
+    ///
+    /// ```
+    /// use concur_auth::{Error, ErrorKind};
+    ///
+    /// let error = Error::superseded("the row was saved by another process");
+    /// assert_eq!(error.kind(), ErrorKind::Store);
+    /// ```
+    pub fn superseded(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Store, message).change(|inner| inner.superseded = true)
+    }
+
+    /// The same error, marked as one that may pass by itself, such as a database that is failing over.
+    ///
+    /// ```
+    /// use concur_auth::Error;
+    ///
+    /// let error = Error::store("the database is failing over", "connection refused").transient();
+    /// assert!(error.is_transient());
+    /// ```
+    #[must_use]
+    pub fn transient(self) -> Self {
+        self.change(|inner| inner.transient = true)
     }
 
     /// A [`ErrorKind::CredentialsInvalid`] error, for implementers of
@@ -100,6 +130,8 @@ impl Error {
             invalid_grant: false,
             in_doubt: false,
             held_back: false,
+            transient: false,
+            superseded: false,
             correlation_id: None,
             source: None,
         }))
@@ -143,7 +175,7 @@ impl Error {
     /// Whether the same call may work later without any change.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        self.0.kind == ErrorKind::Unavailable
+        self.0.kind == ErrorKind::Unavailable || self.0.transient
     }
 
     /// The pause that Concur asked for (`Retry-After`, RFC 9110 section 10.2.3).
@@ -169,6 +201,10 @@ impl Error {
 
     pub(crate) fn is_held_back(&self) -> bool {
         self.0.held_back
+    }
+
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.0.superseded
     }
 
     pub(crate) fn is_in_doubt(&self) -> bool {

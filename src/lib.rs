@@ -202,9 +202,8 @@ pub use self::{
         AuthorizationRequest, AuthorizationReturn, Grant, OAuthClient, OneTimePasswordRequest, TokenReply,
     },
     refresh_token_object::RefreshTokenObject,
-    refusal::Refusal,
     status::{Status, TokenOrigin},
-    store::{JsonFileStore, MemoryStore, StoreLock, TokenStore},
+    store::{BoxedStore, JsonFileStore, MemoryStore, StoreLock, Stored, TokenStore},
 };
 
 /// The README's code compiles.

@@ -21,6 +21,7 @@ mod flight;
 mod cache;
 mod gate;
 mod identity;
+mod locked_store;
 mod shared_flight;
 mod single_flight;
 
@@ -280,7 +281,7 @@ impl TokenManager {
         if before(self.0.machine.clock.sleep(deadline), all_saved).await {
             return Ok(());
         }
-        let store = self.0.cache.describe();
+        let store = self.0.cache.store.describe();
         let is_unsaved = self.0.cache.held().is_some_and(|held| held.is_unsaved);
         let error = Error::new(
             ErrorKind::Store,
@@ -316,7 +317,7 @@ async fn before(deadline: impl Future<Output = ()>, work: impl Future<Output = (
 impl fmt::Debug for TokenManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TokenManager")
-            .field("store", &self.0.cache.describe())
+            .field("store", &self.0.cache.store.describe())
             .field("status", &self.status())
             .finish_non_exhaustive()
     }

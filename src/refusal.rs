@@ -21,17 +21,9 @@ const REFUSED: Backoff = Backoff::new(Duration::from_secs(3600), Duration::from_
 /// The same for a sign-in whose outcome is not known. A company request token has five uses.
 const IN_DOUBT: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(3600));
 
-/// A refusal as a [`TokenStore`](crate::TokenStore) remembers it, for all processes that share the store.
-///
-/// A store keeps the refusal's JSON form, which holds no secret.
-///
-/// ```
-/// use concur_auth::Refusal;
-///
-/// assert!(Refusal::from_json("not one").is_none());
-/// ```
+/// A refusal, for all processes that share a store: the note that a store keeps is its JSON form.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
+pub(crate) struct Refusal {
     salt: u64,
     fingerprint: u32,
     /// Unix seconds.
@@ -50,13 +42,13 @@ pub struct Refusal {
 impl Refusal {
     /// Reads the JSON form; `None` for any other text, such as a JSON form that was cut short.
     #[must_use]
-    pub fn from_json(json: &str) -> Option<Self> {
+    pub(crate) fn from_json(json: &str) -> Option<Self> {
         serde_json::from_str(json).ok()
     }
 
     /// The JSON form, on one line.
     #[must_use]
-    pub fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         serde_json::to_string(self).unwrap_or_default()
     }
 

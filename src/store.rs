@@ -1,29 +1,25 @@
 //! Where the refresh token object is kept between renewals and processes.
 
+mod delegated;
+mod erased;
 mod json_file;
 mod memory;
 
-use std::{
-    any::Any,
-    fmt,
-    future::Future,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
-};
+use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
 
-pub use self::{json_file::JsonFileStore, memory::MemoryStore};
-use crate::{Error, ErrorKind, RefreshTokenObject, Refusal, caught::caught};
+pub(crate) use self::erased::{BoxFuture, DynTokenStore};
+pub use self::{delegated::BoxedStore, json_file::JsonFileStore, memory::MemoryStore};
+use crate::{Error, RefreshTokenObject};
+
+/// For stores on this machine: a sibling's renewal is seen at once, for little work.
+const LONGEST_POLL: Duration = Duration::from_millis(50);
 
 /// Where a [`TokenManager`](crate::TokenManager) keeps its [`RefreshTokenObject`].
 ///
 /// Three methods make a store; [`RefreshTokenObject::to_json`] and [`from_json`](RefreshTokenObject::from_json)
 /// turn the value into text and back. A store that several processes share should also implement
-/// [`try_lock`](Self::try_lock), or two of them may renew at once.
-///
-/// A renewal calls the store, and the [`CredentialSource`](crate::CredentialSource), on a thread of its own inside this
-/// crate's tokio runtime. Both may block, and may use tokio's timers and sockets. They must not start or enter another
-/// runtime, and a connection that belongs to another runtime ends with that runtime. `load` is also called on the task
-/// that calls [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token). A panic counts as an error.
+/// [`try_lock`](Self::try_lock), or two of them may renew at once. The feature `simulator` has `store_contract`, which
+/// checks a store.
 ///
 /// ```
 /// use std::{fs, io::ErrorKind};
@@ -53,6 +49,36 @@ use crate::{Error, ErrorKind, RefreshTokenObject, Refusal, caught::caught};
 /// }
 /// # let _ = concur_auth::TokenManager::builder().store(Plain("token".into()));
 /// ```
+///
+/// # What a renewal calls
+///
+/// | step | calls |
+/// |---|---|
+/// | look | [`read`](Self::read) |
+/// | lock | [`try_lock`](Self::try_lock), then [`read_locked`](Self::read_locked) |
+/// | prove that a reply can be saved | [`rehearse`](Self::rehearse) |
+/// | send the grant to Concur | – |
+/// | save the reply | [`finish`](Self::finish), and [`remember`](Self::remember)`(None)` if something was remembered |
+/// | unlock | [`unlock`](Self::unlock) |
+///
+/// So a database store can renew with three statements: one for `read`; one that takes the lock, returns what is stored and
+/// proves that the database accepts writes, so that `read_locked` and `rehearse` need none; and one in `finish` that saves,
+/// forgets and unlocks, so that `remember` and `unlock` need none. No connection has to be held while the grant is sent.
+///
+/// # What a store may count on
+///
+/// - A lock is held for four minutes at most, unless a token cannot be saved: then it is held until that token is saved.
+/// - A call that has not ended after 10 seconds is dropped at its next `await`, and its outcome is unknown. A save whose
+///   outcome is unknown, or that failed, is repeated with the same token, and must then succeed also if it had succeeded
+///   before.
+/// - A panic counts as an error.
+///
+/// # Where a store runs
+///
+/// All calls run inside this crate's tokio runtime, on threads that they may block, so connections that a store opens in
+/// them belong to that runtime: they live as long as the process, and a renewal that outlives the program's own runtime
+/// can still save. A pool that connects when it is made must be made there too, with [`on_runtime`](crate::on_runtime). A
+/// call must not start or enter another runtime. A store that [is local](Self::is_local) is called in place instead.
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// The token that is stored now; `None` if there is none.
     ///
@@ -62,13 +88,16 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::store`] for everything except "nothing there": a store that cannot be read is not an empty store.
+    /// [`Error::transient`] marks an error that may pass by itself.
     fn load(&self) -> impl Future<Output = Result<Option<RefreshTokenObject>, Error>> + Send;
 
     /// Stores `token`, completely or not at all. Returns once the token would survive a crash.
     ///
     /// # Errors
     ///
-    /// [`Error::store`] when it is not certain that the token is stored.
+    /// [`Error::store`] when it is not certain that the token is stored; [`Error::superseded`] when another process has
+    /// stored a newer token since the lock was taken, as after the lock's lease has lapsed: then that token is used, and
+    /// this save is not repeated.
     fn save(
         &self,
         token: &RefreshTokenObject,
@@ -82,16 +111,45 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// [`Error::store`] when it is not certain that nothing is stored.
     fn remove(&self, lock: &StoreLock) -> impl Future<Output = Result<(), Error>> + Send;
 
-    /// Takes the store's lock; `None` while another manager or process holds it. Never waits: the manager asks again.
+    /// Takes the store's lock; `None` while another manager or process holds it. Never waits: the manager asks again,
+    /// first after 2 ms, then at growing intervals up to [`longest_poll`](Self::longest_poll).
     ///
-    /// The lock is released when the [`StoreLock`] is dropped, and when its process dies. The default always succeeds,
-    /// which is right only for a store that one manager uses.
+    /// The lock must become free when [`unlock`](Self::unlock) is called, when the [`StoreLock`] is dropped, and when its
+    /// process dies. The default always succeeds, which is right only for a store that one manager uses.
     ///
     /// # Errors
     ///
-    /// [`Error::store`] when the store can never be locked.
+    /// [`Error::store`] when the store cannot be locked.
     fn try_lock(&self) -> impl Future<Output = Result<Option<StoreLock>, Error>> + Send {
         async { Ok(Some(StoreLock::new(()))) }
+    }
+
+    /// Releases the lock. The default drops it.
+    ///
+    /// A store that needs a statement for that overrides this. [`StoreLock`]s are dropped without it only after a panic.
+    /// A failure is the store's to log: whoever waits for the lock must get it in the end, for example when a lease lapses.
+    fn unlock(&self, lock: StoreLock) -> impl Future<Output = ()> + Send {
+        async move { drop(lock) }
+    }
+
+    /// Token and note in one read, without the lock. The default has no note: see [`remember`](Self::remember).
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    fn read(&self) -> impl Future<Output = Result<Stored, Error>> + Send {
+        async { Ok(Stored::new(self.load().await?, None)) }
+    }
+
+    /// Token and note, read under the lock: at least as new as when the lock was taken. The default is
+    /// [`read`](Self::read).
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    fn read_locked(&self, lock: &StoreLock) -> impl Future<Output = Result<Stored, Error>> + Send {
+        let _ = lock;
+        self.read()
     }
 
     /// Checks, before a grant is sent, that its reply could be saved. `held` is the token that is stored now.
@@ -114,40 +172,97 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         }
     }
 
-    /// The refusal that [`remember_refusal`](Self::remember_refusal) got last, if any. Called without the lock.
+    /// Saves `token` as the last thing under this lock. The default is [`save`](Self::save).
     ///
-    /// The default remembers nothing: each manager then remembers only its own refusals.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::store`] when the store cannot be read.
-    fn recall_refusal(&self) -> impl Future<Output = Result<Option<Refusal>, Error>> + Send {
-        async { Ok(None) }
-    }
-
-    /// Remembers that Concur refused, so that no process asks again too soon; `None` removes the memory.
+    /// A store may also forget its note and release the lock in the same step. `remember(None)` and `unlock` are called all
+    /// the same, and then have nothing left to do.
     ///
     /// # Errors
     ///
-    /// [`Error::store`] when it is not certain that the refusal is stored.
-    fn remember_refusal(
+    /// As [`save`](Self::save).
+    fn finish(
         &self,
-        refusal: Option<&Refusal>,
+        token: &RefreshTokenObject,
         lock: &StoreLock,
     ) -> impl Future<Output = Result<(), Error>> + Send {
-        let _ = (refusal, lock);
+        self.save(token, lock)
+    }
+
+    /// Keeps a note for all processes that share the store, in place of the one before: a short text on one line, without
+    /// any secret. `None` removes it. It says what Concur refused, so that no process asks again too soon.
+    ///
+    /// The default keeps nothing: each manager then remembers only its own refusals. [`read`](Self::read) returns the note.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when it is not certain that the note is kept.
+    fn remember(
+        &self,
+        note: Option<&str>,
+        lock: &StoreLock,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = (note, lock);
         async { Ok(()) }
+    }
+
+    /// The longest pause between two looks of a process that waits for the lock. Default: 50 milliseconds.
+    fn longest_poll(&self) -> Duration {
+        LONGEST_POLL
+    }
+
+    /// Whether a call may run in place, on the task that calls [`TokenManager`](crate::TokenManager), because it opens no
+    /// connection and takes no time worth mentioning. Default: `false`.
+    ///
+    /// This saves a valid token's caller the way to another thread and back.
+    fn is_local(&self) -> bool {
+        false
     }
 
     /// The store's name in errors and logs, such as the path of a file; never a secret.
     fn describe(&self) -> String {
         std::any::type_name::<Self>().to_owned()
     }
+
+    /// The same store as a value of one type, whatever its own type is.
+    ///
+    /// ```
+    /// use concur_auth::{BoxedStore, JsonFileStore, MemoryStore, TokenStore};
+    ///
+    /// fn store(is_test: bool) -> BoxedStore {
+    ///     if is_test { MemoryStore::new().boxed() } else { JsonFileStore::new("token.json").boxed() }
+    /// }
+    /// # store(true);
+    /// ```
+    fn boxed(self) -> BoxedStore
+    where
+        Self: Sized,
+    {
+        BoxedStore(Arc::new(self))
+    }
+}
+
+/// What a [`TokenStore`] holds: the token, and the note that goes with it.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct Stored {
+    /// The token, if there is one.
+    pub token: Option<RefreshTokenObject>,
+    /// What [`TokenStore::remember`] got last.
+    pub note: Option<String>,
+}
+
+impl Stored {
+    /// What a store found.
+    #[must_use]
+    pub fn new(token: Option<RefreshTokenObject>, note: Option<String>) -> Self {
+        Self { token, note }
+    }
 }
 
 /// Proof that a [`TokenStore`]'s lock is held; dropping it releases the lock.
 ///
-/// It carries a value that the store needs while it is locked: an open file, a fencing number, or `()`.
+/// It carries a value that the store needs while it is locked: an open file, a lease and the version it was taken at, or
+/// `()`.
 ///
 /// ```
 /// use concur_auth::StoreLock;
@@ -175,74 +290,4 @@ impl fmt::Debug for StoreLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StoreLock").finish_non_exhaustive()
     }
-}
-
-type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = Result<T, Error>> + Send + 'a>>;
-
-/// The object-safe twin, so that a manager needs no type parameter.
-pub(crate) trait DynTokenStore: fmt::Debug + Send + Sync {
-    fn load(&self) -> BoxFuture<'_, Option<RefreshTokenObject>>;
-    fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
-    fn remove<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
-    fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>>;
-    fn rehearse<'a>(&'a self, held: Option<&'a RefreshTokenObject>, lock: &'a StoreLock)
-    -> BoxFuture<'a, ()>;
-    fn recall_refusal(&self) -> BoxFuture<'_, Option<Refusal>>;
-    fn remember_refusal<'a>(&'a self, refusal: Option<&'a Refusal>, lock: &'a StoreLock)
-    -> BoxFuture<'a, ()>;
-    fn describe(&self) -> String;
-}
-
-impl<T: TokenStore> DynTokenStore for T {
-    fn load(&self) -> BoxFuture<'_, Option<RefreshTokenObject>> {
-        guarded(self, async move { TokenStore::load(self).await })
-    }
-
-    fn save<'a>(&'a self, token: &'a RefreshTokenObject, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
-        guarded(self, async move { TokenStore::save(self, token, lock).await })
-    }
-
-    fn remove<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
-        guarded(self, async move { TokenStore::remove(self, lock).await })
-    }
-
-    fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>> {
-        guarded(self, async move { TokenStore::try_lock(self).await })
-    }
-
-    fn rehearse<'a>(
-        &'a self,
-        held: Option<&'a RefreshTokenObject>,
-        lock: &'a StoreLock,
-    ) -> BoxFuture<'a, ()> {
-        guarded(self, async move { TokenStore::rehearse(self, held, lock).await })
-    }
-
-    fn recall_refusal(&self) -> BoxFuture<'_, Option<Refusal>> {
-        guarded(self, async move { TokenStore::recall_refusal(self).await })
-    }
-
-    fn remember_refusal<'a>(
-        &'a self,
-        refusal: Option<&'a Refusal>,
-        lock: &'a StoreLock,
-    ) -> BoxFuture<'a, ()> {
-        guarded(self, async move { TokenStore::remember_refusal(self, refusal, lock).await })
-    }
-
-    fn describe(&self) -> String {
-        let described = catch_unwind(AssertUnwindSafe(|| TokenStore::describe(self)));
-        described.unwrap_or_else(|_| std::any::type_name::<T>().to_owned())
-    }
-}
-
-/// The call itself is inside the future, so that a panic in it is caught, too.
-fn guarded<'a, T: 'a>(
-    store: &'a impl TokenStore,
-    call: impl Future<Output = Result<T, Error>> + Send + 'a,
-) -> BoxFuture<'a, T> {
-    Box::pin(caught(call, || {
-        let message = format!("{} panicked; see the panic's message", DynTokenStore::describe(store));
-        Err(Error::new(ErrorKind::Store, message))
-    }))
 }

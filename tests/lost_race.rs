@@ -1,4 +1,5 @@
-//! A lost race is not an error: rule 8 of the design.
+//! A lost race is not an error: where another program has replaced the token that Concur refuses, the replacement is used
+//! (promise 8 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 

@@ -1,4 +1,5 @@
-//! Never half a file: rule 5 of the design.
+//! Never half a file: a token file is replaced as a whole, is private from its creation, and whatever a killed process left
+//! beside it is recovered or removed (promise 5 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 
@@ -15,7 +16,7 @@ use concur_auth::{
     simulator::{ConcurSimulator, Fault, RecordedRequest, Rotation},
     url::form_urlencoded,
 };
-use support::{Scene, alone, child, names_in, really_wait, seed, until};
+use support::{Scene, alone, child, names_in, really_wait, seed, skip, until};
 
 const CLEAN: [&str; 3] =
     ["credentials.json", "refreshTokenObjectFile.json", "refreshTokenObjectFile.json.lock"];
@@ -289,8 +290,10 @@ async fn a_save_is_private_from_its_creation_and_synced_around_its_rename() {
         .env("DIR", &folder)
         .output();
     // Not every machine has strace, and not every container lets it look.
-    if !traced.is_ok_and(|output| output.status.success()) {
-        return;
+    match traced {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => return skip(&format!("strace: {}", String::from_utf8_lossy(&output.stderr))),
+        Err(e) => return skip(&format!("strace: {e}")),
     }
     let trace = fs::read_to_string(dir.path().join("trace")).unwrap();
     let temp = format!("{folder}/token.json.tmp-");
@@ -365,19 +368,22 @@ async fn a_leftover_that_cannot_be_read_is_not_deleted() {
     fs::set_permissions(&leftover, fs::Permissions::from_mode(0o000)).unwrap();
     // Root may read everything, so the program runs as somebody else who owns the folder.
     if chown(scene.dir.path(), Some(65534), None).is_err() {
-        return assert!(std::env::var_os("CONCUR_AUTH_MUST_MOUNT").is_none(), "this user is not root");
+        return skip("this user is not root");
     }
     let output = std::process::Command::new("setpriv")
         .args(["--reuid=65534", "--clear-groups", "--"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "finds_a_leftover_it_cannot_read", "--ignored", "--nocapture"])
         .env("DIR", scene.dir.path())
-        .output()
-        .unwrap();
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(e) => return skip(&format!("setpriv: {e}")),
+    };
     let (said, complained) =
         (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     if complained.contains("setpriv") {
-        return assert!(std::env::var_os("CONCUR_AUTH_MUST_MOUNT").is_none(), "{complained}");
+        return skip(&complained);
     }
     assert!(output.status.success(), "{said}\n{complained}");
     assert!(leftover.exists());

@@ -1,4 +1,5 @@
-//! No hammering: what Concur has refused is not asked again (rule 9 of the design).
+//! No hammering: what Concur has refused is not asked again until the credentials or the stored token change, or an hour has
+//! passed (promise 9 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 
@@ -157,7 +158,7 @@ async fn a_refusal_on_disk_holds_no_secret_and_differs_each_time() {
             .to_string(),
         );
         scene.manager().access_token().await.unwrap_err();
-        let lock_file = scene.dir.path().join("refreshTokenObjectFile.json.lock");
+        let lock_file = scene.dir.path().join("refreshTokenObjectFile.json.note");
         let remembered = std::fs::read_to_string(lock_file).unwrap();
         let json: serde_json::Value = serde_json::from_str(&remembered).unwrap();
         for secret in ["the-app", "the-secret", "the-token"] {

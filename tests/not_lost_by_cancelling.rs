@@ -1,4 +1,5 @@
-//! Not lost by cancelling: rule 3 of the design.
+//! Not lost by cancelling: a caller that goes away, a panic, or the end of the caller's runtime loses no rotated token
+//! (promise 3 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 

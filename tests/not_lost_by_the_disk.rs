@@ -1,4 +1,6 @@
-//! Not lost by the disk: rule 4 of the design. The tests that need mounts run as root on Linux only.
+//! Not lost by the disk: what would keep a token from being saved shows before a grant is spent, and a token that cannot be
+//! saved all the same is handed out, kept with the store's lock, and saved later (promise 4 of docs/promises.md). The tests
+//! that need mounts run as root on Linux only.
 
 #![cfg(all(feature = "simulator", target_os = "linux"))]
 
@@ -15,7 +17,7 @@ use concur_auth::{
     ErrorKind, TokenStore as _,
     simulator::{ManualClock, Rotation},
 };
-use support::{Call, HOUR, Scene, Watched, alone, until};
+use support::{Call, HOUR, Scene, Watched, alone, skip, until};
 
 /// Mounts go away when dropped.
 struct Mount(PathBuf);
@@ -43,9 +45,7 @@ fn run(program: &str, arguments: &[&str]) {
     assert!(Command::new(program).args(arguments).status().unwrap().success(), "{program} {arguments:?}");
 }
 
-fn skipped() {
-    assert!(std::env::var_os("CONCUR_AUTH_MUST_MOUNT").is_none(), "this user may not mount file systems");
-}
+const NO_MOUNTS: &str = "this user may not mount file systems";
 
 /// Takes what room is left.
 fn fill(folder: &Path) {
@@ -70,7 +70,7 @@ async fn a_full_disk_shows_before_the_grant_is_spent() {
     let _alone = alone().await;
     let scene = Scene::among_forks(Rotation::Never).await;
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "size=1m", "tmpfs"], scene.dir.path()) else {
-        return skipped();
+        return skip(NO_MOUNTS);
     };
     scene.write_credentials(&scene.concur.credentials_json());
     scene.write_token(&scene.concur.token_json());
@@ -101,7 +101,7 @@ async fn a_read_only_disk_shows_before_the_grant_is_spent() {
     let _alone = alone().await;
     let scene = Scene::among_forks(Rotation::Never).await;
     let Some(mount) = Mount::new(&["-t", "tmpfs", "tmpfs"], scene.dir.path()) else {
-        return skipped();
+        return skip(NO_MOUNTS);
     };
     scene.write_credentials(&scene.concur.credentials_json());
     scene.write_token(&scene.concur.token_json());
@@ -119,7 +119,7 @@ async fn a_file_that_is_a_mount_by_itself_shows_before_the_grant_is_spent() {
     scene.write_token(&scene.concur.token_json());
     let token = scene.token_path();
     let Some(_mount) = Mount::new(&["--bind", token.to_str().unwrap()], &token) else {
-        return skipped();
+        return skip(NO_MOUNTS);
     };
     nothing_is_sent(&scene, "resource busy").await;
     assert_eq!(
@@ -137,7 +137,7 @@ async fn an_immutable_file_shows_before_the_grant_is_spent() {
     let token = token.to_str().unwrap();
     // Not every file system has the attribute.
     if !Command::new("chattr").args(["+i", token]).status().is_ok_and(|status| status.success()) {
-        return;
+        return skip("this user, or the file system, cannot make a file immutable with chattr");
     }
     nothing_is_sent(&scene, "not permitted").await;
     run("chattr", &["-i", token]);
@@ -176,10 +176,12 @@ async fn a_folder_without_permission_shows_before_the_grant_is_spent() {
         .output();
     match output {
         Ok(output) if output.status.success() => {}
-        // Nobody may not even run the test, or there is no such tool.
-        Ok(output) if String::from_utf8_lossy(&output.stderr).contains("setpriv") => {}
+        // This user is not root, or the other user may not even run the test.
+        Ok(output) if String::from_utf8_lossy(&output.stderr).contains("setpriv") => {
+            return skip("setpriv cannot run this test as another user");
+        }
         Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stdout)),
-        Err(_) => {}
+        Err(e) => return skip(&format!("setpriv: {e}")),
     }
     assert_eq!(scene.concur.token_requests(), 0);
 }
@@ -207,7 +209,7 @@ async fn a_token_that_cannot_be_saved_is_handed_out_and_its_lock_kept_until_it_i
     let _alone = alone().await;
     let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "tmpfs"], scene.dir.path()) else {
-        return skipped();
+        return skip(NO_MOUNTS);
     };
     scene.write_credentials(&scene.concur.credentials_json());
     let old = scene.concur.token_json();
@@ -341,7 +343,7 @@ async fn a_disk_that_fills_up_behind_the_rehearsal_still_takes_the_token() {
     let _alone = alone().await;
     let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
     let Some(_mount) = Mount::new(&["-t", "tmpfs", "-o", "size=2m", "tmpfs"], scene.dir.path()) else {
-        return skipped();
+        return skip(NO_MOUNTS);
     };
     scene.write_credentials(&scene.concur.credentials_json());
     scene.write_token(&scene.concur.token_json());
@@ -376,7 +378,7 @@ async fn a_token_whose_rename_fails_is_on_the_disk_all_the_same() {
     store.rehearse(RefreshTokenObject::from_json(&old).ok().as_ref(), &lock).await.unwrap();
     let token = scene.token_path();
     let Some(mount) = Mount::new(&["--bind", token.to_str().unwrap()], &token) else {
-        return skipped();
+        return skip(NO_MOUNTS);
     };
     let rotated = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
     store.save(&rotated, &lock).await.unwrap_err();

@@ -1,4 +1,5 @@
-//! Nothing of the user's is overwritten: rule 6 of the design.
+//! Nothing of the user's is overwritten: credentials are never written over, and a token file without a usable token is moved
+//! aside before it is replaced (promise 6 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 

@@ -1,4 +1,5 @@
-//! One request whatever the load: rule 1 of the design.
+//! One request: however many tasks, managers and processes ask at once, a missing or expiring token costs one /token request
+//! (promise 1 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 

@@ -18,10 +18,17 @@ struct Run {
     stderr: String,
 }
 
-/// Examples are built before tests run, beside them.
+/// Examples are built before tests run, beside them; but not where cargo is told which tests to build.
 fn program() -> Command {
     let test = std::env::current_exe().unwrap();
-    Command::new(test.parent().unwrap().parent().unwrap().join("examples/refresh_token_management"))
+    let folder = test.parent().unwrap().parent().unwrap().join("examples");
+    let program = folder.join(format!("refresh_token_management{}", std::env::consts::EXE_SUFFIX));
+    assert!(
+        program.exists(),
+        "{} is not there; build it first: cargo build --all-features --examples",
+        program.display()
+    );
+    Command::new(program)
 }
 
 fn run(dir: &Path, secrets: &[String]) -> Run {

@@ -1,4 +1,5 @@
-//! What is sent again, and what is not: rule 9 of the design, by grant and failure.
+//! What is sent again, and what is not, by grant and failure: a failure that may pass is tried four times within 45 seconds,
+//! and a company request token only where Concur certainly issued nothing (promise 9 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 

@@ -1,4 +1,4 @@
-//! Saved before used: rule 2 of the design.
+//! Saved before used: a token from Concur is in the store before any caller sees it (promise 2 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 

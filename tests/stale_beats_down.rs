@@ -1,4 +1,5 @@
-//! Stale beats down: rule 7 of the design.
+//! Stale beats down: while Concur cannot be asked, a token that is still valid is served, and each token is renewed before
+//! it expires (promise 7 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 

@@ -13,6 +13,7 @@ use super::{
     cache::TokenCache,
     core::{Core, Policy},
     identity::Identification,
+    locked_store::LockedStore,
 };
 use crate::{
     Clock, CredentialSource, CredentialsFile, Error, ErrorKind, JsonFileStore, OAuthClient, SystemClock,
@@ -39,7 +40,7 @@ use crate::{
 #[derive(Debug)]
 #[must_use]
 pub struct TokenManagerBuilder {
-    store: Option<Box<dyn DynTokenStore>>,
+    store: Option<Arc<dyn DynTokenStore>>,
     credentials: Option<Box<dyn DynCredentialSource>>,
     base_uri: Option<String>,
     trusted_hosts: Vec<String>,
@@ -72,7 +73,7 @@ impl TokenManagerBuilder {
 
     /// Where tokens are kept. Default: [`JsonFileStore`] on `./refreshTokenObjectFile.json`.
     pub fn store(mut self, store: impl TokenStore) -> Self {
-        self.store = Some(Box::new(store));
+        self.store = Some(Arc::new(store));
         self
     }
 
@@ -165,14 +166,14 @@ impl TokenManagerBuilder {
     /// when `trust_host` was not given a host, or when both `http_client` and `oauth_client` were given.
     pub fn build(self) -> Result<TokenManager, Error> {
         let Parts { source, identification, client, machine, store, policy } = self.parts()?;
-        let store = store.unwrap_or_else(|| Box::new(JsonFileStore::new(super::TOKEN_FILE)));
+        let store = store.unwrap_or_else(|| Arc::new(JsonFileStore::new(super::TOKEN_FILE)));
         Ok(TokenManager(Arc::new(Core {
             source,
             identification,
             client,
-            machine,
             policy,
-            cache: TokenCache::new(store),
+            cache: TokenCache::new(LockedStore::new(store, Arc::clone(&machine.executor))),
+            machine,
             gate: Default::default(),
             flights: Default::default(),
             subscribers: OnceLock::new(),
@@ -212,7 +213,7 @@ struct Parts {
     identification: Identification,
     client: OAuthClient,
     machine: Machine,
-    store: Option<Box<dyn DynTokenStore>>,
+    store: Option<Arc<dyn DynTokenStore>>,
     policy: Policy,
 }
 

@@ -10,17 +10,14 @@ use std::{
 use tokio::sync::watch;
 
 use super::{
-    cache::TokenCache,
+    cache::{Sync, TokenCache},
     gate::Gate,
     held::Held,
     identity::{Identification, Identity},
     need::{Need, Outcome},
     single_flight::SingleFlight,
 };
-use crate::{
-    Error, OAuthClient, Status, credential_source::DynCredentialSource, machine::Machine,
-    principal::Principal,
-};
+use crate::{Error, OAuthClient, Status, credential_source::DynCredentialSource, machine::Machine};
 
 pub(super) struct Core {
     pub(super) source: Box<dyn DynCredentialSource>,
@@ -47,13 +44,11 @@ impl Core {
         self.machine.clock.now()
     }
 
-    /// What is stored, which also becomes what is held.
-    pub(super) async fn sync(
-        &self,
-        principal: Option<&Principal>,
-        identity: &Identity,
-    ) -> Result<Option<Arc<Held>>, Error> {
-        let synced = self.cache.sync_from_store(principal, identity, &self.machine.random).await;
+    /// What is stored, for a caller outside of any flight; it also becomes what is held.
+    pub(super) async fn sync(&self, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
+        let principal = identity.principal.as_ref();
+        let synced =
+            self.cache.sync_for_caller(&Sync { principal, identity, random: &self.machine.random }).await;
         self.announce();
         synced
     }

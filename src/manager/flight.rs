@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::{
+    cache::{Looked, Sync},
     core::Core,
     held::Held,
     identity::Identity,
@@ -10,7 +11,7 @@ use super::{
     single_flight::Leader,
 };
 use crate::{
-    Credentials, Error, Geolocation, Grant, RefreshTokenObject, StoreLock, TokenReply, log,
+    Credentials, Error, Geolocation, Grant, TokenReply, log,
     oauth_client::{Conditions, RetryBudget},
 };
 
@@ -29,8 +30,22 @@ pub(super) struct Flight<'a> {
 
 impl Flight<'_> {
     /// What is stored, which also becomes what is held. It must belong to the principal that the credentials name now.
-    pub(super) async fn sync(&self) -> Result<Option<Arc<Held>>, Error> {
-        self.core.sync(self.credentials.principal().as_ref(), self.identity).await
+    pub(super) async fn look(&self) -> Result<Looked, Error> {
+        self.sync(false).await
+    }
+
+    /// The same under the lock.
+    pub(super) async fn look_again(&self) -> Result<Looked, Error> {
+        self.sync(true).await
+    }
+
+    async fn sync(&self, is_locked: bool) -> Result<Looked, Error> {
+        let principal = self.credentials.principal();
+        let random = &self.core.machine.random;
+        let sync = Sync { principal: principal.as_ref(), identity: self.identity, random };
+        let looked = self.core.cache.sync(&sync, is_locked).await;
+        self.core.announce();
+        looked
     }
 
     /// Whether the flight's callers can be served without it.
@@ -39,42 +54,35 @@ impl Flight<'_> {
     }
 
     /// Whether Concur may be asked now. An earlier refusal does not hold back what was asked for explicitly.
-    pub(super) async fn check_gate(&self, stored: Option<&RefreshTokenObject>) -> Result<(), Error> {
+    pub(super) fn check_gate(&self, looked: &Looked) -> Result<(), Error> {
         if self.need.is_explicit() {
             return Ok(());
         }
-        let noted = self.core.cache.recall_refusal().await;
-        self.core.gate.check(noted, self.credentials, stored, self.core.now())
+        self.core.gate.check(looked.refusal.as_ref(), self.credentials, looked.token(), self.core.now())
     }
 
     /// Remembers a refusal, for all processes on the store. The lock is still held, so the processes that wait for it do not
     /// ask again.
-    pub(super) async fn remember(
-        &self,
-        error: &Error,
-        stored: Option<&RefreshTokenObject>,
-        lock: &StoreLock,
-    ) {
+    pub(super) async fn remember(&self, error: &Error, looked: &Looked) {
         // What a person tried once says nothing about the credentials.
         if matches!(self.need, Need::SignIn(_)) {
             return;
         }
         let Core { cache, gate, machine, .. } = &**self.core;
-        let noted = cache.recall_refusal().await;
         let now = self.core.now();
-        let refusal = gate.remember(error, noted, self.credentials, stored, now, &machine.random);
+        let (noted, token) = (looked.refusal.as_ref(), looked.token());
+        let refusal = gate.remember(error, noted, self.credentials, token, now, &machine.random);
         if let Some(refusal) = refusal
-            && let Err(error) = cache.remember_refusal(Some(&refusal), lock).await
+            && let Err(error) = cache.store.remember(Some(&refusal.to_json())).await
         {
             log::event!(warn, %error, "other processes will not know of the refusal");
         }
     }
 
-    pub(super) async fn forget_refusal(&self, lock: &StoreLock) {
+    pub(super) async fn forget_refusal(&self, looked: &Looked) {
         let Core { cache, gate, .. } = &**self.core;
-        let noted = cache.recall_refusal().await;
-        if gate.known(noted).is_some()
-            && let Err(error) = cache.remember_refusal(None, lock).await
+        if gate.known(looked.refusal.as_ref()).is_some()
+            && let Err(error) = cache.store.remember(None).await
         {
             log::event!(warn, %error, "a refusal that no longer holds could not be forgotten");
         }

@@ -9,11 +9,12 @@ use std::{
 };
 
 use crate::{
-    Credentials, Error, RefreshTokenObject, Refusal, Status,
+    Credentials, Error, RefreshTokenObject, Status,
     backoff::{Backoff, is_pausing, jittered},
     caught::locked,
     clock,
     random::Random,
+    refusal::Refusal,
 };
 
 /// The pauses after failed renewals.
@@ -62,7 +63,7 @@ impl Gate {
     /// the store remembers.
     pub(super) fn check(
         &self,
-        noted: Option<Refusal>,
+        noted: Option<&Refusal>,
         credentials: &Credentials,
         stored: Option<&RefreshTokenObject>,
         now: SystemTime,
@@ -93,7 +94,7 @@ impl Gate {
     pub(super) fn remember(
         &self,
         error: &Error,
-        noted: Option<Refusal>,
+        noted: Option<&Refusal>,
         credentials: &Credentials,
         stored: Option<&RefreshTokenObject>,
         now: SystemTime,
@@ -110,8 +111,8 @@ impl Gate {
     }
 
     /// The store's comes first: another process may have more to tell.
-    pub(super) fn known(&self, noted: Option<Refusal>) -> Option<Refusal> {
-        noted.or_else(|| self.history().refusal.clone())
+    pub(super) fn known(&self, noted: Option<&Refusal>) -> Option<Refusal> {
+        noted.cloned().or_else(|| self.history().refusal.clone())
     }
 
     /// `is_fresh`: Concur itself answered, so it no longer asks for a pause.
@@ -240,11 +241,11 @@ mod tests {
         assert!(gate.remember(&unavailable(None), None, &ours, None, at(1000), &Random::System).is_none());
         let kind = |checked: Result<(), Error>| checked.unwrap_err().kind();
         assert_eq!(kind(gate.check(None, &ours, None, at(1001))), ErrorKind::Refused);
-        assert_eq!(kind(sibling.check(noted, &ours, None, at(1001))), ErrorKind::Refused);
+        assert_eq!(kind(sibling.check(noted.as_ref(), &ours, None, at(1001))), ErrorKind::Refused);
         sibling.check(None, &ours, None, at(1001)).unwrap();
         gate.check(None, &other, None, at(1001)).unwrap();
         let about_others = sibling.remember(&refused(), None, &other, None, at(1001), &Random::System);
-        gate.check(about_others, &ours, None, at(1001)).unwrap();
+        gate.check(about_others.as_ref(), &ours, None, at(1001)).unwrap();
         gate.forget_refusal();
         gate.check(None, &ours, None, at(1001)).unwrap();
     }

@@ -16,8 +16,9 @@ use crate::{Error, Grant, RefreshTokenObject};
 /// What a flight is started for.
 #[derive(Clone, Debug)]
 pub(super) enum Need {
-    /// A refresh token that is valid and not due for renewal.
-    RefreshToken,
+    /// A refresh token that is valid and not due for renewal. The caller may have looked at the store already: then the flight
+    /// asks for the lock first, and looks under it.
+    RefreshToken { is_looked_at: bool },
     /// An access token that is valid and not due for renewal.
     AccessToken,
     /// Both, and neither due for longer than callers ask for, so that no caller has to wait.
@@ -36,7 +37,7 @@ impl Need {
     /// What the log calls it.
     pub(super) fn name(&self) -> &'static str {
         match self {
-            Self::RefreshToken => "refresh_token",
+            Self::RefreshToken { .. } => "refresh_token",
             Self::AccessToken => "access_token",
             Self::KeepAlive => "keep_alive",
             Self::Grant => "grant",
@@ -55,7 +56,7 @@ impl Need {
     pub(super) fn is_met_by(&self, held: &Held, now: SystemTime, margin: Duration) -> bool {
         let has_refresh = || held.decide(now, margin, false) == Decision::Serve;
         match self {
-            Self::RefreshToken => has_refresh(),
+            Self::RefreshToken { .. } => has_refresh(),
             Self::AccessToken => {
                 held.access().is_some_and(|access| decide(&access.window, now, false) == Decision::Serve)
             }
@@ -69,7 +70,7 @@ impl Need {
     /// Whether the flight's callers can be served without it: from what the store holds, or, with access tokens, from memory.
     pub(super) fn has_fallback(&self, stored: Option<&Held>, held: Option<&Held>, now: SystemTime) -> bool {
         match self {
-            Self::RefreshToken => stored.is_some_and(|stored| stored.is_valid(now)),
+            Self::RefreshToken { .. } => stored.is_some_and(|stored| stored.is_valid(now)),
             Self::AccessToken | Self::KeepAlive => held.is_some_and(|held| held.live_access(now).is_some()),
             Self::Grant | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
         }
@@ -124,7 +125,7 @@ mod tests {
         let token = RefreshTokenObject::from_json(r#"{"refresh_token": "other"}"#).unwrap();
         let sign_in = Need::SignIn(Grant::refresh_token("r"));
         [
-            Need::RefreshToken,
+            Need::RefreshToken { is_looked_at: false },
             Need::AccessToken,
             Need::KeepAlive,
             Need::Grant,

@@ -37,26 +37,29 @@ use super::{
     core::Core,
     flight::{Flight, RACES},
     held::Held,
+    locked_store::Save,
     need::{Need, Outcome, Renewed},
     shared_flight::share,
     single_flight::{Join, Leader},
 };
-use crate::{Error, ErrorKind, StoreLock, backoff::Backoff, caught::caught, log, oauth_client::RetryBudget};
+use crate::{Error, ErrorKind, backoff::Backoff, caught::caught, log, oauth_client::RetryBudget};
 
-/// How often the lock is asked for.
-const POLL: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
+/// The first pause between two looks at the lock and the store; the store says which is the longest.
+const FIRST_POLL: Duration = Duration::from_millis(2);
 
 /// Joins a flight or starts one, and waits for its outcome; [`Outcome::Busy`] if `join` forbids to join the one under way.
 pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
     let work = |leader: Leader<Outcome>| {
         let span = log::span(|| {
-            let store = core.cache.describe();
+            let store = core.cache.store.describe();
             tracing::info_span!(target: "concur_auth", "renewal", need = need.name(), store)
         });
         let (flown, need) = (Arc::clone(core), need.clone());
         let flight = async move {
             let Some(leader) = leader.begin() else { return };
             let outcome = caught(run(&flown, &need, &leader), || crashed(&flown)).await;
+            // Before the callers go on: their next flight may want the lock at once.
+            flown.cache.store.release().await;
             leader.finish(outcome);
         };
         log::within(span, flight)
@@ -99,14 +102,14 @@ async fn renew(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Resul
     let mut flight = Flight { core, need, credentials: &credentials, identity, leader, budget };
     flight.check_replacement()?;
     match flight.start().await? {
-        Start::Locked(lock) => flight.go_on(lock).await,
+        Start::Locked => flight.go_on().await,
         Start::Met(held) => Ok(Outcome::Done(Renewed { held, fresh: false })),
         Start::Busy => Ok(Outcome::Busy),
     }
 }
 
 enum Start {
-    Locked(StoreLock),
+    Locked,
     /// What is held meets the need by now.
     Met(Arc<Held>),
     Busy,
@@ -116,22 +119,22 @@ impl Flight<'_> {
     /// Gets the store's lock, unless it turns out on the way that nothing has to be renewed.
     async fn start(&self) -> Result<Start, Error> {
         let Core { cache, machine, policy, .. } = &**self.core;
+        if matches!(self.need, Need::RefreshToken { is_looked_at: true }) && self.lock().await? {
+            return Ok(Start::Locked);
+        }
         let mut waited = Duration::ZERO;
         let mut polls = 0;
         loop {
             // Another process may have renewed meanwhile. To see that, and to serve a read-only folder, takes no lock.
-            let stored = self.sync().await?;
-            if let Some(held) = stored.as_ref().filter(|held| self.core.meets(self.need, held)) {
+            let looked = self.look().await?;
+            if let Some(held) = looked.held.as_ref().filter(|held| self.core.meets(self.need, held)) {
                 return Ok(Start::Met(Arc::clone(held)));
             }
-            self.check_gate(stored.as_deref().map(|held| &held.object)).await?;
-            let lock = cache.try_lock().await?;
-            // An unsaved token may have been saved on the way.
-            self.core.announce();
-            if let Some(lock) = lock {
-                return Ok(Start::Locked(lock));
+            self.check_gate(&looked)?;
+            if self.lock().await? {
+                return Ok(Start::Locked);
             }
-            if self.leader.is_alone() || self.has_fallback(stored.as_deref()) {
+            if self.leader.is_alone() || self.has_fallback(looked.held.as_deref()) {
                 return Ok(Start::Busy);
             }
             if waited >= policy.lock_timeout {
@@ -141,11 +144,11 @@ impl Flight<'_> {
                         "waited {} s for the lock of {}, which another process holds; find out what that \
                          process is doing (it may be suspended), then try again",
                         waited.as_secs(),
-                        cache.describe()
+                        cache.store.describe()
                     ),
                 ));
             }
-            let poll = POLL.nth(polls);
+            let poll = Backoff::new(FIRST_POLL, cache.store.longest_poll()).nth(polls);
             machine.clock.sleep(poll).await;
             // Counted, not read from the clock, which may jump.
             waited += poll;
@@ -153,49 +156,61 @@ impl Flight<'_> {
         }
     }
 
+    /// Whether the lock is this flight's now. A token that is still unsaved is saved first.
+    async fn lock(&self) -> Result<bool, Error> {
+        let cache = &self.core.cache;
+        if !cache.store.try_lock().await? {
+            return Ok(false);
+        }
+        cache.save_unsaved().await?;
+        self.core.announce();
+        Ok(true)
+    }
+
     /// Under the lock.
-    async fn go_on(&mut self, mut lock: StoreLock) -> Result<Outcome, Error> {
+    async fn go_on(&mut self) -> Result<Outcome, Error> {
         let cache = &self.core.cache;
         for _ in 0..RACES {
-            let stored = self.sync().await?;
-            if let Some(held) = stored.as_ref().filter(|held| self.core.meets(self.need, held)) {
+            let looked = self.look_again().await?;
+            if let Some(held) = looked.held.as_ref().filter(|held| self.core.meets(self.need, held)) {
                 return Ok(Outcome::Done(Renewed { held: Arc::clone(held), fresh: false }));
             }
             // A renewal ahead of time is no caller's need, so it can always be left for later.
-            let has_fallback = matches!(self.need, Need::KeepAlive) || self.has_fallback(stored.as_deref());
+            let has_fallback =
+                matches!(self.need, Need::KeepAlive) || self.has_fallback(looked.held.as_deref());
             if has_fallback {
                 self.budget = RetryBudget::one_attempt();
             }
-            let token = stored.as_deref().map(|held| &held.object);
             match self.need {
-                Need::Adopt(adopted) => return self.adopt(adopted, token, lock).await,
-                Need::Revoke => return self.sign_out(stored, lock).await,
-                _ => self.check_gate(token).await?,
+                Need::Adopt(adopted) => return self.adopt(adopted, &looked).await,
+                Need::Revoke => return self.sign_out(looked).await,
+                _ => self.check_gate(&looked)?,
             }
-            match self.need {
+            match (self.need, looked.token()) {
+                (Need::SignIn(_), _) | (_, Some(_)) => {}
                 // The store was emptied: another process or an administrator signed the principal out. Only a caller who
                 // needs a token signs it in again.
-                Need::KeepAlive if token.is_none() && cache.had_token() => return Ok(Outcome::Busy),
-                Need::SignIn(_) => {}
-                _ if token.is_none() => drop(self.credentials.require_sign_in()?),
-                _ => {}
+                (Need::KeepAlive, None) if cache.had_token() => return Ok(Outcome::Busy),
+                (_, None) => drop(self.credentials.require_sign_in()?),
             }
-            let rehearsed = cache.rehearse(token, lock).await?;
-            match self.exchange(token, &rehearsed).await {
+            let rehearsed = cache.store.rehearse(looked.token()).await?;
+            match self.exchange(looked.token(), &rehearsed).await {
                 Ok(Exchanged::Reply(reply, origin)) => {
-                    let settled = self.accept(&reply, origin, token, rehearsed).await?;
-                    return Ok(settled.outcome);
+                    return self.accept(&reply, origin, &looked, rehearsed, Save::Last).await;
                 }
-                Ok(Exchanged::Overtaken) => lock = rehearsed.into_lock(),
+                Ok(Exchanged::Overtaken) => {}
                 Err(e) => {
-                    self.remember(&e, token, rehearsed.lock()).await;
+                    self.remember(&e, &looked).await;
                     return if has_fallback { Ok(Outcome::FailedOnce(e)) } else { Err(e) };
                 }
             }
         }
-        Err(Error::new(
-            ErrorKind::Store,
-            format!("another program keeps replacing the token in {}; stop that program", cache.describe()),
-        ))
+        Err(self.too_many_races())
+    }
+
+    fn too_many_races(&self) -> Error {
+        let store = self.core.cache.store.describe();
+        let message = format!("another program keeps replacing the token in {store}; stop that program");
+        Error::new(ErrorKind::Store, message)
     }
 }

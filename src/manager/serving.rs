@@ -47,7 +47,7 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         // Before the first flight it is unknown whose token is wanted, and the flight looks at the store itself.
         let identity = core.identification.known();
         let stored = match identity {
-            Some(identity) => core.sync(identity.principal.as_ref(), identity).await?,
+            Some(identity) => core.sync(identity).await?,
             None => None,
         };
         let now = core.now();
@@ -60,7 +60,7 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             (Decision::RenewIfIdle, _) => Join::Never,
             _ => Join::Any,
         };
-        let outcome = fly(core, &Need::RefreshToken, join).await;
+        let outcome = fly(core, &Need::RefreshToken { is_looked_at: identity.is_some() }, join).await;
         // On the first call only the flight has read the store, so what it made the held token is the fallback.
         let held = if identity.is_some() { stored } else { core.cache.held() };
         let fallback = held.filter(|held| held.is_valid(now)).map(|held| held.object.clone());

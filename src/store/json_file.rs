@@ -5,6 +5,7 @@
 
 mod leftovers;
 mod lock;
+mod note;
 
 use std::{
     fs::{self, File},
@@ -15,7 +16,7 @@ use std::{
 };
 
 use self::lock::FileLock;
-use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore, caught::locked, files, log};
+use crate::{Error, RefreshTokenObject, StoreLock, Stored, TokenStore, caught::locked, files, log};
 
 /// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members.
 const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
@@ -25,8 +26,9 @@ const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 /// The file holds the whole reply of Concur's token endpoint, `companyUUID`, and this crate's own
 /// `accessTokenExpiresAt` and `refreshTokenExpiresAt` (Unix seconds). It is replaced by renaming a complete,
 /// synced file over it. Processes exclude each other with an operating system lock on a side file
-/// (`….lock`), which is free again when a process is killed. The other side files are `….tmp-<random>`, a save in
-/// progress, and `….corrupt-<time>`, a token file that could not be used and was moved out of the way.
+/// (`….lock`), which is free again when a process is killed. The other side files are `….note`, what Concur refused,
+/// `….tmp-<random>`, a save in progress, and `….corrupt-<time>`, a token file that could not be used and was moved out of
+/// the way.
 ///
 /// File operations run in place, not on another thread: an unchanged file costs one `stat`.
 ///
@@ -237,13 +239,22 @@ impl TokenStore for JsonFileStore {
         self.try_out(held, self.lock(lock)?).map_err(self.failed("save a token to"))
     }
 
-    async fn recall_refusal(&self) -> Result<Option<Refusal>, Error> {
+    async fn read(&self) -> Result<Stored, Error> {
         let target = files::resolve(&self.path).map_err(self.failed("find the place of"))?;
-        lock::recall(&target).map_err(self.failed("read the lock file of"))
+        // A note that cannot be read is no reason not to renew.
+        let note = note::read(&target).unwrap_or_else(|error| {
+            log::event!(warn, file = %self.path.display(), %error, "could not read the note beside the token file");
+            None
+        });
+        Ok(Stored::new(self.load().await?, note))
     }
 
-    async fn remember_refusal(&self, refusal: Option<&Refusal>, lock: &StoreLock) -> Result<(), Error> {
-        self.lock(lock)?.remember(refusal).map_err(self.failed("write to the lock file of"))
+    async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
+        note::write(self.lock(lock)?.target(), note).map_err(self.failed("write the note beside"))
+    }
+
+    fn is_local(&self) -> bool {
+        true
     }
 
     fn describe(&self) -> String {

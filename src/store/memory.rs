@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::{Error, RefreshTokenObject, Refusal, StoreLock, TokenStore, caught::locked};
+use crate::{Error, RefreshTokenObject, StoreLock, Stored, TokenStore, caught::locked};
 
 /// Keeps the token in memory: for tests, and for programs that get their token from another system.
 ///
@@ -26,7 +26,7 @@ pub struct MemoryStore {
 #[derive(Debug, Default)]
 struct Shared {
     token: Mutex<Option<RefreshTokenObject>>,
-    refusal: Mutex<Option<Refusal>>,
+    note: Mutex<Option<String>>,
     locked: AtomicBool,
 }
 
@@ -79,13 +79,18 @@ impl TokenStore for MemoryStore {
         Ok((!was_locked).then(|| StoreLock::new(Locked(Arc::clone(&self.shared)))))
     }
 
-    async fn recall_refusal(&self) -> Result<Option<Refusal>, Error> {
-        Ok(locked(&self.shared.refusal).clone())
+    async fn read(&self) -> Result<Stored, Error> {
+        let note = locked(&self.shared.note).clone();
+        Ok(Stored::new(self.load().await?, note))
     }
 
-    async fn remember_refusal(&self, refusal: Option<&Refusal>, _: &StoreLock) -> Result<(), Error> {
-        *locked(&self.shared.refusal) = refusal.cloned();
+    async fn remember(&self, note: Option<&str>, _: &StoreLock) -> Result<(), Error> {
+        *locked(&self.shared.note) = note.map(str::to_owned);
         Ok(())
+    }
+
+    fn is_local(&self) -> bool {
+        true
     }
 
     fn describe(&self) -> String {

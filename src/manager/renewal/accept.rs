@@ -9,28 +9,22 @@ use tokio::sync::oneshot;
 
 use super::{
     super::{
-        cache::{Rehearsed, Saved},
+        cache::{Looked, Saved},
         core::Core,
         flight::Flight,
         held::{Held, geolocation_of},
+        locked_store::{Rehearsed, Save},
         need::{Need, Outcome, Renewed},
     },
     owner::Verdict,
 };
 use crate::{
-    Error, RefreshTokenObject, StoreLock, TokenOrigin, TokenReply, backoff::Backoff, log,
-    oauth_client::Accepted, refresh_token_object::Predecessor,
+    Error, RefreshTokenObject, TokenOrigin, TokenReply, backoff::Backoff, log, oauth_client::Accepted,
+    refresh_token_object::Predecessor,
 };
 
 /// The pauses between the attempts at saving in the background, for as long as the process lives.
 const SAVING: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(30));
-
-/// A reply that was saved, or is being saved.
-pub(super) struct Settled {
-    pub(super) outcome: Outcome,
-    /// `None` while the token cannot be saved: then the lock is kept with it.
-    pub(super) lock: Option<StoreLock>,
-}
 
 impl Flight<'_> {
     /// Saves and publishes what Concur sent, and only then says what is wrong with it.
@@ -38,9 +32,11 @@ impl Flight<'_> {
         &self,
         reply: &TokenReply,
         origin: TokenOrigin,
-        stored: Option<&RefreshTokenObject>,
+        looked: &Looked,
         rehearsed: Rehearsed,
-    ) -> Result<Settled, Error> {
+        save: Save,
+    ) -> Result<Outcome, Error> {
+        let stored = looked.token();
         let same_grant = origin == TokenOrigin::Renewed;
         let of_grant = match self.need {
             Need::SignIn(grant) => grant.company_uuid(),
@@ -52,7 +48,7 @@ impl Flight<'_> {
             Ok(accepted) => accepted,
             Err(e) => {
                 let e = if same_grant { e } else { e.in_doubt() };
-                self.remember(&e, stored, rehearsed.lock()).await;
+                self.remember(&e, looked).await;
                 reply.log();
                 return Err(e);
             }
@@ -65,35 +61,57 @@ impl Flight<'_> {
                 return Err(e);
             }
         };
-        let Saved { held, lock, .. } = self.keep(object, origin, rehearsed).await;
+        let saved = self.keep(object, origin, looked, rehearsed, save).await;
         // Not before it is saved: a subscriber may end the process.
         reply.log();
+        let Some(held) = saved else {
+            return self.superseded().await;
+        };
         let fault = fault.or_else(|| geolocation_of(&held.object, &self.identity.base).err());
-        let outcome = match fault {
+        Ok(match fault {
             Some(fault) => Outcome::SavedWithFault(fault),
             None if matches!(self.need, Need::AccessToken) && held.access().is_none() => {
                 Outcome::SavedWithFault(reply.without_access_token())
             }
             None => Outcome::Done(Renewed { held, fresh: true }),
-        };
-        Ok(Settled { outcome, lock })
+        })
     }
 
     /// Takes over a token from elsewhere.
-    pub(super) async fn adopt(
-        &self,
-        token: &RefreshTokenObject,
-        stored: Option<&RefreshTokenObject>,
-        lock: StoreLock,
-    ) -> Result<Outcome, Error> {
-        let rehearsed = self.core.cache.rehearse(stored, lock).await?;
+    pub(super) async fn adopt(&self, token: &RefreshTokenObject, looked: &Looked) -> Result<Outcome, Error> {
+        let stored = looked.token();
+        let rehearsed = self.core.cache.store.rehearse(stored).await?;
         self.check_new(token, stored)?;
-        let Saved { held, .. } = self.keep(token.clone(), TokenOrigin::Adopted, rehearsed).await;
-        Ok(Outcome::Done(Renewed { held, fresh: false }))
+        let saved = self.keep(token.clone(), TokenOrigin::Adopted, looked, rehearsed, Save::Last).await;
+        match saved {
+            Some(held) => Ok(Outcome::Done(Renewed { held, fresh: false })),
+            None => self.superseded().await,
+        }
     }
 
-    /// Saves and publishes a token that is newer than the stored one, and sees to it that it is saved in the end.
-    async fn keep(&self, token: RefreshTokenObject, origin: TokenOrigin, rehearsed: Rehearsed) -> Saved {
+    /// Another process has stored a newer token than the one that was to be saved: that token counts.
+    async fn superseded(&self) -> Result<Outcome, Error> {
+        log::event!(
+            warn,
+            store = self.core.cache.store.describe(),
+            "another process has stored a newer token"
+        );
+        Ok(match self.look_again().await?.held {
+            Some(held) => Outcome::Done(Renewed { held, fresh: false }),
+            None => Outcome::Busy,
+        })
+    }
+
+    /// Saves and publishes a token that is newer than the stored one, and sees to it that it is saved in the end; `None` if
+    /// another process was faster.
+    async fn keep(
+        &self,
+        token: RefreshTokenObject,
+        origin: TokenOrigin,
+        looked: &Looked,
+        rehearsed: Rehearsed,
+        save: Save,
+    ) -> Option<Arc<Held>> {
         let Core { cache, machine, .. } = &**self.core;
         let as_held = |token| {
             // Whatever an API refused before: this is what Concur hands out now.
@@ -106,22 +124,25 @@ impl Flight<'_> {
                 Err(_) => held.without_access(),
             }
         };
-        let saved = cache.save_and_publish(token, rehearsed, &*machine.clock, as_held).await;
-        if let Some(lock) = &saved.lock {
-            self.forget_refusal(lock).await;
+        match cache.save_and_publish(token, rehearsed, save, &*machine.clock, as_held).await {
+            Saved::Held(held, None) => {
+                self.forget_refusal(looked).await;
+                Some(held)
+            }
+            Saved::Held(held, Some(error)) => {
+                let core = Arc::clone(self.core);
+                // Without a thread for it, the next flight and `shutdown` still save the token first.
+                let _ = machine.executor.spawn(Box::pin(async move { keep_saving(&core).await }));
+                log::event!(
+                    error,
+                    store = cache.store.describe(),
+                    %error,
+                    "the newest refresh token is in memory only, and saving it is being retried"
+                );
+                Some(held)
+            }
+            Saved::Superseded => None,
         }
-        if let Some(error) = &saved.failure {
-            let core = Arc::clone(self.core);
-            // Without a thread for it, the next flight and `shutdown` still save the token first.
-            let _ = machine.executor.spawn(Box::pin(async move { keep_saving(&core).await }));
-            log::event!(
-                error,
-                store = cache.describe(),
-                %error,
-                "the newest refresh token is in memory only, and saving it is being retried"
-            );
-        }
-        saved
     }
 }
 
@@ -138,7 +159,7 @@ async fn keep_saving(core: &Arc<Core>) {
 
 /// Saves a token left unsaved on a thread that a slow disk may block, and without being cancelled.
 pub(in super::super) async fn save_in_background(core: &Arc<Core>) -> Result<(), Error> {
-    if !core.cache.has_unsaved().await {
+    if !core.cache.store.has_unsaved().await {
         return Ok(());
     }
     let (told, outcome) = oneshot::channel();

@@ -3,7 +3,7 @@
 //! Always: a company request token is spent only where nothing else can help, and not twice in a row for nothing.
 
 use super::{
-    super::{cache::Rehearsed, flight::Flight, held::geolocation_of, need::Need},
+    super::{flight::Flight, held::geolocation_of, locked_store::Rehearsed, need::Need},
     owner::base_for,
 };
 use crate::{
@@ -97,7 +97,7 @@ impl Flight<'_> {
         // takes none.
         if way == Way::Refresh
             && e.is_invalid_grant()
-            && self.core.cache.stored().await?.is_some_and(|now| !now.is_same_token(stored))
+            && self.core.cache.store.load().await?.is_some_and(|now| !now.is_same_token(stored))
         {
             return Ok(Tried::Answered(Exchanged::Overtaken));
         }
@@ -136,7 +136,7 @@ impl Flight<'_> {
             ErrorKind::ReauthorizationRequired,
             format!(
                 "the refresh token in {} is no longer accepted, and {no_sign_in}; {way_back}",
-                self.core.cache.describe()
+                self.core.cache.store.describe()
             ),
         )
         .answered_as(last)

@@ -29,7 +29,9 @@ impl Flight<'_> {
                 geolocation_of(token, &self.identity.base)?;
                 self.check_new(token, None)
             }
-            Need::RefreshToken | Need::AccessToken | Need::KeepAlive | Need::Grant | Need::Revoke => Ok(()),
+            Need::RefreshToken { .. } | Need::AccessToken | Need::KeepAlive | Need::Grant | Need::Revoke => {
+                Ok(())
+            }
         }
     }
 

@@ -170,7 +170,10 @@ impl Concur {
     /// it is saved, or afterwards.
     fn perhaps_kill(&self, process: usize) {
         let world = Arc::clone(&self.world);
-        if locked(&world.dice).bool()
+        // Not at the end of the day, when the process may have ended by itself before it is killed.
+        let is_early = world.passed() < Duration::from_secs(23 * 3600);
+        if is_early
+            && locked(&world.dice).bool()
             && self
                 .kills
                 .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))

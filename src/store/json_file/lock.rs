@@ -2,19 +2,16 @@
 //!
 //! Always: the process that took the lock unlocks it, so that a child that inherited the file does not keep it locked; a
 //! forked child takes nothing away from its parent.
-//!
-//! The file also remembers one refusal. It is read without the lock, and a refusal that is half written reads as none.
 
 use std::{
     fs::{File, TryLockError},
-    io::{self, Seek as _, SeekFrom, Write as _},
-    mem,
+    io, mem,
     path::{Path, PathBuf},
     process,
     sync::{Mutex, MutexGuard},
 };
 
-use crate::{Error, Refusal, caught::locked, files};
+use crate::{Error, caught::locked, files};
 
 /// The lock, and the room reserved for the reply while it is held.
 #[derive(Debug)]
@@ -41,14 +38,6 @@ impl FileLock {
         let is_ours = outcome(file.try_lock(), &path)?;
         let holder = process::id();
         Ok(is_ours.then(|| Self { reserved: Mutex::new(None), target, file, holder }))
-    }
-
-    pub(super) fn remember(&self, refusal: Option<&Refusal>) -> io::Result<()> {
-        let json = refusal.map(Refusal::to_json).unwrap_or_default();
-        self.file.set_len(0)?;
-        (&self.file).seek(SeekFrom::Start(0))?;
-        (&self.file).write_all(json.as_bytes())?;
-        self.file.sync_all()
     }
 
     pub(super) fn target(&self) -> &Path {
@@ -90,14 +79,6 @@ fn outcome(tried: Result<(), TryLockError>, path: &Path) -> Result<bool, Error> 
             ),
             e,
         )),
-    }
-}
-
-/// The refusal remembered for `target`, if any.
-pub(super) fn recall(target: &Path) -> io::Result<Option<Refusal>> {
-    match files::read(&path_for(target)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        json => Ok(std::str::from_utf8(&json?).ok().and_then(Refusal::from_json)),
     }
 }
 
