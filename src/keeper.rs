@@ -16,7 +16,7 @@ use std::{
 
 use tokio::runtime::{Handle, Id};
 
-use crate::{caught::locked, clock::Stopwatch, flight_threads::try_threads, per_process::PerProcess};
+use crate::{caught::locked, clock::Stopwatch, per_process::PerProcess, threads::try_threads};
 
 /// How long a flight waits for its keeper to run. Real time: real threads are waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ const LONGEST_QUEUE: Duration = Duration::from_secs(60);
 /// How long a thread that ran a keeper certainly lives: tokio's blocking threads end after 10 idle seconds.
 const RECENT: Duration = Duration::from_secs(1);
 
-static KEEPERS: PerProcess<Keepers> = PerProcess::new();
+static KEEPERS: PerProcess<Keepers> = PerProcess::new(Keepers::default);
 
 #[derive(Default)]
 struct Keepers {

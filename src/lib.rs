@@ -173,7 +173,7 @@ mod files; // atomic, private, synced files
 mod log; // events that cannot do harm
 mod random; // jitter and salts
 mod backoff; // pauses that double
-mod flight_threads; // a bounded number, for work that may block
+mod threads; // a bounded number, for work that may block
 mod per_process; // what a forked child makes anew
 mod caught; // panics of plugged-in code
 

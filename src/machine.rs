@@ -7,10 +7,7 @@ use std::{fmt, future::Future, io, pin::Pin, process, sync::Arc, time::Duration}
 
 use tokio::runtime::Handle;
 
-use crate::{
-    Clock, Error, ErrorKind, SystemClock, flight_threads::flight_threads, keeper::keep, random::Random,
-    runtime,
-};
+use crate::{Clock, Error, ErrorKind, SystemClock, keeper::keep, random::Random, runtime, threads};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Machine {
@@ -41,7 +38,7 @@ pub(crate) trait Executor: fmt::Debug + Send + Sync {
     fn process(&self) -> u32;
 }
 
-/// The threads of this process: those for flights, and that of this crate's runtime.
+/// The threads of this process: those for flights and stores, and that of this crate's runtime.
 #[derive(Debug)]
 pub(crate) struct Threads;
 
@@ -56,12 +53,12 @@ impl Executor for Threads {
                 ours.block_on(work);
             }
         };
-        flight_threads().run(begin_and_end).map_err(no_thread)
+        threads::for_flights().run(begin_and_end).map_err(no_thread)
     }
 
     fn spawn_blocking(&self, work: Work) -> Result<(), Error> {
         let ours = runtime::handle()?;
-        flight_threads().run(|| ours.block_on(work)).map_err(no_thread)
+        threads::for_stores().run(|| ours.block_on(work)).map_err(no_thread)
     }
 
     fn spawn(&self, work: Work) -> Result<(), Error> {

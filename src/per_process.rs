@@ -9,16 +9,19 @@ use arc_swap::ArcSwapOption;
 
 /// The value of the running process, made when it is first asked for, and never dropped: to drop a runtime in a child would
 /// be to wait for its parent's threads.
-pub(crate) struct PerProcess<T: 'static>(ArcSwapOption<Of<T>>);
+pub(crate) struct PerProcess<T: 'static> {
+    known: ArcSwapOption<Of<T>>,
+    make: fn() -> T,
+}
 
 struct Of<T: 'static> {
     process: u32,
     value: &'static T,
 }
 
-impl<T: Default> PerProcess<T> {
-    pub(crate) const fn new() -> Self {
-        Self(ArcSwapOption::const_empty())
+impl<T> PerProcess<T> {
+    pub(crate) const fn new(make: fn() -> T) -> Self {
+        Self { known: ArcSwapOption::const_empty(), make }
     }
 
     pub(crate) fn get(&self) -> &'static T {
@@ -30,16 +33,16 @@ impl<T: Default> PerProcess<T> {
             Some(known) if known.process == process => Some(known.value),
             _ => None,
         };
-        if let Some(value) = is_ours(&self.0.load()) {
+        if let Some(value) = is_ours(&self.known.load()) {
             return value;
         }
         // No lock, which a fork could leave taken. Two threads that come at once may each make a value; one of them is used.
-        let made: &'static T = Box::leak(Box::default());
-        self.0.rcu(|known| match known {
+        let made: &'static T = Box::leak(Box::new((self.make)()));
+        self.known.rcu(|known| match known {
             Some(known) if known.process == process => Arc::clone(known),
             _ => Arc::new(Of { process, value: made }),
         });
-        is_ours(&self.0.load()).unwrap_or(made)
+        is_ours(&self.known.load()).unwrap_or(made)
     }
 }
 
@@ -51,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_process_has_one_value_and_its_child_another() {
-        static COUNTS: PerProcess<Mutex<u32>> = PerProcess::new();
+        static COUNTS: PerProcess<Mutex<u32>> = PerProcess::new(Mutex::default);
         let (parent, child) = (process::id(), process::id() + 1);
         *COUNTS.of(parent).lock().unwrap() += 1;
         assert!(ptr::eq(COUNTS.get(), COUNTS.of(parent)));

@@ -16,13 +16,13 @@ use std::{
 
 use tokio::runtime::{Builder, Handle, Runtime};
 
-use crate::{Error, ErrorKind, caught::locked, flight_threads::try_threads, per_process::PerProcess};
+use crate::{Error, ErrorKind, caught::locked, per_process::PerProcess, threads};
 
 /// Blocking threads, which look up host names: one for each flight.
-const MOST_BLOCKING_THREADS: usize = crate::flight_threads::MOST;
+const MOST_BLOCKING_THREADS: usize = threads::MOST;
 const FOR_EVER: Duration = Duration::from_secs(u32::MAX as u64);
 
-static OURS: PerProcess<Ours> = PerProcess::new();
+static OURS: PerProcess<Ours> = PerProcess::new(Ours::default);
 
 #[derive(Default)]
 struct Ours {
@@ -53,7 +53,7 @@ pub(crate) fn handle() -> Result<&'static Handle, Error> {
 
 fn make() -> io::Result<Runtime> {
     // The worker, the blocking thread, and one to spare: a thread that has ended counts for a moment longer.
-    try_threads(3)?;
+    threads::try_threads(3)?;
     let made = catch_unwind(|| {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)

@@ -10,7 +10,7 @@ use super::{
     need::Outcome,
     single_flight::{Join, Leader, Limit, SingleFlight},
 };
-use crate::{Error, ErrorKind, flight_threads, machine::Machine};
+use crate::{Error, ErrorKind, machine::Machine, threads};
 
 /// How long a flight may be queued before its callers are told so. Real time: real threads are waited for.
 const LONGEST_QUEUE: Duration = Duration::from_secs(60);
@@ -52,7 +52,7 @@ fn queued_too_long() -> Error {
              once ({}) are under way; let fewer managers renew at once, and find out whether a token store or credential \
              source blocks its thread, then try again",
             LONGEST_QUEUE.as_secs(),
-            flight_threads::MOST
+            threads::MOST
         ),
     )
 }

@@ -14,14 +14,18 @@ use std::{
 
 use crate::{caught::locked, per_process::PerProcess};
 
+/// In each of the two pools.
 pub(crate) const MOST: usize = 64;
 const IDLE: Duration = Duration::from_secs(10);
 
-static THREADS: PerProcess<FlightThreads> = PerProcess::new();
+static FLIGHTS: PerProcess<ThreadPool> =
+    PerProcess::new(|| ThreadPool::new(MOST, IDLE, |run| start("concur-auth-flight", run)));
+static STORES: PerProcess<ThreadPool> =
+    PerProcess::new(|| ThreadPool::new(MOST, IDLE, |run| start("concur-auth-store", run)));
 
 type Job = Box<dyn FnOnce() + Send>;
 
-pub(crate) struct FlightThreads {
+pub(crate) struct ThreadPool {
     waiting: Mutex<Waiting>,
     arrived: Condvar,
     most: usize,
@@ -36,22 +40,22 @@ struct Waiting {
     idle: usize,
 }
 
-/// Those of this process.
-pub(crate) fn flight_threads() -> &'static FlightThreads {
-    THREADS.get()
+/// The threads that flights run on.
+pub(crate) fn for_flights() -> &'static ThreadPool {
+    FLIGHTS.get()
 }
 
-impl Default for FlightThreads {
-    fn default() -> Self {
-        Self::new(MOST, IDLE, start)
-    }
+/// Those for calls of stores outside of flights, so that a store that blocks holds up no flight of another manager, and no
+/// caller waits for flights only to read a store.
+pub(crate) fn for_stores() -> &'static ThreadPool {
+    STORES.get()
 }
 
-fn start(run: Job) -> io::Result<()> {
-    thread::Builder::new().name("concur-auth-flight".to_owned()).spawn(run).map(drop)
+fn start(name: &str, run: Job) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
 }
 
-impl FlightThreads {
+impl ThreadPool {
     fn new(most: usize, idle: Duration, start: fn(Job) -> io::Result<()>) -> Self {
         Self { waiting: Mutex::default(), arrived: Condvar::new(), most, idle, start }
     }
