@@ -11,10 +11,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{
-    runtime::Handle,
-    task::{JoinHandle, yield_now},
-};
+use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
 
 use super::{
     core::Core,
@@ -25,7 +22,7 @@ use super::{
 use crate::{
     Error,
     backoff::{Backoff, jittered},
-    runtime,
+    clock::within,
 };
 
 /// How often it looks at the time. That costs nothing but a comparison.
@@ -36,19 +33,19 @@ const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_secs(60), Duration::f
 /// Keeps a manager's tokens renewed until it is dropped; see
 /// [`TokenManager::keep_alive`](crate::TokenManager::keep_alive).
 #[must_use = "renewing stops when this is dropped"]
-pub struct KeepAlive(JoinHandle<()>);
+pub struct KeepAlive {
+    /// Dropped with the guard, which stops the renewing. That is no more than a waiter: a flight that has spent a grant
+    /// goes on without it.
+    _running: oneshot::Sender<()>,
+}
 
 impl KeepAlive {
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, Error> {
-        let callers = Handle::try_current().ok();
-        Ok(Self(runtime::handle()?.spawn(renew_until_stopped(Arc::clone(core), callers))))
-    }
-}
-
-impl Drop for KeepAlive {
-    fn drop(&mut self) {
-        // It is no more than a waiter: a flight that has spent a grant goes on without it.
-        self.0.abort();
+        let (running, stopped) = oneshot::channel();
+        let renewing = renew_until_stopped(Arc::clone(core), Handle::try_current().ok());
+        let work = async move { drop(within(renewing, stopped).await) };
+        core.machine.executor.spawn(Box::pin(work))?;
+        Ok(Self { _running: running })
     }
 }
 
