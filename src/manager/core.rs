@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{
     cache::TokenCache,
     gate::Gate,
-    held::Held,
+    held::{Held, first_stop},
     identity::{Identification, Identity},
     need::{Need, Outcome},
     single_flight::SingleFlight,
@@ -61,6 +61,16 @@ impl Core {
     /// Whether what is held makes a flight needless.
     pub(super) fn meets(&self, need: &Need, held: &Held) -> bool {
         need.is_met_by(held, self.now(), self.policy.refresh_token_margin)
+    }
+
+    /// Whether a renewal would come too soon, so that callers who hold something valid are served.
+    pub(super) fn is_backing_off(&self, now: SystemTime) -> bool {
+        let asks_for_a_pause = |identity: &Identity| {
+            let held = self.cache.held();
+            let first = first_stop(held.as_deref().map(|held| &held.object), &identity.base, now);
+            self.client.check_pause(&first, now).is_err()
+        };
+        self.gate.is_backing_off(now) || self.identification.known().is_some_and(asks_for_a_pause)
     }
 
     pub(super) fn status(&self) -> Status {

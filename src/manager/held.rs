@@ -115,6 +115,18 @@ impl Held {
     }
 }
 
+/// Where a renewal's first request goes. A refresh token that looks expired comes last, after a sign-in at `base`.
+pub(super) fn first_stop(
+    stored: Option<&RefreshTokenObject>,
+    base: &Geolocation,
+    now: SystemTime,
+) -> Geolocation {
+    stored
+        .filter(|stored| stored.expiry().is_none_or(|expiry| now < expiry))
+        .and_then(|stored| geolocation_of(stored, base).ok())
+        .unwrap_or_else(|| base.clone())
+}
+
 /// The checked geolocation of a stored object, or `base` where it names none.
 pub(super) fn geolocation_of(object: &RefreshTokenObject, base: &Geolocation) -> Result<Geolocation, Error> {
     let origin = "the geolocation that came with the token";

@@ -166,7 +166,7 @@ impl Flight<'_> {
             // A renewal ahead of time is no caller's need, so it can always be left for later.
             let has_fallback = matches!(self.need, Need::KeepAlive) || self.has_fallback(stored.as_deref());
             if has_fallback {
-                self.budget = RetryBudget::one_attempt();
+                self.budget = RetryBudget::ahead_of_time();
             }
             let token = stored.as_deref().map(|held| &held.object);
             match self.need {

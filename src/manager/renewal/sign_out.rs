@@ -34,6 +34,7 @@ impl Flight<'_> {
         mut lock: StoreLock,
     ) -> Result<Outcome, Error> {
         let (cache, now) = (&self.core.cache, self.core.now());
+        self.check_host(stored.as_deref().map(|held| &held.object))?;
         self.core.gate.check_server_pause(now)?;
         // Where another process has emptied the store, what is held may still do for revoking.
         let Some(mut held) = stored.or_else(|| cache.held()) else {
@@ -63,7 +64,7 @@ impl Flight<'_> {
     }
 
     async fn revoke_with(&self, access: &AccessToken) -> Result<(), NotRevoked> {
-        self.core.client.send_revocation(access, &*self.core.machine.clock).await
+        self.core.client.send_revocation(access, &self.conditions()).await
     }
 
     /// A company request token is not spent for this: without a token there is nothing to revoke.
