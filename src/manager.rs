@@ -27,6 +27,7 @@ mod single_flight;
 mod decision;
 mod held;
 mod need;
+mod schedule;
 
 #[cfg(test)]
 mod simulation;

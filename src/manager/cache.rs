@@ -98,6 +98,11 @@ impl TokenCache {
         self.change(|held| held.rejecting(token));
     }
 
+    /// Has `keep_alive` renew the held token from this moment on.
+    pub(super) fn renew_from(&self, moment: SystemTime) {
+        self.change(|held| Some(held.clone().renewed_from(moment)));
+    }
+
     /// What is stored, which also becomes what is held; a token that could not be saved yet comes before both.
     pub(super) async fn sync_from_store(
         &self,

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::{
     cache::TokenCache,
@@ -15,6 +15,7 @@ use super::{
     held::{Held, first_stop},
     identity::{Identification, Identity},
     need::{Need, Outcome},
+    schedule::Schedule,
     single_flight::SingleFlight,
 };
 use crate::{
@@ -29,6 +30,8 @@ pub(super) struct Core {
     pub(super) cache: TokenCache,
     pub(super) gate: Gate,
     pub(super) flights: Arc<SingleFlight<Outcome>>,
+    /// Locked by the `keep_alive` guard whose flight is under way.
+    pub(super) schedule: Mutex<Schedule>,
     pub(super) machine: Machine,
     pub(super) policy: Policy,
     /// Made for the first subscriber.

@@ -70,6 +70,14 @@ impl Held {
         is_current.then(|| Self { access: None, rejected: Some(token.clone()), ..self.clone() })
     }
 
+    /// The same, to be renewed ahead of time from this moment on.
+    pub(super) fn renewed_from(mut self, moment: SystemTime) -> Self {
+        if let Some(access) = &mut self.access {
+            access.window.ahead = moment;
+        }
+        self
+    }
+
     pub(super) fn access(&self) -> Option<&HeldAccess> {
         self.access.as_ref()
     }

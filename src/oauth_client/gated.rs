@@ -7,6 +7,7 @@ use std::{pin::pin, sync::Arc, time::SystemTime};
 
 use super::{
     budget::{Conditions, LONGEST_SLEEP},
+    failure::{Failure, Fate},
     host_gate::{HostGates, Turn},
     outgoing_request::OutgoingRequest,
     transport::Transport,
@@ -34,13 +35,17 @@ impl Gated {
         base: &Geolocation,
         request: &OutgoingRequest,
         conditions: &Conditions<'_>,
-    ) -> Result<Turn, Error> {
+    ) -> Result<Turn, Failure> {
         let Conditions { clock, budget, heeds_pause, .. } = *conditions;
         let gate = self.gates.of(base);
-        let check = || if heeds_pause { gate.check(clock.now()) } else { Ok(()) };
+        // A flight that is under way waits for the end of a short pause, as for the end of its own.
+        let check = || match gate.check(clock.now()) {
+            Err(error) if heeds_pause => Err(Failure::new(error, Fate::NothingIssued)),
+            _ => Ok(()),
+        };
         let not_sent = |why: String| {
             let message = format!("sent no {} to {}: {why}", request.what(), base.host());
-            Error::new(ErrorKind::Unavailable, message)
+            Failure::from(Error::new(ErrorKind::Unavailable, message))
         };
         let spent = *budget.spent();
         let Some(mut left) = spent.time_to_begin(budget.limits()) else {

@@ -113,7 +113,7 @@ impl HostGate {
             )
         } else {
             format!(
-                "because this client already had {} requests to that host under way; try again later, or allow more with \
+                "because all turns at that host were taken ({} at once); try again later, or allow more with \
                  OAuthClient::max_concurrent_requests",
                 self.most_at_once
             )
@@ -244,7 +244,7 @@ mod tests {
         for slow in 0..2 {
             running.pop().unwrap().timed_out();
             running.push(now(&gate));
-            assert!(gate.why_waiting().contains("had 10 requests"), "{slow}");
+            assert!(gate.why_waiting().contains("taken (10 at once)"), "{slow}");
         }
         running.pop().unwrap().timed_out();
         assert_eq!(
