@@ -157,6 +157,7 @@ mod status;
 // Tools that fail with an `Error`.
 mod machine; // the time, chance and threads, handed in
 mod keeper; // a caller's runtime waits for its flights
+mod server_pause; // what `Retry-After` asks for
 mod clock; // the only place that asks for the time
 mod runtime; // the runtime that owns the connections
 mod returned_query; // what a browser brings back

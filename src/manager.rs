@@ -29,19 +29,12 @@ mod single_flight;
 mod decision;
 mod held;
 mod need;
+mod schedule;
 
 #[cfg(test)]
 mod simulation;
 
-use std::{
-    fmt,
-    future::{Future, poll_fn},
-    path::Path,
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 pub use self::{
     app_tokens::AppTokens, builder::TokenManagerBuilder, keep_alive::KeepAlive,
@@ -50,7 +43,7 @@ pub use self::{
 use self::{core::Core, need::Need};
 use crate::{
     AccessToken, Clock as _, CredentialsFile, Error, ErrorKind, Grant, JsonFileStore, RefreshTokenObject,
-    Status,
+    Status, clock::within,
 };
 
 /// The names that SAP's tutorial uses.
@@ -278,7 +271,7 @@ impl TokenManager {
                 self.0.machine.clock.sleep(Duration::from_millis(100)).await;
             }
         };
-        if before(self.0.machine.clock.sleep(deadline), all_saved).await {
+        if within(self.0.machine.clock.sleep(deadline), all_saved).await.is_some() {
             return Ok(());
         }
         let store = self.0.cache.store.describe();
@@ -299,19 +292,6 @@ impl TokenManager {
             None => error,
         })
     }
-}
-
-/// Runs `work` until `deadline`; whether it came to its end.
-async fn before(deadline: impl Future<Output = ()>, work: impl Future<Output = ()>) -> bool {
-    let (mut deadline, mut work) = (pin!(deadline), pin!(work));
-    poll_fn(|context| {
-        if work.as_mut().poll(context).is_ready() {
-            Poll::Ready(true)
-        } else {
-            deadline.as_mut().poll(context).map(|()| false)
-        }
-    })
-    .await
 }
 
 impl fmt::Debug for TokenManager {

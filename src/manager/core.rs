@@ -7,14 +7,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::{
     cache::{Sync, TokenCache},
     gate::Gate,
-    held::Held,
+    held::{Held, first_stop},
     identity::{Identification, Identity},
     need::{Need, Outcome},
+    schedule::Schedule,
     single_flight::SingleFlight,
 };
 use crate::{Error, OAuthClient, Status, credential_source::DynCredentialSource, machine::Machine};
@@ -26,6 +27,8 @@ pub(super) struct Core {
     pub(super) cache: TokenCache,
     pub(super) gate: Gate,
     pub(super) flights: Arc<SingleFlight<Outcome>>,
+    /// Locked by the `keep_alive` guard whose flight is under way.
+    pub(super) schedule: Mutex<Schedule>,
     pub(super) machine: Machine,
     pub(super) policy: Policy,
     /// Made for the first subscriber.
@@ -56,6 +59,16 @@ impl Core {
     /// Whether what is held makes a flight needless.
     pub(super) fn meets(&self, need: &Need, held: &Held) -> bool {
         need.is_met_by(held, self.now(), self.policy.refresh_token_margin)
+    }
+
+    /// Whether a renewal would come too soon, so that callers who hold something valid are served.
+    pub(super) fn is_backing_off(&self, now: SystemTime) -> bool {
+        let asks_for_a_pause = |identity: &Identity| {
+            let held = self.cache.held();
+            let first = first_stop(held.as_deref().map(|held| &held.object), &identity.base, now);
+            self.client.check_pause(&first, now).is_err()
+        };
+        self.gate.is_backing_off(now) || self.identification.known().is_some_and(asks_for_a_pause)
     }
 
     pub(super) fn status(&self) -> Status {

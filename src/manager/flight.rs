@@ -5,13 +5,14 @@ use std::sync::Arc;
 use super::{
     cache::{Looked, Sync},
     core::Core,
-    held::Held,
+    held::{Held, first_stop},
     identity::Identity,
     need::{Need, Outcome},
     single_flight::Leader,
 };
 use crate::{
-    Credentials, Error, Geolocation, Grant, TokenReply, log,
+    Credentials, Error, Geolocation, Grant, RefreshTokenObject, TokenReply, log,
+    machine::Machine,
     oauth_client::{Conditions, RetryBudget},
 };
 
@@ -58,7 +59,21 @@ impl Flight<'_> {
         if self.need.is_explicit() {
             return Ok(());
         }
+        self.check_host(looked.token())?;
         self.core.gate.check(looked.refusal.as_ref(), self.credentials, looked.token(), self.core.now())
+    }
+
+    /// Whether the host that is asked first has asked for a pause: then there is no reason to lock or to rehearse.
+    pub(super) fn check_host(&self, stored: Option<&RefreshTokenObject>) -> Result<(), Error> {
+        let now = self.core.now();
+        self.core.client.check_pause(&first_stop(stored, &self.identity.base, now), now)
+    }
+
+    pub(super) fn conditions(&self) -> Conditions<'_> {
+        let Machine { clock, random, .. } = &self.core.machine;
+        // A person who signs in knows what was not known when Concur asked for a pause.
+        let heeds_pause = !matches!(self.need, Need::SignIn(_));
+        Conditions { clock: &**clock, random, budget: &self.budget, heeds_pause }
     }
 
     /// Remembers a refusal, for all processes on the store. The lock is still held, so the processes that wait for it do not
@@ -90,8 +105,6 @@ impl Flight<'_> {
     }
 
     pub(super) async fn send(&self, base: &Geolocation, grant: &Grant) -> Result<TokenReply, Error> {
-        let Core { client, machine, .. } = &**self.core;
-        let conditions = Conditions { clock: &*machine.clock, random: &machine.random, budget: &self.budget };
-        client.send(base, self.credentials, grant, &conditions).await
+        self.core.client.send(base, self.credentials, grant, &self.conditions()).await
     }
 }

@@ -179,7 +179,7 @@ impl Flight<'_> {
             let has_fallback =
                 matches!(self.need, Need::KeepAlive) || self.has_fallback(looked.held.as_deref());
             if has_fallback {
-                self.budget = RetryBudget::one_attempt();
+                self.budget = RetryBudget::ahead_of_time();
             }
             match self.need {
                 Need::Adopt(adopted) => return self.adopt(adopted, &looked).await,

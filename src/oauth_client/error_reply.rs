@@ -99,7 +99,7 @@ impl ErrorReply<'_> {
             Some(cut) => error.caused_by(cut),
             None => error,
         };
-        Failure { error, fate }
+        Failure::new(error, fate)
     }
 
     /// An error where the reply leads to a host that is not trusted.
@@ -276,7 +276,7 @@ mod tests {
                 let grant = Grant::refresh_token(SECRET);
                 let status = StatusCode::from_u16(status).unwrap();
                 let (request, headers) = (grant.request(), &headers);
-                let Failure { error, fate } =
+                let Failure { error, fate, .. } =
                     ErrorReply { base: &base, request, status, headers, body, cut: None }.failure();
                 if let Fate::Elsewhere(elsewhere) = fate {
                     prop_assert!(elsewhere.host().ends_with(".concursolutions.com"));

@@ -7,6 +7,8 @@ use crate::{Error, Geolocation};
 pub(crate) struct Failure {
     pub(crate) error: Error,
     pub(crate) fate: Fate,
+    /// No answer came in the time that a request may take.
+    pub(crate) timed_out: bool,
 }
 
 /// What happened to a grant that was not answered with tokens.
@@ -22,8 +24,14 @@ pub(crate) enum Fate {
     Elsewhere(Geolocation),
 }
 
+impl Failure {
+    pub(super) fn new(error: Error, fate: Fate) -> Self {
+        Self { error, fate, timed_out: false }
+    }
+}
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, fate: Fate::Final }
+        Self::new(error, Fate::Final)
     }
 }

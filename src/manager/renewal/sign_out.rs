@@ -30,6 +30,7 @@ impl Flight<'_> {
     /// Revokes with the access token at hand. If there is none, or Concur does not accept it, a renewed one is used.
     pub(super) async fn sign_out(&self, mut looked: Looked) -> Result<Outcome, Error> {
         let (cache, now) = (&self.core.cache, self.core.now());
+        self.check_host(looked.token())?;
         self.core.gate.check_server_pause(now)?;
         for _ in 0..RACES {
             // Where another process has emptied the store, what is held may still do for revoking.
@@ -58,7 +59,7 @@ impl Flight<'_> {
     }
 
     async fn revoke_with(&self, access: &AccessToken) -> Result<(), NotRevoked> {
-        self.core.client.send_revocation(access, &*self.core.machine.clock).await
+        self.core.client.send_revocation(access, &self.conditions()).await
     }
 
     /// A company request token is not spent for this: without a token there is nothing to revoke.

@@ -27,13 +27,13 @@ const KILLER: usize = usize::MAX;
 #[derive(Clone)]
 pub(super) struct Disk {
     pub(super) store: MemoryStore,
-    world: Arc<World>,
+    pub(super) world: Arc<World>,
     /// How often the lock was asked for.
     pub(super) locks: Arc<AtomicUsize>,
     /// Saves that are to fail.
     pub(super) failing: Arc<AtomicUsize>,
     /// Which refresh token was saved when.
-    saved: Arc<Mutex<Vec<(Duration, String)>>>,
+    pub(super) saved: Arc<Mutex<Vec<(Duration, String)>>>,
 }
 
 impl Disk {
