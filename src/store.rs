@@ -127,7 +127,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Releases the lock. The default drops it.
     ///
     /// A store that needs a statement for that overrides this. [`StoreLock`]s are dropped without it only after a panic.
-    /// A failure is the store's to log: whoever waits for the lock must get it in the end, for example when a lease lapses.
+    /// A failure is the store's to log: a process that waits for the lock must get it in the end, for example when a lease lapses.
     fn unlock(&self, lock: StoreLock) -> impl Future<Output = ()> + Send {
         async move { drop(lock) }
     }

@@ -14,7 +14,7 @@ use super::{
     identity::{Identification, Identity},
     need::Outcome,
     serving::{Next, next},
-    shared_flight::share,
+    shared_flight::{End, share},
     single_flight::{Join, Leader, SingleFlight},
 };
 use crate::{
@@ -125,7 +125,7 @@ impl App {
                 leader.finish(app.note(asked, has_fallback));
             }
         };
-        share(&self.flights, &self.machine, join, work).await
+        share(&self.flights, &self.machine, join, End::GoesOn, work).await
     }
 
     async fn ask(&self, has_fallback: bool) -> Result<AccessToken, Error> {
@@ -135,7 +135,7 @@ impl App {
         let base = &self.identification.of(&credentials)?.base;
         self.gate.check(None, &credentials, None, clock.now())?;
         let grant = Grant::client_credentials();
-        // Nothing is saved for the next caller but memory, so a request goes on until it is answered, whoever waits.
+        // Nothing is saved for the next caller but memory, so a request goes on until it is answered, whether or not a caller still waits.
         let budget = if has_fallback { RetryBudget::ahead_of_time() } else { RetryBudget::repeat(&|| false) };
         let conditions = Conditions { clock: &**clock, random, budget: &budget, heeds_pause: true };
         let sent = self.client.send(base, &credentials, &grant, &conditions).await;

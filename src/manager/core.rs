@@ -3,6 +3,7 @@
 //! Always: each part guards its own promise; here they only stand together.
 
 use std::{
+    future::Future,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
@@ -49,11 +50,18 @@ impl Core {
 
     /// What is stored, for a caller outside of any flight; it also becomes what is held.
     pub(super) async fn sync(&self, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
-        let principal = identity.principal.as_ref();
-        let synced =
-            self.cache.sync_for_caller(&Sync { principal, identity, random: &self.machine.random }).await;
-        self.announce();
-        synced
+        let sync = Sync { principal: identity.principal.as_ref(), identity, random: &self.machine.random };
+        self.telling(self.cache.sync_for_caller(&sync)).await
+    }
+
+    /// Tells the subscribers if `look` has changed what is held. A look that found nothing new costs them nothing.
+    pub(super) async fn telling<T>(&self, look: impl Future<Output = T>) -> T {
+        let before = self.cache.held();
+        let found = look.await;
+        if !same(before.as_ref(), self.cache.held().as_ref()) {
+            self.announce();
+        }
+        found
     }
 
     /// Whether what is held makes a flight needless.
@@ -93,5 +101,13 @@ impl Core {
                 is_news
             });
         }
+    }
+}
+
+fn same(one: Option<&Arc<Held>>, other: Option<&Arc<Held>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
     }
 }

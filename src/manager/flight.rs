@@ -7,6 +7,7 @@ use super::{
     core::Core,
     held::{Held, first_stop},
     identity::Identity,
+    locked_store::Rehearsed,
     need::{Need, Outcome},
     single_flight::Leader,
 };
@@ -44,9 +45,7 @@ impl Flight<'_> {
         let principal = self.credentials.principal();
         let random = &self.core.machine.random;
         let sync = Sync { principal: principal.as_ref(), identity: self.identity, random };
-        let looked = self.core.cache.sync(&sync, is_locked).await;
-        self.core.announce();
-        looked
+        self.core.telling(self.core.cache.sync(&sync, is_locked)).await
     }
 
     /// Whether the flight's callers can be served without it.
@@ -104,7 +103,13 @@ impl Flight<'_> {
         gate.forget_refusal();
     }
 
-    pub(super) async fn send(&self, base: &Geolocation, grant: &Grant) -> Result<TokenReply, Error> {
+    /// Sends a grant. It takes the proof that the reply can be saved.
+    pub(super) async fn send(
+        &self,
+        base: &Geolocation,
+        grant: &Grant,
+        _: &Rehearsed,
+    ) -> Result<TokenReply, Error> {
         self.core.client.send(base, self.credentials, grant, &self.conditions()).await
     }
 }

@@ -195,7 +195,8 @@ impl LockedStore {
     /// Hands in the store's lock for the next flight, or for one that waits for the lock: it begins locked.
     #[cfg(test)]
     pub(super) async fn hand_in(&self, lock: StoreLock) {
-        *self.ours.lock().await = Some(Ours { lock, in_flight: false, unsaved: None });
+        // The lock of an unsaved token stays: it is ours for the next flight, too.
+        self.ours.lock().await.get_or_insert(Ours { lock, in_flight: false, unsaved: None });
     }
 
     /// The longest pause between two looks while another process holds the lock.

@@ -128,6 +128,30 @@ fn processes_that_are_killed_at_any_moment_leave_the_rest_signed_in() {
     assert_eq!(concur.refusals.load(Ordering::Relaxed), 0);
 }
 
+/// Many callers of a few processes at once: first the store is empty, then the token has expired.
+#[test]
+fn a_stampede_costs_one_request_and_sees_only_what_is_saved() {
+    let world = World::new(seed());
+    let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+    for number in 0..20 {
+        let tokens = process(&world, number, &concur, disk.clone());
+        for _ in 0..40 {
+            let (at, disk, tokens) = (Arc::clone(&world), disk.clone(), tokens.clone());
+            world.spawn(number, async move {
+                for hour in 0..2 {
+                    let start = hour * (HOUR + MINUTE) + at.up_to(Duration::from_secs(3));
+                    Watch(Arc::clone(&at)).sleep(start.saturating_sub(at.passed())).await;
+                    let access = tokens.access_token().await.unwrap();
+                    // Panics if the refresh token of the same reply was never saved.
+                    disk.replaced_at(&access.secret().replace("access", "refresh"));
+                }
+            });
+        }
+    }
+    world.run();
+    assert_eq!(concur.grants().len(), 2);
+}
+
 /// As a worker does that has locked many companies in one statement.
 #[test]
 fn a_flight_begins_with_a_lock_that_is_already_held() {

@@ -65,7 +65,7 @@ impl Flight<'_> {
     /// A company request token is not spent for this: without a token there is nothing to revoke.
     async fn renew_to_revoke(&self, held: &Held, looked: &Looked) -> Result<Renewal, Error> {
         let rehearsed = self.core.cache.store.rehearse(Some(&held.object)).await?;
-        let reply = match self.present(&held.object).await {
+        let reply = match self.present(&held.object, &rehearsed).await {
             Ok(reply) => reply,
             Err(e) if !e.is_bad_refresh_token() => return Err(e),
             Err(_) => {
@@ -78,8 +78,9 @@ impl Flight<'_> {
         let Outcome::Done(Renewed { held, .. }) = outcome else {
             return Ok(Renewal::Ended(outcome));
         };
+        self.core.gate.succeeded(self.core.now(), true);
         // Nothing is revoked before the renewed token is saved.
-        self.core.cache.save_unsaved().await?;
+        self.core.telling(self.core.cache.save_unsaved()).await?;
         match held.access() {
             Some(access) => Ok(Renewal::Access(access.token.clone(), held)),
             None => {

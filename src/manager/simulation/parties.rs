@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::world::{Watch, World};
 use crate::{
-    Clock as _, Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
+    Clock as _, Error, MemoryStore, RefreshTokenObject, StoreLock, Stored, TokenStore,
     caught::locked,
     oauth_client::{OutgoingCall, Sent, Transport},
 };
@@ -60,6 +60,14 @@ impl Disk {
         saved.get(at + 1).map(|(at, _)| *at)
     }
 
+    /// A rehearsal saves what was saved already.
+    fn note(&self, token: &RefreshTokenObject) {
+        let mut saved = locked(&self.saved);
+        if saved.last().is_none_or(|(_, last)| last != token.secret()) {
+            saved.push((self.world.passed(), token.secret().to_owned()));
+        }
+    }
+
     async fn wait(&self) {
         Watch(Arc::clone(&self.world)).sleep(self.world.up_to(Duration::from_millis(20))).await;
     }
@@ -78,7 +86,7 @@ impl TokenStore for Disk {
         if fails.is_ok() {
             return Err(Error::store("the disk is full", "no space left"));
         }
-        locked(&self.saved).push((self.world.passed(), token.secret().to_owned()));
+        self.note(token);
         self.store.save(token, lock).await
     }
 
@@ -92,9 +100,25 @@ impl TokenStore for Disk {
         self.store.try_lock().await
     }
 
-    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+    /// With the failing saves left alone: the disk gets full behind it.
+    async fn rehearse(&self, held: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
         self.wait().await;
-        Ok(())
+        self.store.rehearse(held, lock).await
+    }
+
+    async fn read(&self) -> Result<Stored, Error> {
+        self.wait().await;
+        self.store.read().await
+    }
+
+    async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
+        self.wait().await;
+        self.store.remember(note, lock).await
+    }
+
+    async fn unlock(&self, lock: StoreLock) {
+        self.wait().await;
+        self.store.unlock(lock).await;
     }
 }
 
@@ -166,7 +190,7 @@ impl Concur {
         self.grants().iter().filter(|(_, kind)| kind == grant).count()
     }
 
-    /// If kills are left, every other process that asks dies: before its grant is answered, while the reply travels, while
+    /// If kills are left, nearly every process that asks dies: before its grant is answered, while the reply travels, while
     /// it is saved, or afterwards.
     fn perhaps_kill(&self, process: usize) {
         let world = Arc::clone(&self.world);
