@@ -7,6 +7,7 @@ use std::{
     future::Future,
     mem,
     pin::Pin,
+    process,
     sync::{Mutex, OnceLock},
     time::Duration,
 };
@@ -33,6 +34,8 @@ pub(super) struct Http {
     settings: Mutex<Settings>,
     secure: OnceLock<reqwest::Client>,
     loopback: OnceLock<reqwest::Client>,
+    /// The process that builds the clients. Their connections are served there, so a forked child must not use them.
+    process: OnceLock<u32>,
 }
 
 /// What the client for https is built from.
@@ -53,11 +56,15 @@ impl Http {
     }
 
     fn with(settings: Settings) -> Self {
-        Self { settings: Mutex::new(settings), secure: OnceLock::new(), loopback: OnceLock::new() }
+        let (secure, loopback) = (OnceLock::new(), OnceLock::new());
+        Self { settings: Mutex::new(settings), secure, loopback, process: OnceLock::new() }
     }
 
     /// Plain http is for loopback only, which needs no proxy and no certificates.
     fn client(&self, base: &Geolocation) -> Result<&reqwest::Client, Error> {
+        if *self.process.get_or_init(process::id) != process::id() {
+            return Err(forked());
+        }
         let slot = if base.is_plain() { &self.loopback } else { &self.secure };
         if let Some(client) = slot.get() {
             return Ok(client);
@@ -152,6 +159,14 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::E
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(REQUEST_TIMEOUT)
         .build()
+}
+
+fn forked() -> Error {
+    Error::new(
+        ErrorKind::Config,
+        "this process was forked after its parent had sent requests with this OAuthClient, whose connections belong to the \
+         parent; make a new OAuthClient, and new managers on it, in the forked process",
+    )
 }
 
 fn spent() -> Error {
