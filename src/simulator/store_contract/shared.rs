@@ -196,7 +196,8 @@ async fn take_turn(store: &BoxedStore, holders: &AtomicUsize) -> Result<(), Erro
     let lock = acquire_within(TURN_COMES, store, "everyone who waits for the lock gets it").await?;
     let alone = holders.fetch_add(1, Ordering::SeqCst) == 0;
     let number = number_in(store.read_locked(&lock).await?.token.as_ref());
-    SystemClock.sleep(PAUSE / 5).await;
+    // Long enough for the other lockers to ask for the lock.
+    SystemClock.sleep(PAUSE * 2).await;
     // Before `finish`, which may free the lock.
     holders.fetch_sub(1, Ordering::SeqCst);
     require(alone, "never do two handles hold the lock")?;
