@@ -99,13 +99,15 @@ async fn the_store_in_the_readme_keeps_the_contract() {
 
 #[tokio::test]
 async fn a_store_with_leases_and_slow_unlocks_keeps_the_contract() {
-    let world = World::new(None);
-    check(|| world.open()).await.unwrap();
-    shared_store_contract(|| world.open(), world.lock()).await.unwrap();
-    store_contract(|condition| world.handle(condition)).await.unwrap();
-    // The default `remember` is recognised through all wrappers.
-    check(|| Arc::new(Box::new(Simple(world.open())).boxed())).await.unwrap();
-    shared_store_contract(|| Simple(world.open()), world.lock()).await.unwrap();
+    let (one, other, simple) = (World::new(None), World::new(None), World::new(None));
+    let checks = tokio::join!(
+        store_contract(|condition| one.handle(condition)),
+        shared_store_contract(|| other.open(), other.lock()),
+        // The default `remember` is recognised through all wrappers.
+        check(|| Arc::new(Box::new(Simple(simple.open())).boxed())),
+    );
+    (checks.0.and(checks.1).and(checks.2)).unwrap();
+    shared_store_contract(|| Simple(simple.open()), simple.lock()).await.unwrap();
 }
 
 /// All at the same time: some breaches are only seen after a second.

@@ -19,12 +19,13 @@ use crate::{
     machine::{Executor as _, Threads},
 };
 
-pub(super) const PAUSE: Duration = Duration::from_millis(5);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 pub(super) const SECOND: Duration = Duration::from_secs(1);
 /// On one thread, a store that waits between its look and its lock is caught in the first round.
 const ROUNDS_INTERLEAVED: usize = 8;
 /// On several threads that is a matter of luck.
-const ROUNDS_AT_ONCE: usize = 40;
+const ROUNDS_AT_ONCE: usize = 24;
 const NEVER_WAITS: &str = "try_lock never waits: it answers None while the lock is held";
 pub(super) const EXCLUDES: &str = "while the lock is held, try_lock gives None";
 
@@ -51,8 +52,8 @@ pub(super) fn begin<T: Send + 'static>(
 /// What `told` says within `time`, more or less.
 pub(super) async fn within<T>(time: Duration, told: oneshot::Receiver<T>) -> Result<Option<T>, Error> {
     let mut told = pin!(told);
-    for _ in 0..pauses_in(time) {
-        let mut pause = SystemClock.sleep(PAUSE);
+    for pause in pauses_in(time) {
+        let mut pause = SystemClock.sleep(pause);
         let answer = poll_fn(|context| match told.as_mut().poll(context) {
             Poll::Ready(answer) => Poll::Ready(Some(answer)),
             Poll::Pending => pause.as_mut().poll(context).map(|()| None),
@@ -66,8 +67,15 @@ pub(super) async fn within<T>(time: Duration, told: oneshot::Receiver<T>) -> Res
     Ok(None)
 }
 
-pub(super) fn pauses_in(time: Duration) -> u128 {
-    time.as_nanos().div_ceil(PAUSE.as_nanos()).max(1)
+/// Pauses that double, as a manager's do, and together take `time`.
+fn pauses_in(time: Duration) -> impl Iterator<Item = Duration> {
+    let (mut left, mut next) = (time, SHORTEST_PAUSE);
+    std::iter::from_fn(move || {
+        let pause = next.min(left);
+        left -= pause;
+        next = (2 * next).min(LONGEST_PAUSE);
+        (!pause.is_zero()).then_some(pause)
+    })
 }
 
 /// The lock, which another holder may still be about to free; `promise` is broken if that takes longer than a second.
@@ -80,11 +88,11 @@ pub(super) async fn acquire_within(
     store: &BoxedStore,
     promise: &str,
 ) -> Result<StoreLock, Error> {
-    for _ in 0..pauses_in(time) {
+    for pause in pauses_in(time) {
         if let Some(lock) = answer_of_try_lock(store).await? {
             return Ok(lock);
         }
-        SystemClock.sleep(PAUSE).await;
+        SystemClock.sleep(pause).await;
     }
     answer_of_try_lock(store).await?.ok_or_else(|| breach(promise))
 }
