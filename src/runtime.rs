@@ -88,7 +88,8 @@ where
         let _ = told.send(ours.block_on(make));
     });
     if let Err(e) = started {
-        let message = "could not start a thread for on_runtime; check this process's limits on threads and memory";
+        let message =
+            "could not start a thread for on_runtime; check this process's limits on threads and memory";
         return Err(Error::new(ErrorKind::Config, message).caused_by(e).transient());
     }
     let panicked = "the future given to on_runtime panicked; see the panic's message";
