@@ -203,6 +203,7 @@ pub use self::{
         AuthorizationRequest, AuthorizationReturn, Grant, OAuthClient, OneTimePasswordRequest, TokenReply,
     },
     refresh_token_object::RefreshTokenObject,
+    runtime::on_runtime,
     status::{Status, TokenOrigin},
     store::{BoxedStore, JsonFileStore, MemoryStore, StoreLock, Stored, TokenStore},
 };

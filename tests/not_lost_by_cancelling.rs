@@ -19,7 +19,7 @@ use concur_auth::{
     Clock, CredentialSource, Credentials, Error, ErrorKind, TokenManager,
     simulator::{ConcurSimulator, ManualClock, Rotation},
 };
-use support::{HOUR, Scene, all_succeed, alone, child, poll_and_drop, until};
+use support::{HOUR, Scene, all_succeed, alone, child, poll_and_drop, until, without_tokio};
 
 /// Callers are dropped after every number of polls there is; the server rotates every time.
 #[tokio::test]
@@ -165,25 +165,6 @@ fn a_runtime_that_has_ended_but_is_still_entered_is_no_obstacle() {
     ended.shutdown_background();
     without_tokio(scene.manager().access_token()).unwrap();
     assert_eq!(scene.concur.token_requests(), 1);
-}
-
-/// An executor of one's own.
-fn without_tokio<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
-    let mut context = std::task::Context::from_waker(&waker);
-    let mut future = Box::pin(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(output) => return output,
-            std::task::Poll::Pending => std::thread::park(),
-        }
-    }
 }
 
 /// Callers that take all the threads that the flight they wait for could run on.

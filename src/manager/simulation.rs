@@ -27,7 +27,8 @@ use super::{
     single_flight::Join,
 };
 use crate::{
-    Clock as _, Credentials, OAuthClient, TokenManager, TokenStore as _, caught::locked, seed::seed,
+    Clock as _, Credentials, OAuthClient, RefreshTokenObject, TokenManager, TokenStore as _, caught::locked,
+    seed::seed,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -213,4 +214,72 @@ fn a_token_that_could_not_be_saved_is_saved_later_and_spent_by_no_other_process(
     });
     world.run();
     assert_eq!(concur.grants().len(), 1);
+}
+
+/// What a caller waits for a store that never answers: one call's deadline, and no longer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Neither a renewal nor a look at the store holds up its caller.
+#[test]
+fn a_store_that_never_answers_costs_a_caller_ten_seconds() {
+    for held_before in [false, true] {
+        let world = World::new(seed());
+        let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+        let tokens = process(&world, 1, &concur, disk.clone());
+        let at = Arc::clone(&world);
+        world.spawn(1, async move {
+            if held_before {
+                tokens.get_valid_refresh_token().await.unwrap();
+            }
+            disk.is_silent.store(true, Ordering::Relaxed);
+            let begun = at.passed();
+            let mut errors = vec![tokens.get_valid_refresh_token().await.unwrap_err()];
+            assert_eq!(at.passed() - begun, DEADLINE);
+            if !held_before {
+                errors.push(tokens.access_token().await.unwrap_err());
+            }
+            errors.push(tokens.refresh().await.unwrap_err());
+            assert_eq!(at.passed() - begun, DEADLINE * u32::try_from(errors.len()).unwrap());
+            for error in errors {
+                assert!(error.is_transient());
+                assert!(error.to_string().contains(" did not answer within 10 s; "), "{error}");
+            }
+            disk.is_silent.store(false, Ordering::Relaxed);
+            drop(tokens.refresh().await.unwrap());
+            at.note("served");
+        });
+        world.run();
+        assert_eq!(locked(&world.diary).last().unwrap().1, "served");
+    }
+}
+
+/// Whether the save was done is not known then, so it is repeated, and its lock is kept until it has been answered.
+#[test]
+fn a_save_whose_answer_is_lost_is_repeated_in_the_background() {
+    for was_done in [false, true] {
+        let world = World::new(seed());
+        let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+        let tokens = process(&world, 1, &concur, disk.clone());
+        let lost = if was_done { &disk.unanswered } else { &disk.stuck };
+        lost.store(1, Ordering::Relaxed);
+        let ended = Arc::clone(&world);
+        world.spawn(1, async move {
+            let handed_out = tokens.get_valid_refresh_token().await.unwrap();
+            assert!(tokens.status().unsaved);
+            let saved = |held: Option<RefreshTokenObject>| held.map(|token| token.secret().to_owned());
+            let in_store = saved(disk.store.load().await.unwrap());
+            assert_eq!(in_store, was_done.then(|| handed_out.secret().to_owned()));
+            assert!(disk.store.try_lock().await.unwrap().is_none(), "the lock is kept");
+
+            Watch(Arc::clone(&ended)).sleep(MINUTE).await;
+            assert!(!tokens.status().unsaved);
+            assert_eq!(saved(disk.store.load().await.unwrap()).as_deref(), Some(handed_out.secret()));
+            assert_eq!(disk.saves(), if was_done { 2 } else { 1 });
+            assert!(disk.store.try_lock().await.unwrap().is_some(), "the lock is free again");
+            ended.note("saved");
+        });
+        world.run();
+        assert_eq!(locked(&world.diary).last().unwrap().1, "saved");
+        assert_eq!(concur.grants().len(), 1);
+    }
 }
