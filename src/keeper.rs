@@ -207,3 +207,86 @@ impl Drop for Turn {
         self.keeper.leave(&mut locked(&self.keepers.of), self.runtime);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{
+            atomic::{AtomicBool, Ordering},
+            mpsc,
+        },
+        thread,
+    };
+
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).max_blocking_threads(1).build().unwrap()
+    }
+
+    fn is_known(runtime: &Handle) -> bool {
+        locked(&KEEPERS.get().of).contains_key(&runtime.id())
+    }
+
+    #[test]
+    fn one_thread_of_a_runtime_keeps_it_until_all_flights_that_have_begun_have_ended() {
+        let runtime = runtime();
+        let handle = runtime.handle().clone();
+        let mut flights: Vec<_> = (0..3).map(|_| keep(&handle)).collect();
+        assert!(flights.iter_mut().all(Kept::begin));
+        let has_ended = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let end = scope.spawn(|| {
+                drop(runtime);
+                has_ended.store(true, Ordering::SeqCst);
+            });
+            for flight in flights {
+                assert!(!has_ended.load(Ordering::SeqCst));
+                drop(flight);
+            }
+            end.join().unwrap();
+        });
+        assert!(!is_known(&handle));
+    }
+
+    #[test]
+    fn a_runtime_that_needs_its_thread_again_gets_it() {
+        let runtime = runtime();
+        for _ in 0..100 {
+            let mut flight = keep(runtime.handle());
+            assert!(flight.begin());
+            drop(flight);
+            runtime.block_on(runtime.spawn_blocking(|| ())).unwrap();
+        }
+        assert!(!is_known(runtime.handle()));
+    }
+
+    #[test]
+    fn no_flight_of_a_runtime_that_has_ended_begins() {
+        let ended = runtime();
+        let handle = ended.handle().clone();
+        drop(ended);
+        assert!(!keep(&handle).begin());
+        assert!(!is_known(&handle));
+    }
+
+    #[test]
+    fn a_flight_waits_a_second_for_a_runtime_without_a_free_thread_and_then_begins() {
+        let runtime = runtime();
+        let (free, taken) = mpsc::channel::<()>();
+        runtime.spawn_blocking(move || taken.recv());
+        let (watch, mut first, mut second) =
+            (Stopwatch::start(), keep(runtime.handle()), keep(runtime.handle()));
+        assert!(first.begin());
+        assert!(watch.elapsed() >= LONGEST_WAIT);
+        // It came at the same time.
+        assert!(second.begin());
+        drop((first, second));
+        assert!(is_known(runtime.handle()), "it is still asked for");
+        drop(free);
+        runtime.block_on(runtime.spawn_blocking(|| ())).unwrap();
+        assert!(!is_known(runtime.handle()));
+    }
+}

@@ -119,3 +119,121 @@ pub(crate) fn try_threads(count: usize) -> io::Result<()> {
         started.into_iter().try_for_each(|thread| thread.map(|thread| drop(thread.join())))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{
+        Arc, Barrier,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc,
+    };
+
+    use super::*;
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn pool(most: usize, idle: Duration, start: fn(Job) -> io::Result<()>) -> &'static ThreadPool {
+        Box::leak(Box::new(ThreadPool::new(most, idle, start)))
+    }
+
+    fn start(job: Job) -> io::Result<()> {
+        super::start("a test's", job)
+    }
+
+    #[test]
+    fn jobs_are_done_in_the_order_in_which_they_came() {
+        let (pool, (done, order)) = (pool(1, LONG, start), mpsc::channel());
+        for number in 0..100 {
+            let done = done.clone();
+            pool.run(move || done.send(number).unwrap()).unwrap();
+        }
+        drop(done);
+        assert!(order.iter().eq(0..100));
+    }
+
+    #[test]
+    fn no_more_threads_than_the_most_are_started_and_no_more_than_are_needed() {
+        let pool = pool(3, LONG, start);
+        let (done, jobs) = mpsc::channel();
+        // One after the other needs one thread.
+        for number in 0..10 {
+            let done = done.clone();
+            pool.run(move || done.send(number).unwrap()).unwrap();
+            jobs.recv().unwrap();
+            while locked(&pool.waiting).idle == 0 {
+                thread::yield_now();
+            }
+        }
+        assert_eq!(locked(&pool.waiting).threads, 1);
+        let (busy, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        // Three at a time meet; a fourth would make it hang.
+        let barrier = Arc::new(Barrier::new(3));
+        for number in 0..30 {
+            let (busy, most, barrier, done) =
+                (Arc::clone(&busy), Arc::clone(&most), Arc::clone(&barrier), done.clone());
+            let job = move || {
+                most.fetch_max(busy.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                barrier.wait();
+                busy.fetch_sub(1, Ordering::SeqCst);
+                done.send(number).unwrap();
+            };
+            pool.run(job).unwrap();
+        }
+        assert_eq!(jobs.iter().take(30).count(), 30);
+        assert_eq!((most.load(Ordering::SeqCst), locked(&pool.waiting).threads), (3, 3));
+    }
+
+    #[test]
+    fn idle_threads_end_and_start_again() {
+        let (pool, (done, jobs)) = (pool(3, Duration::from_millis(1), start), mpsc::channel());
+        for _ in 0..3 {
+            let done = done.clone();
+            pool.run(move || done.send(()).unwrap()).unwrap();
+            jobs.recv().unwrap();
+            while locked(&pool.waiting).threads > 0 {
+                thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_thread_nothing_is_accepted_and_with_one_everything_is() {
+        static MAY_START: AtomicBool = AtomicBool::new(false);
+        let start = |job| {
+            if MAY_START.swap(false, Ordering::SeqCst) {
+                start(job)
+            } else {
+                Err(io::ErrorKind::WouldBlock.into())
+            }
+        };
+        let (pool, (done, jobs)) = (pool(3, LONG, start), mpsc::channel());
+        let run = || {
+            let done = done.clone();
+            pool.run(move || done.send(()).unwrap())
+        };
+        assert_eq!(run().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(locked(&pool.waiting).jobs.is_empty());
+        MAY_START.store(true, Ordering::SeqCst);
+        for _ in 0..10 {
+            run().unwrap();
+        }
+        assert_eq!(jobs.iter().take(10).count(), 10);
+        assert_eq!(locked(&pool.waiting).threads, 1);
+    }
+
+    #[test]
+    fn a_job_that_panics_costs_no_thread() {
+        let (pool, (done, jobs)) = (pool(1, LONG, start), mpsc::channel());
+        pool.run(|| std::panic::resume_unwind(Box::new("a job"))).unwrap();
+        pool.run(move || done.send(()).unwrap()).unwrap();
+        jobs.recv().unwrap();
+        assert_eq!(locked(&pool.waiting).threads, 1);
+    }
+
+    #[test]
+    fn threads_that_are_tried_leave_nothing_behind() {
+        for count in [0, 1, 8] {
+            try_threads(count).unwrap();
+        }
+    }
+}

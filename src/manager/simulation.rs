@@ -11,7 +11,7 @@ mod world;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,7 +19,7 @@ use std::{
 
 use self::{
     parties::{Concur, Disk, Line},
-    world::{Watch, World},
+    world::{Crowded, Watch, World},
 };
 use super::{
     need::{Need, Outcome},
@@ -27,8 +27,8 @@ use super::{
     single_flight::Join,
 };
 use crate::{
-    Clock as _, Credentials, OAuthClient, RefreshTokenObject, TokenManager, TokenStore as _, caught::locked,
-    seed::seed,
+    Clock as _, Credentials, ErrorKind, OAuthClient, RefreshTokenObject, TokenManager, TokenStore as _,
+    caught::locked, machine::Machine, seed::seed,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -36,13 +36,17 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 /// A process of its own, on the same store and the same Concur.
 fn process(world: &Arc<World>, number: usize, concur: &Arc<Concur>, store: Disk) -> TokenManager {
+    process_on(world.machine(number), number, concur, store)
+}
+
+fn process_on(machine: Machine, number: usize, concur: &Arc<Concur>, store: Disk) -> TokenManager {
     let credentials = Credentials::new("app", "secret").company("company", "request token");
     TokenManager::builder()
         .credentials(credentials)
         .base_uri("https://us.api.concursolutions.com")
         .store(store)
         .oauth_client(OAuthClient::on(Line { concur: Arc::clone(concur), process: number }))
-        .machine(world.machine(number))
+        .machine(machine)
         .build()
         .unwrap()
 }
@@ -282,4 +286,47 @@ fn a_save_whose_answer_is_lost_is_repeated_in_the_background() {
         assert_eq!(locked(&world.diary).last().unwrap().1, "saved");
         assert_eq!(concur.grants().len(), 1);
     }
+}
+
+/// A caller who has a valid token is served it then, and the others are told; a flight that no caller waits for any more
+/// sends nothing.
+#[test]
+fn a_caller_waits_a_minute_at_most_for_a_flight_to_begin() {
+    let world = World::new(seed());
+    let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+    let queue = Arc::new(Mutex::new(3 * MINUTE / 2));
+    let mut machine = world.machine(1);
+    machine.executor = Arc::new(Crowded(machine.executor, Arc::clone(&queue)));
+    let (tokens, asked) = (process_on(machine, 1, &concur, disk), Arc::clone(&concur));
+    let at = Arc::clone(&world);
+    world.spawn(1, async move {
+        let pause = |time| Watch(Arc::clone(&at)).sleep(time);
+        for _ in 0..2 {
+            // The second caller joins a flight that is late already, and is told at once.
+            let error = tokens.access_token().await.unwrap_err();
+            assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Unavailable, true));
+            assert_eq!(
+                error.to_string(),
+                "the renewal has waited 60 s for its turn and goes on waiting, because as many renewals as this process \
+                 runs at once (64) are under way; let fewer managers renew at once, and find out whether a token store \
+                 or credential source blocks its thread, then try again"
+            );
+            assert_eq!(at.passed(), MINUTE);
+        }
+        pause(MINUTE).await;
+        assert_eq!(asked.grants().len(), 0, "nothing was sent");
+
+        *locked(&queue) = MINUTE / 2;
+        let access = tokens.access_token().await.unwrap();
+        // In the advisory window the first caller carries the renewal, and the next is served meanwhile.
+        pause(57 * MINUTE).await;
+        *locked(&queue) = 3 * MINUTE / 2;
+        let begun = at.passed();
+        for _ in 0..2 {
+            assert_eq!(tokens.access_token().await.unwrap().secret(), access.secret());
+            assert_eq!(at.passed(), begun + MINUTE);
+        }
+    });
+    world.run();
+    assert_eq!(concur.grants().len(), 1);
 }

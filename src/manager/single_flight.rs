@@ -436,6 +436,103 @@ mod tests {
         assert_eq!(poll(&mut later), Poll::Ready(Ok(Some(2))));
     }
 
+    /// Its limits pass when the test says so.
+    fn overseer(leader: &Leader<u32>, passed: &Arc<AtomicUsize>) -> Pin<Box<dyn Future<Output = ()>>> {
+        let passed = Arc::clone(passed);
+        Box::pin(leader.overseer(move |time| {
+            let passed = Arc::clone(&passed);
+            poll_fn(move |_| {
+                let is_over = passed.load(Ordering::SeqCst) >= usize::try_from(time.as_secs()).unwrap();
+                if is_over { Poll::Ready(()) } else { Poll::Pending }
+            })
+        }))
+    }
+
+    const fn within(seconds: u64, instead: u32) -> (Duration, u32) {
+        (Duration::from_secs(seconds), instead)
+    }
+
+    fn limit((time, instead): (Duration, u32)) -> Option<Limit<u32>> {
+        Some(Limit::new(time, move || instead))
+    }
+
+    #[test]
+    fn callers_are_answered_when_a_step_takes_too_long_and_the_flight_goes_on() {
+        let (flights, started, passed) =
+            (Flights::default(), Started::default(), Arc::new(AtomicUsize::new(0)));
+        let (mut first, mut since) =
+            (run(&flights, Join::Any, &started), run(&flights, Join::Since(5), &started));
+        assert!(poll(&mut first).is_pending() && poll(&mut since).is_pending());
+        let leader = started.last();
+        leader.expect_within(limit(within(60, 60)));
+        let mut overseer = overseer(&leader, &passed);
+        assert!(poll(&mut overseer).is_pending() && poll(&mut first).is_pending());
+        passed.store(60, Ordering::SeqCst);
+        assert!(poll(&mut overseer).is_pending());
+        assert_eq!(poll(&mut first), Poll::Ready(Ok(Some(60))));
+        assert_eq!(poll(&mut since), Poll::Ready(Ok(Some(60))), "it only waited for the end of this flight");
+        for join in [Join::Any, Join::Own, Join::Since(0)] {
+            assert_eq!(poll(&mut run(&flights, join, &started)), Poll::Ready(Ok(Some(60))), "{join:?}");
+        }
+        assert_eq!((started.count(), flights.next_number()), (0, 1));
+
+        // The flight gets on, so that callers wait again.
+        leader.expect_within(None);
+        let mut later = run(&flights, Join::Any, &started);
+        assert!(poll(&mut overseer).is_pending() && poll(&mut later).is_pending());
+        leader.expect_within(limit(within(70, 70)));
+        assert!(poll(&mut overseer).is_pending() && poll(&mut later).is_pending());
+        passed.store(70, Ordering::SeqCst);
+        assert!(poll(&mut overseer).is_pending());
+        assert_eq!(poll(&mut later), Poll::Ready(Ok(Some(70))));
+        leader.expect_within(None);
+        let mut last = run(&flights, Join::Any, &started);
+        assert!(poll(&mut last).is_pending());
+        leader.finish(7);
+        assert_eq!(poll(&mut last), Poll::Ready(Ok(Some(7))));
+        assert!(poll(&mut overseer).is_ready(), "it ends with its leader");
+    }
+
+    #[test]
+    fn a_step_that_ends_in_time_is_not_late_afterwards() {
+        let (flights, started, passed) =
+            (Flights::default(), Started::default(), Arc::new(AtomicUsize::new(0)));
+        let mut caller = run(&flights, Join::Any, &started);
+        assert!(poll(&mut caller).is_pending());
+        let leader = started.last();
+        leader.expect_within(limit(within(60, 60)));
+        let mut overseer = overseer(&leader, &passed);
+        assert!(poll(&mut overseer).is_pending());
+        let leader = leader.begin().unwrap();
+        passed.store(60, Ordering::SeqCst);
+        assert!(poll(&mut overseer).is_pending() && poll(&mut caller).is_pending());
+        drop(leader);
+        assert!(poll(&mut overseer).is_ready());
+        assert!(poll(&mut caller).is_pending() && started.count() == 1, "dropped, so it starts another");
+    }
+
+    #[test]
+    fn what_no_caller_waits_for_does_not_begin() {
+        let (flights, started) = (Flights::default(), Started::default());
+        let mut caller = run(&flights, Join::Any, &started);
+        assert!(poll(&mut caller).is_pending());
+        drop(caller);
+        assert!(started.last().begin().is_none());
+        let mut caller = run(&flights, Join::Any, &started);
+        assert!(poll(&mut caller).is_pending());
+        assert!(started.last().begin().is_some());
+    }
+
+    #[test]
+    fn a_flight_under_way_at_a_fork_is_left_behind_in_the_child() {
+        let (flights, started) = (Flights::default(), Started::default());
+        assert!(!flights.is_left_behind(PROCESS + 1), "nothing was under way");
+        assert!(poll(&mut run(&flights, Join::Any, &started)).is_pending());
+        assert!(flights.is_left_behind(PROCESS + 1) && !flights.is_left_behind(PROCESS));
+        started.last().finish(1);
+        assert!(!flights.is_left_behind(PROCESS + 1));
+    }
+
     #[test]
     fn waiting_for_idleness_keeps_no_flight_going() {
         let (flights, started) = (Flights::default(), Started::default());

@@ -191,6 +191,36 @@ impl Executor for Process {
     }
 }
 
+/// A process whose flights wait so long for a thread.
+#[derive(Debug)]
+pub(super) struct Crowded(pub(super) Arc<dyn Executor>, pub(super) Arc<Mutex<Duration>>);
+
+impl Executor for Crowded {
+    fn launch(&self, work: Work, _: bool) -> Result<(), Error> {
+        let queue = self.wait(*locked(&self.1));
+        self.spawn(Box::pin(async {
+            queue.await;
+            work.await;
+        }))
+    }
+
+    fn spawn_blocking(&self, work: Work) -> Result<(), Error> {
+        self.0.spawn_blocking(work)
+    }
+
+    fn spawn(&self, work: Work) -> Result<(), Error> {
+        self.0.spawn(work)
+    }
+
+    fn wait(&self, time: Duration) -> Work {
+        self.0.wait(time)
+    }
+
+    fn process(&self) -> u32 {
+        self.0.process()
+    }
+}
+
 impl fmt::Debug for Process {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Process({})", self.number)
