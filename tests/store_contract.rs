@@ -134,6 +134,10 @@ async fn assert_named(broken: &[(Wrong, &str)], is_shared: bool) {
 
 #[tokio::test]
 async fn each_breach_of_the_contract_is_named() {
+    tokio::join!(each_breach_is_named(), each_breach_among_processes_is_named());
+}
+
+async fn each_breach_is_named() {
     let repeated = "a save that is repeated with the same token under the same lock succeeds";
     let breaches = [
         (Wrong::NotEmpty, "an empty store loads None"),
@@ -179,7 +183,6 @@ async fn each_breach_of_the_contract_is_named() {
     assert_named(&breaches, false).await;
 }
 
-#[tokio::test]
 async fn each_breach_among_processes_is_named() {
     let late = "a save that comes after another process's save says Error::superseded";
     let breaches = [

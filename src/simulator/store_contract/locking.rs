@@ -116,27 +116,38 @@ pub(super) async fn still_held(other: &BoxedStore, promise: &str) -> Result<(), 
 
 /// Of handles that ask for the lock at the same time, one at most gets it.
 pub(super) async fn lets_one_in(handles: &[BoxedStore]) -> Result<(), Error> {
-    let rounds = [(false, ROUNDS_INTERLEAVED), (true, ROUNDS_AT_ONCE)];
-    for (at_once, rounds) in rounds {
-        for _ in 0..rounds {
-            let locks = if at_once { on_threads(handles).await? } else { interleaved(handles).await? };
-            let holders = locks.iter().flatten().count();
-            require(holders <= 1, "of handles that ask for the lock at the same time, one gets it")?;
-            for (store, lock) in handles.iter().zip(locks) {
-                if let Some(lock) = lock {
-                    store.unlock_in_time(lock).await?;
-                }
-            }
-            // An asynchronous unlock may take a while: the next round begins with a lock that was free.
-            if holders == 0
-                && let Some(store) = handles.first()
-            {
-                let lock = acquire(store, UNLOCKED).await?;
-                store.unlock_in_time(lock).await?;
-            }
-        }
+    for _ in 0..ROUNDS_INTERLEAVED {
+        round(handles, Asked::Interleaved).await?;
+    }
+    for _ in 0..ROUNDS_AT_ONCE {
+        round(handles, Asked::OnThreads).await?;
     }
     Ok(())
+}
+
+#[derive(Clone, Copy)]
+enum Asked {
+    Interleaved,
+    OnThreads,
+}
+
+/// Asks until a handle gets the lock: an unlock that takes a while may still be under way.
+async fn round(handles: &[BoxedStore], asked: Asked) -> Result<(), Error> {
+    for pause in pauses_in(SECOND) {
+        let locks = match asked {
+            Asked::Interleaved => interleaved(handles).await?,
+            Asked::OnThreads => on_threads(handles).await?,
+        };
+        let holders = locks.iter().flatten().count();
+        require(holders <= 1, "of handles that ask for the lock at the same time, one gets it")?;
+        for (store, lock) in handles.iter().zip(locks) {
+            if let Some(lock) = lock {
+                return store.unlock_in_time(lock).await;
+            }
+        }
+        SystemClock.sleep(pause).await;
+    }
+    Err(breach(UNLOCKED))
 }
 
 /// Every handle's call is polled once before any is polled again: a store that awaits between its look at the lock and

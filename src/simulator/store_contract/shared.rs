@@ -197,7 +197,7 @@ async fn takes_turns(open: &impl Fn() -> BoxedStore) -> Result<(), Error> {
 }
 
 async fn take_turn(store: &BoxedStore, holders: &AtomicUsize) -> Result<(), Error> {
-    let lock = acquire_within(TURN_COMES, store, "everyone who waits for the lock gets it").await?;
+    let lock = acquire_within(TURN_COMES, store, "each handle that waits for the lock gets it").await?;
     let alone = holders.fetch_add(1, Ordering::SeqCst) == 0;
     let number = number_in(store.read_locked(&lock).await?.token.as_ref());
     // Long enough for the other lockers to ask for the lock.
