@@ -82,6 +82,7 @@
 //! | rehearsal | saving the current token once more before a request, to check that the reply can be saved |
 //! | rotation | Concur's answer to a refresh grant may hold a new refresh token that ends the old one |
 //! | sibling | another process or manager that works on the same store |
+//! | turn | the right of a request to be under way; at one host, a client gives out 64 at once |
 //!
 //! # Features
 //!
