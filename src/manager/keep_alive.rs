@@ -34,7 +34,9 @@ impl KeepAlive {
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, Error> {
         let (running, stopped) = oneshot::channel();
         let renewing = renew_until_stopped(Arc::clone(core), Handle::try_current().ok());
-        let work = async move { drop(within(renewing, stopped).await) };
+        let work = async move {
+            within(renewing, stopped).await;
+        };
         core.machine.executor.spawn(Box::pin(work))?;
         Ok(Self { _running: running })
     }

@@ -113,7 +113,9 @@ impl ErrorReply<'_> {
                 Ok(Some(elsewhere)) if code == Some(ConcurCode::ELSEWHERE) => {
                     let origin = "where Concur's code 16 says that the principal lives";
                     let elsewhere = self.base.received(elsewhere.expose(), origin);
-                    Fate::Elsewhere(elsewhere.map_err(|untrusted| untrusted.with_code(code, false))?)
+                    Fate::Elsewhere(Box::new(
+                        elsewhere.map_err(|untrusted| untrusted.with_code(code, false))?,
+                    ))
                 }
                 _ => Fate::Final,
             },
@@ -130,7 +132,7 @@ impl ErrorReply<'_> {
         match target {
             Some(target) if keeps_body && target.path() == path && target.query().is_none() => {
                 let origin = format!("where {} redirects to", self.base.host());
-                self.base.received(target.as_str(), &origin).map(Fate::Elsewhere)
+                self.base.received(target.as_str(), &origin).map(|to| Fate::Elsewhere(Box::new(to)))
             }
             _ => Ok(Fate::Final),
         }

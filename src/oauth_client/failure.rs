@@ -21,7 +21,7 @@ pub(crate) enum Fate {
     /// Concur may have issued tokens that did not arrive.
     Unknown,
     /// The grant is to be sent to this base URI instead.
-    Elsewhere(Geolocation),
+    Elsewhere(Box<Geolocation>),
 }
 
 impl Failure {

@@ -58,13 +58,13 @@ struct Situation<'a> {
 fn step(fate: Fate, retry_after: Option<Duration>, situation: &Situation<'_>) -> Step {
     let Situation { base, detours, is_repeatable, limits, spent, fraction } = *situation;
     match fate {
-        Fate::Elsewhere(to) if detours == MOST_DETOURS || to == *base => {
+        Fate::Elsewhere(to) if detours == MOST_DETOURS || *to == *base => {
             return Step::Return(Ending::InCircles);
         }
         Fate::Elsewhere(to) if spent.time_to_begin(limits).is_none() => {
-            return Step::Return(Ending::TooLate(to));
+            return Step::Return(Ending::TooLate(*to));
         }
-        Fate::Elsewhere(to) => return Step::Detour(to),
+        Fate::Elsewhere(to) => return Step::Detour(*to),
         Fate::Final => return Step::Return(Ending::AsItIs),
         Fate::Unknown if !is_repeatable => return Step::Return(Ending::InDoubt),
         Fate::Unknown | Fate::NothingIssued => {}
@@ -186,7 +186,7 @@ mod tests {
     fn fate_budget_and_detours_say_what_follows_a_failure() {
         use Ending::{AsItIs, InCircles, InDoubt, TooLate};
         let base = host("us");
-        let elsewhere = |name: &str| Fate::Elsewhere(host(name));
+        let elsewhere = |name: &str| Fate::Elsewhere(Box::new(host(name)));
         let secs = Duration::from_secs;
         // (fate, repeatable, attempts made, seconds passed, detours)
         for (fate, is_repeatable, attempts, passed, detours, next) in [
