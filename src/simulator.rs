@@ -19,7 +19,7 @@
 //! let (base, app) = (concur.base_uri().parse()?, concur.credentials());
 //! let renew = || client.request_token(&base, &app, &grant);
 //!
-//! concur.fault_next(1, Fault::status(503).retry_after("7"));
+//! concur.fault_next(1, Fault::status(503));
 //! assert_eq!(renew().await.unwrap_err().kind(), ErrorKind::Unavailable);
 //! assert_eq!(renew().await?.refresh_token_object()?.secret(), stored.secret());
 //! assert_eq!(concur.count("refresh_token"), 2);

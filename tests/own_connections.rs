@@ -283,5 +283,5 @@ async fn makes_a_pool_without_threads() {
         error.to_string(),
         "could not start a thread for on_runtime; check this process's limits on threads and memory"
     );
-    assert!(error.is_transient() && error.kind() == ErrorKind::Config);
+    assert!(error.is_transient() && error.kind() == ErrorKind::Unavailable);
 }

@@ -121,11 +121,22 @@ impl App {
                         "asking for an access token panicked; see the panic's message and report it";
                     Err(Error::new(ErrorKind::Config, message))
                 };
-                let asked = caught(app.ask(has_fallback), crashed).await;
-                leader.finish(app.note(asked, has_fallback));
+                // Another flight may have ended between its caller's look and this beginning.
+                let outcome = match app.fresh() {
+                    Some(token) => Outcome::Done(token),
+                    None => app.note(caught(app.ask(has_fallback), crashed).await, has_fallback),
+                };
+                leader.finish(outcome);
             }
         };
         share(&self.flights, &self.machine, join, End::GoesOn, work).await
+    }
+
+    /// The held token, if it is not due for renewal.
+    fn fresh(&self) -> Option<AccessToken> {
+        let held = self.held.load();
+        let held = held.as_ref().filter(|held| held.window.is_fresh(self.machine.clock.now()))?;
+        Some(held.token.clone())
     }
 
     async fn ask(&self, has_fallback: bool) -> Result<AccessToken, Error> {
@@ -135,7 +146,8 @@ impl App {
         let base = &self.identification.of(&credentials)?.base;
         self.gate.check(None, &credentials, None, clock.now())?;
         let grant = Grant::client_credentials();
-        // Nothing is saved for the next caller but memory, so a request goes on until it is answered, whether or not a caller still waits.
+        // A request goes on until it is answered, whether or not a caller still waits: the next caller is served what it
+        // brings.
         let budget = if has_fallback { RetryBudget::ahead_of_time() } else { RetryBudget::repeat(&|| false) };
         let conditions = Conditions { clock: &**clock, random, budget: &budget, heeds_pause: true };
         let sent = self.client.send(base, &credentials, &grant, &conditions).await;

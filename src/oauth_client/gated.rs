@@ -26,7 +26,7 @@ impl Gated {
 
     /// The answer in which the host asked for a pause, while that lasts.
     pub(super) fn check_pause(&self, base: &Geolocation, now: SystemTime) -> Result<(), Error> {
-        self.gates.of(base).check(now)
+        self.gates.known(base).map_or(Ok(()), |gate| gate.check(now))
     }
 
     /// Waits until the request may be sent, for as long as the budget allows.
