@@ -1,4 +1,4 @@
-//! Flights are bounded, and at the system's limits a renewal fails with an error that passes: rule 3 of the design.
+//! Flights are bounded, and at the system's limits a renewal fails with an error that passes: promise 3 of docs/promises.md.
 //!
 //! Threads and descriptors are those of a whole process, so each test runs in a process of its own.
 

@@ -1,4 +1,4 @@
-//! A forked child is never left waiting for a renewal of its parent, and takes nothing away from it: rule 3 of the design.
+//! A forked child is never left waiting for a renewal of its parent, and takes nothing away from it: promise 3 of docs/promises.md.
 
 #![cfg(all(feature = "simulator", unix))]
 

@@ -1,4 +1,4 @@
-//! The clock is injected, and building or loading starts nothing: rules 11 and 12 of the design.
+//! The clock is injected, and building or loading starts nothing: promises 11 and 12 of docs/promises.md.
 
 #![cfg(feature = "simulator")]
 

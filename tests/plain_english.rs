@@ -149,7 +149,6 @@ fn documentation(line: &str) -> Option<&str> {
 
 /// Readers of this repository do not have one; `docs/promises.md` is what a test may cite.
 #[test]
-#[ignore = "until the headers of the tests cite docs/promises.md"]
 fn nothing_cites_a_design() {
     let cited = concat!("of the ", "design");
     let files = rust_files("tests").into_iter().chain(rust_files("src"));
