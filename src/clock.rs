@@ -2,10 +2,11 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -79,6 +80,17 @@ impl Clock for SystemClock {
             sleep.await;
         })
     }
+}
+
+/// The output of `work`, or `None` if `limit` ends first. `limit` is polled only while `work` is pending, so work that is
+/// ready takes no time.
+pub(crate) async fn within<T>(limit: impl Future<Output = ()>, work: impl Future<Output = T>) -> Option<T> {
+    let (mut limit, mut work) = (pin!(limit), pin!(work));
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => limit.as_mut().poll(context).map(|()| None),
+    })
+    .await
 }
 
 /// A user's clock. If it panics, the machine's clock is asked instead.

@@ -26,6 +26,14 @@ use crate::{Credentials, Error, ErrorKind, caught::caught};
 /// }
 /// # let _ = concur_auth::TokenManager::builder().credentials(Vault);
 /// ```
+///
+/// # Where a source runs
+///
+/// As a [`TokenStore`](crate::TokenStore) does: inside this crate's tokio runtime, on threads that it may block, so a
+/// connection that it opens there lives as long as the process. A client that connects, or starts background tasks, when
+/// it is made must be made there too, with [`on_runtime`](crate::on_runtime). A call must not start or enter another
+/// runtime, and should have a deadline of its own: a renewal waits for it. Only
+/// [`load_from`](crate::TokenManager::load_from) reads its `credentials.json` in place, on its caller's task.
 pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     /// The credentials as they are now.
     ///

@@ -82,6 +82,7 @@
 //! | rehearsal | saving the current token once more before a request, to check that the reply can be saved |
 //! | rotation | Concur's answer to a refresh grant may hold a new refresh token that ends the old one |
 //! | sibling | another process or manager that works on the same store |
+//! | turn | the right of a request to be under way; at one host, a client gives out 64 at once |
 //!
 //! # Features
 //!
@@ -157,6 +158,7 @@ mod status;
 // Tools that fail with an `Error`.
 mod machine; // the time, chance and threads, handed in
 mod keeper; // a caller's runtime waits for its flights
+mod server_pause; // what `Retry-After` asks for
 mod clock; // the only place that asks for the time
 mod runtime; // the runtime that owns the connections
 mod returned_query; // what a browser brings back
@@ -202,6 +204,7 @@ pub use self::{
         AuthorizationRequest, AuthorizationReturn, Grant, OAuthClient, OneTimePasswordRequest, TokenReply,
     },
     refresh_token_object::RefreshTokenObject,
+    runtime::on_runtime,
     status::{Status, TokenOrigin},
     store::{BoxedStore, JsonFileStore, MemoryStore, StoreLock, Stored, TokenStore},
 };

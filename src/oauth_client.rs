@@ -7,6 +7,10 @@
 mod retry;
 // One request and its reply.
 mod request;
+// When requests are sent, and how many at once.
+mod budget;
+mod gated;
+mod host_gate;
 // The seam, and HTTP below it.
 mod http;
 mod transport;
@@ -24,7 +28,7 @@ mod completion;
 mod otp;
 mod revocation;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 pub use self::{
     authorize::{AuthorizationRequest, AuthorizationReturn},
@@ -32,25 +36,38 @@ pub use self::{
     otp::OneTimePasswordRequest,
     reply::TokenReply,
 };
-use self::{completion::to_completion, http::Http, retry::send_with_retries};
+pub(crate) use self::{
+    budget::{Conditions, RetryBudget},
+    grant::SignsIn,
+    reply::Accepted,
+    revocation::NotRevoked,
+    transport::Transport,
+};
+use self::{completion::to_completion, gated::Gated, http::Http, retry::send_with_retries};
 #[cfg(test)]
 pub(crate) use self::{
     failure::Failure,
     response::{Headers, Response},
     transport::{OutgoingCall, Sent},
 };
-pub(crate) use self::{
-    grant::SignsIn,
-    reply::Accepted,
-    retry::{Conditions, RetryBudget},
-    revocation::NotRevoked,
-    transport::Transport,
-};
-use crate::{Credentials, Error, Geolocation, SystemClock, random::Random};
+use crate::{Credentials, Error, Geolocation};
+
+/// How many requests to one host run at once, unless the program says otherwise. Flights have no more threads than that.
+const MOST_AT_ONCE: usize = 64;
 
 /// Concur's OAuth2 endpoints. Clones share one pool of connections, and so do managers that were given a clone.
 ///
 /// The HTTP client is built at the first request.
+///
+/// Clones also share what is known of each host, whichever of them asked:
+///
+/// - At most 64 requests to one host run at once ([`max_concurrent_requests`](Self::max_concurrent_requests)); further
+///   requests wait in the order in which they came.
+/// - After a 429, or a 5xx without one of Concur's codes, that has a `Retry-After`, nothing is sent to that host until
+///   the named time, or for an hour at most: the error is the same answer again, with the time of the next attempt in
+///   [`retry_after`](Error::retry_after). With a code, such as 134, the pause concerns one principal, and the principal's
+///   manager keeps it.
+/// - After three time-outs in a row the host gets one request at a time until it answers one.
 ///
 /// ```no_run
 /// use concur_auth::{Credentials, Geolocation, Grant, OAuthClient};
@@ -67,25 +84,50 @@ use crate::{Credentials, Error, Geolocation, SystemClock, random::Random};
 ///
 /// Source: SAP Concur developer centre, "Authentication API"; RFC 6749 sections 4 to 6.
 #[derive(Clone)]
-pub struct OAuthClient(Arc<dyn Transport>);
+pub struct OAuthClient(Arc<Gated>);
 
 impl OAuthClient {
     /// A client with the platform's certificates and the proxy that the environment variables name.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Http::ours()))
+        Self::over(Arc::new(Http::ours()))
     }
 
     /// A client with your own HTTP settings: proxy, certificates, addresses. This crate sets redirects, retries, TLS
     /// version and time-outs.
     pub fn with_http_client(settings: reqwest::ClientBuilder) -> Self {
-        Self(Arc::new(Http::given(settings)))
+        Self::over(Arc::new(Http::given(settings)))
     }
 
     /// A client of a simulated Concur.
     #[cfg(test)]
     pub(crate) fn on(transport: impl Transport + 'static) -> Self {
-        Self(Arc::new(transport))
+        Self::over(Arc::new(transport))
+    }
+
+    fn over(transport: Arc<dyn Transport>) -> Self {
+        Self(Arc::new(Gated::new(transport, MOST_AT_ONCE)))
+    }
+
+    /// How many requests to one host run at once. Default: 64; 0 counts as 1.
+    ///
+    /// A request that has waited 60 seconds for its turn (30 while its manager holds something valid) is not sent and
+    /// fails as [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable).
+    ///
+    /// Call it before the client is cloned: the returned client uses the same connections, but it counts, and pauses, for
+    /// itself and its own clones only.
+    ///
+    /// ```
+    /// use concur_auth::{OAuthClient, TokenManager};
+    ///
+    /// let client = OAuthClient::new().max_concurrent_requests(8);
+    /// let first = TokenManager::builder().oauth_client(client.clone());
+    /// let second = TokenManager::builder().oauth_client(client);
+    /// # drop((first, second));
+    /// ```
+    #[must_use]
+    pub fn max_concurrent_requests(self, most: usize) -> Self {
+        Self(Arc::new(Gated::new(Arc::clone(&self.0.transport), most)))
     }
 
     /// Sends one grant to the token endpoint at `base`. If Concur answers that the principal lives elsewhere (code
@@ -100,8 +142,9 @@ impl OAuthClient {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] with Concur's code; [`ErrorKind::Unavailable`] when the network or the server fails, or
-    /// the company is under maintenance; [`ErrorKind::Untrusted`] when the server has no certificate that this machine
+    /// [`ErrorKind::Refused`] with Concur's code; [`ErrorKind::Unavailable`] when the network or the server fails, the
+    /// company is under maintenance, the host has asked for a pause (then nothing was sent), or other requests of this
+    /// client left no turn for 60 seconds (the same); [`ErrorKind::Untrusted`] when the server has no certificate that this machine
     /// accepts (then nothing was sent); [`ErrorKind::Protocol`] when the reply is not a reply of Concur's token
     /// endpoint; [`ErrorKind::Config`] when no HTTP client can be built.
     ///
@@ -120,12 +163,17 @@ impl OAuthClient {
         let credentials = credentials.clone();
         to_completion(async move {
             let budget = RetryBudget::one_attempt();
-            let conditions = Conditions { clock: &SystemClock, random: &Random::System, budget: &budget };
+            let conditions = Conditions::without_manager(&budget);
             let reply = client.send(&base, &credentials, &grant, &conditions).await?;
             reply.log();
             Ok(reply)
         })
         .await
+    }
+
+    /// The answer in which the host asked for a pause, while that lasts.
+    pub(crate) fn check_pause(&self, base: &Geolocation, now: SystemTime) -> Result<(), Error> {
+        self.0.check_pause(base, now)
     }
 
     /// Sends a grant until it is answered or the budget is used up, on the caller's executor. With HTTP that must be
@@ -138,7 +186,7 @@ impl OAuthClient {
         conditions: &Conditions<'_>,
     ) -> Result<TokenReply, Error> {
         let sent = (credentials, grant.request());
-        send_with_retries(&*self.0, base, sent, conditions, TokenReply::read).await
+        send_with_retries(&self.0, base, sent, conditions, TokenReply::read).await
     }
 }
 

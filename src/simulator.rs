@@ -92,7 +92,8 @@
 //!
 //! # Other tools
 //!
-//! [`ManualClock`], which a test moves by hand, and [`store_contract`], which checks a store of yours.
+//! [`ManualClock`], which a test moves by hand, and [`store_contract`] and
+//! [`shared_store_contract`], which check a store of yours.
 
 mod app_center;
 mod apps;
@@ -131,7 +132,7 @@ pub use self::{
     otp::Mail,
     principals::SimulatedUser,
     recorded_request::RecordedRequest,
-    store_contract::{StoreCondition, store_contract},
+    store_contract::{SharedLock, StoreCondition, shared_store_contract, store_contract},
     tokens::Rotation,
 };
 use self::{

@@ -5,7 +5,16 @@ mod erased;
 mod json_file;
 mod memory;
 
-use std::{any::Any, fmt, future::Future, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 pub(crate) use self::erased::{BoxFuture, DynTokenStore};
 pub use self::{delegated::BoxedStore, json_file::JsonFileStore, memory::MemoryStore};
@@ -18,8 +27,8 @@ const LONGEST_POLL: Duration = Duration::from_millis(50);
 ///
 /// Three methods make a store; [`RefreshTokenObject::to_json`] and [`from_json`](RefreshTokenObject::from_json)
 /// turn the value into text and back. A store that several processes share should also implement
-/// [`try_lock`](Self::try_lock), or two of them may renew at once. The feature `simulator` has `store_contract`, which
-/// checks a store.
+/// [`try_lock`](Self::try_lock), or two of them may renew at once. The feature `simulator` has `store_contract` and
+/// `shared_store_contract`, which check a store.
 ///
 /// ```
 /// use std::{fs, io::ErrorKind};
@@ -48,6 +57,12 @@ const LONGEST_POLL: Duration = Duration::from_millis(50);
 ///     }
 /// }
 /// # let _ = concur_auth::TokenManager::builder().store(Plain("token".into()));
+/// # #[cfg(feature = "simulator")]
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// #     use concur_auth::simulator::{StoreCondition::Working, store_contract};
+/// #     let path = std::env::temp_dir().join(format!("concur-auth-plain-{}", std::process::id()));
+/// #     store_contract(|it| (it == Working).then(|| Plain(path.clone()))).await.unwrap();
+/// # });
 /// ```
 ///
 /// # What a renewal calls
@@ -127,7 +142,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// Releases the lock. The default drops it.
     ///
     /// A store that needs a statement for that overrides this. [`StoreLock`]s are dropped without it only after a panic.
-    /// A failure is the store's to log: whoever waits for the lock must get it in the end, for example when a lease lapses.
+    /// A failure is the store's to log: a process that waits for the lock must get it in the end, for example when a lease lapses.
     fn unlock(&self, lock: StoreLock) -> impl Future<Output = ()> + Send {
         async move { drop(lock) }
     }
@@ -201,7 +216,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         note: Option<&str>,
         lock: &StoreLock,
     ) -> impl Future<Output = Result<(), Error>> + Send {
-        let _ = (note, lock);
+        let _ = note;
+        lock.mark_as_without_notes();
         async { Ok(()) }
     }
 
@@ -271,18 +287,32 @@ impl Stored {
 /// assert_eq!(lock.get::<u64>(), Some(&7));
 /// assert_eq!(lock.get::<String>(), None);
 /// ```
-pub struct StoreLock(Box<dyn Any + Send + Sync>);
+pub struct StoreLock {
+    value: Box<dyn Any + Send + Sync>,
+    /// Set by the default [`TokenStore::remember`]: `store_contract` cannot tell a store that keeps no notes from a store
+    /// that loses notes otherwise.
+    has_no_notes: AtomicBool,
+}
 
 impl StoreLock {
     /// A lock that carries the store's own value, whose `Drop` releases it.
     pub fn new(value: impl Any + Send + Sync) -> Self {
-        Self(Box::new(value))
+        Self { value: Box::new(value), has_no_notes: AtomicBool::new(false) }
     }
 
     /// The store's own value, if it is of this type.
     #[must_use]
     pub fn get<T: Any>(&self) -> Option<&T> {
-        self.0.downcast_ref()
+        self.value.downcast_ref()
+    }
+
+    fn mark_as_without_notes(&self) {
+        self.has_no_notes.store(true, Ordering::Relaxed);
+    }
+
+    #[cfg(feature = "simulator")]
+    pub(crate) fn has_no_notes(&self) -> bool {
+        self.has_no_notes.load(Ordering::Relaxed)
     }
 }
 

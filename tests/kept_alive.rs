@@ -7,7 +7,7 @@ mod support;
 use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use concur_auth::{
-    CredentialSource, Credentials, Error, MemoryStore, TokenManager,
+    CredentialSource, Credentials, Error, KeepAlive, MemoryStore, TokenManager,
     simulator::{ConcurSimulator, Fault, ManualClock, Rotation},
 };
 use support::{DAY, HOUR, MINUTE, Scene, noon, until};
@@ -25,6 +25,15 @@ async fn let_pass(tokens: &TokenManager, clock: &ManualClock, time: Duration) {
         );
     }
     until(|| clock.sleepers() == 1).await;
+}
+
+/// It begins at a random moment of the first minute.
+async fn kept_alive(tokens: &TokenManager, clock: &ManualClock) -> KeepAlive {
+    let kept = tokens.keep_alive().await.unwrap();
+    until(|| clock.sleepers() == 1).await;
+    clock.advance(MINUTE);
+    until(|| clock.sleepers() == 1).await;
+    kept
 }
 
 /// Access tokens that live a day instead of an hour, so that the years take a thousand requests and not 29,000.
@@ -59,8 +68,7 @@ async fn is_kept_alive(
         .clock(clock.clone())
         .build()
         .unwrap();
-    let _kept = tokens.keep_alive().await.unwrap();
-    until(|| clock.sleepers() == 1).await;
+    let _kept = kept_alive(&tokens, &clock).await;
     for day in 0..days {
         // Looked at four times a day: both tokens are valid, and taking them sends nothing.
         let before = concur.token_requests();
@@ -81,8 +89,7 @@ async fn is_kept_alive(
 async fn an_outage_of_days_costs_few_requests_and_is_recovered_from() {
     let scene = Scene::new().await;
     let tokens = scene.builder().store(MemoryStore::new()).build().unwrap();
-    let _kept = tokens.keep_alive().await.unwrap();
-    until(|| scene.clock.sleepers() == 1).await;
+    let _kept = kept_alive(&tokens, &scene.clock).await;
     scene.concur.set_fault(Fault::status(503));
     let before = scene.concur.token_requests();
     for _ in 0..4 {
@@ -105,8 +112,7 @@ async fn an_outage_of_days_costs_few_requests_and_is_recovered_from() {
 async fn a_suspended_machine_and_a_clock_that_jumps_are_caught_up_with_in_a_minute() {
     let scene = Scene::new().await;
     let tokens = scene.builder().store(MemoryStore::new()).build().unwrap();
-    let _kept = tokens.keep_alive().await.unwrap();
-    until(|| scene.clock.sleepers() == 1).await;
+    let _kept = kept_alive(&tokens, &scene.clock).await;
     for (jump, forward) in [(7 * DAY, true), (300 * DAY, false), (293 * DAY, true)] {
         let now = scene.clock.now_utc();
         scene.clock.set(if forward { now + jump } else { now - jump });
@@ -123,7 +129,7 @@ async fn a_server_that_gives_no_access_token_is_not_asked_every_minute() {
     let scene = Scene::new().await;
     scene.concur.set_reply_member("access_token", None);
     let tokens = scene.builder().store(MemoryStore::new()).build().unwrap();
-    let _kept = tokens.keep_alive().await.unwrap();
+    let _kept = kept_alive(&tokens, &scene.clock).await;
     let_pass(&tokens, &scene.clock, DAY).await;
     assert!(scene.concur.token_requests() <= 60, "{}", scene.concur.token_requests());
 }
@@ -146,8 +152,7 @@ async fn it_stops_with_its_guard_and_a_reply_on_its_way_is_still_saved() {
     let part = Arc::new(());
     let source = Part { credentials: scene.concur.credentials(), _part: Arc::clone(&part) };
     let tokens = scene.builder().credentials(source).build().unwrap();
-    let kept = tokens.keep_alive().await.unwrap();
-    until(|| scene.clock.sleepers() == 1).await;
+    let kept = kept_alive(&tokens, &scene.clock).await;
     let held = scene.concur.hold_replies();
     scene.clock.advance(HOUR);
     until(|| scene.concur.token_requests() == 2).await;

@@ -32,6 +32,8 @@ fn serves_a_stored_token() {
     runtime.block_on(async {
         let tokens = TokenManager::load_from(dir.path()).await.unwrap();
         tokens.get_valid_refresh_token().await.unwrap();
+        // The store is looked at each time.
+        tokens.clone().get_valid_refresh_token().await.unwrap();
         let _ = tokens.status();
         assert_eq!((count("/proc/self/task"), count("/proc/self/fd")), before);
     });

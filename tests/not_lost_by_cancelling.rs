@@ -16,10 +16,11 @@ use std::{
 };
 
 use concur_auth::{
-    Clock, CredentialSource, Credentials, Error, ErrorKind, TokenManager,
+    Clock, CredentialSource, Credentials, CredentialsFile, Error, ErrorKind, JsonFileStore, SystemClock,
+    TokenManager,
     simulator::{ConcurSimulator, ManualClock, Rotation},
 };
-use support::{HOUR, Scene, all_succeed, alone, child, poll_and_drop, until};
+use support::{HOUR, MINUTE, Scene, all_succeed, alone, child, poll_and_drop, until, without_tokio};
 
 /// Callers are dropped after every number of polls there is; the server rotates every time.
 #[tokio::test]
@@ -165,25 +166,6 @@ fn a_runtime_that_has_ended_but_is_still_entered_is_no_obstacle() {
     ended.shutdown_background();
     without_tokio(scene.manager().access_token()).unwrap();
     assert_eq!(scene.concur.token_requests(), 1);
-}
-
-/// An executor of one's own.
-fn without_tokio<F: Future>(future: F) -> F::Output {
-    struct Unpark(std::thread::Thread);
-    impl std::task::Wake for Unpark {
-        fn wake(self: std::sync::Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = std::sync::Arc::new(Unpark(std::thread::current())).into();
-    let mut context = std::task::Context::from_waker(&waker);
-    let mut future = Box::pin(future);
-    loop {
-        match future.as_mut().poll(&mut context) {
-            std::task::Poll::Ready(output) => return output,
-            std::task::Poll::Pending => std::thread::park(),
-        }
-    }
 }
 
 /// Callers that take all the threads that the flight they wait for could run on.
@@ -350,8 +332,17 @@ async fn returns_while_kept_alive() {
         .unwrap()
         .replace("accessTokenExpiresAt", "another member");
     std::fs::write(dir.join("refreshTokenObjectFile.json"), expired).unwrap();
-    let tokens = TokenManager::load_from(&dir).await.unwrap();
+    // A clock by which the first minute, at some moment of which it begins, passes at once.
+    let clock = ManualClock::new(SystemClock.now());
+    let tokens = TokenManager::builder()
+        .credentials(CredentialsFile::new(dir.join("credentials.json")))
+        .store(JsonFileStore::new(dir.join("refreshTokenObjectFile.json")))
+        .clock(clock.clone())
+        .build()
+        .unwrap();
     let _kept = tokens.keep_alive().await.unwrap();
+    until(|| clock.sleepers() == 1).await;
+    clock.advance(MINUTE);
     until(|| dir.join("sent").exists()).await;
     std::fs::write(dir.join("left"), "").unwrap();
 }

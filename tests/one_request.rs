@@ -169,7 +169,7 @@ async fn a_suspended_holder_leads_to_an_error_that_names_the_file() {
     until(|| scene.folder().iter().any(|name| name == "held")).await;
     signal(&holder, "STOP");
 
-    // Sleeping takes no time on this clock: the minute passes at once.
+    // Sleeping takes no time on this clock: the two minutes pass at once.
     let skipping = concur_auth::simulator::ManualClock::skipping(support::noon());
     let tokens = scene.builder().clock(skipping.clone()).build().unwrap();
     let error = tokens.access_token().await.unwrap_err();
@@ -177,12 +177,12 @@ async fn a_suspended_holder_leads_to_an_error_that_names_the_file() {
     assert_eq!(
         error.to_string(),
         format!(
-            "waited 60 s for the lock of {}, which another process holds; find out what that process is doing (it may \
+            "waited 120 s for the lock of {}, which another process holds; find out what that process is doing (it may \
              be suspended), then try again",
             scene.token_path().display()
         )
     );
-    assert!(support::passed(&skipping) >= MINUTE);
+    assert!(support::passed(&skipping) >= 2 * MINUTE);
     assert_eq!(scene.concur.token_requests(), 0);
     signal(&holder, "KILL");
     holder.wait().unwrap();

@@ -322,6 +322,8 @@ async fn a_siblings_keep_alive_does_not_revive_what_was_revoked() {
     let (one, other) = (scene.manager(), scene.manager());
     one.access_token().await.unwrap();
     let _kept = other.keep_alive().await.unwrap();
+    support::until(|| scene.clock.sleepers() == 1).await;
+    scene.clock.advance(support::MINUTE);
     support::until(|| other.status().access_token_valid && scene.clock.sleepers() == 1).await;
     one.revoke().await.unwrap();
     for _ in 0..3 * 60 {

@@ -3,7 +3,7 @@
 //! Always: one request however many callers ask, also if the caller who asked goes away. Memory alone, since there is
 //! nothing that could be lost.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::SystemTime};
 
 use arc_swap::ArcSwapOption;
 
@@ -11,10 +11,10 @@ use super::{
     decision::{Decision, decide},
     gate::Gate,
     held::HeldAccess,
-    identity::Identification,
+    identity::{Identification, Identity},
     need::Outcome,
     serving::{Next, next},
-    shared_flight::share,
+    shared_flight::{End, share},
     single_flight::{Join, Leader, SingleFlight},
 };
 use crate::{
@@ -78,7 +78,7 @@ impl AppTokens {
             let held = app.held.load_full();
             let decision = held
                 .as_ref()
-                .map_or(Decision::Wait, |held| decide(&held.window, now, app.gate.is_backing_off(now)));
+                .map_or(Decision::Wait, |held| decide(&held.window, now, app.is_backing_off(now)));
             let join = match (decision, &held) {
                 (Decision::Serve, Some(held)) => return Ok(held.token.clone()),
                 (Decision::RenewIfIdle, _) => Join::Never,
@@ -104,6 +104,12 @@ impl AppTokens {
 }
 
 impl App {
+    /// Whether a request would come too soon, so that callers who hold something valid are served.
+    fn is_backing_off(&self, now: SystemTime) -> bool {
+        let asks_for_a_pause = |identity: &Identity| self.client.check_pause(&identity.base, now).is_err();
+        self.gate.is_backing_off(now) || self.identification.known().is_some_and(asks_for_a_pause)
+    }
+
     /// Joins the request under way or sends one, and waits for its outcome.
     async fn fly(self: &Arc<Self>, join: Join, has_fallback: bool) -> Outcome<AccessToken> {
         let work = |leader: Leader<_>| {
@@ -119,7 +125,7 @@ impl App {
                 leader.finish(app.note(asked, has_fallback));
             }
         };
-        share(&self.flights, &self.machine, join, work).await
+        share(&self.flights, &self.machine, join, End::GoesOn, work).await
     }
 
     async fn ask(&self, has_fallback: bool) -> Result<AccessToken, Error> {
@@ -129,9 +135,9 @@ impl App {
         let base = &self.identification.of(&credentials)?.base;
         self.gate.check(None, &credentials, None, clock.now())?;
         let grant = Grant::client_credentials();
-        // Nothing is saved for the next caller but memory, so a request goes on until it is answered, whoever waits.
-        let budget = if has_fallback { RetryBudget::one_attempt() } else { RetryBudget::repeat(&|| false) };
-        let conditions = Conditions { clock: &**clock, random, budget: &budget };
+        // Nothing is saved for the next caller but memory, so a request goes on until it is answered, whether or not a caller still waits.
+        let budget = if has_fallback { RetryBudget::ahead_of_time() } else { RetryBudget::repeat(&|| false) };
+        let conditions = Conditions { clock: &**clock, random, budget: &budget, heeds_pause: true };
         let sent = self.client.send(base, &credentials, &grant, &conditions).await;
         let reply = sent.inspect_err(|e| {
             self.gate.remember(e, None, &credentials, None, clock.now(), random);

@@ -66,7 +66,7 @@ impl TokenManagerBuilder {
             },
             policy: Policy {
                 refresh_token_margin: Duration::from_secs(30 * 24 * 3600),
-                lock_timeout: Duration::from_secs(60),
+                lock_timeout: Duration::from_secs(120),
             },
         }
     }
@@ -132,7 +132,8 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// How long to wait for the store's lock while another process renews. Default: 60 seconds.
+    /// How long to wait for the store's lock while another process renews. Default: 120 seconds, which is longer than
+    /// a renewal can take (91 seconds and the store's own time).
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.policy.lock_timeout = timeout;
         self
@@ -176,6 +177,7 @@ impl TokenManagerBuilder {
             machine,
             gate: Default::default(),
             flights: Default::default(),
+            schedule: Default::default(),
             subscribers: OnceLock::new(),
         })))
     }

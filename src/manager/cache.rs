@@ -83,6 +83,11 @@ impl TokenCache {
         self.change(|held| held.rejecting(token));
     }
 
+    /// Has `keep_alive` renew the held token from this moment on.
+    pub(super) fn renew_from(&self, moment: SystemTime) {
+        self.change(|held| Some(held.clone().renewed_from(moment)));
+    }
+
     /// What is stored, for a caller outside of any flight; it also becomes what is held.
     pub(super) async fn sync_for_caller(&self, sync: &Sync<'_>) -> Result<Option<Arc<Held>>, Error> {
         loop {

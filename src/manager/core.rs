@@ -3,18 +3,20 @@
 //! Always: each part guards its own promise; here they only stand together.
 
 use std::{
+    future::Future,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use super::{
     cache::{Sync, TokenCache},
     gate::Gate,
-    held::Held,
+    held::{Held, first_stop},
     identity::{Identification, Identity},
     need::{Need, Outcome},
+    schedule::Schedule,
     single_flight::SingleFlight,
 };
 use crate::{Error, OAuthClient, Status, credential_source::DynCredentialSource, machine::Machine};
@@ -26,6 +28,8 @@ pub(super) struct Core {
     pub(super) cache: TokenCache,
     pub(super) gate: Gate,
     pub(super) flights: Arc<SingleFlight<Outcome>>,
+    /// Locked by the `keep_alive` guard whose flight is under way.
+    pub(super) schedule: Mutex<Schedule>,
     pub(super) machine: Machine,
     pub(super) policy: Policy,
     /// Made for the first subscriber.
@@ -46,16 +50,33 @@ impl Core {
 
     /// What is stored, for a caller outside of any flight; it also becomes what is held.
     pub(super) async fn sync(&self, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
-        let principal = identity.principal.as_ref();
-        let synced =
-            self.cache.sync_for_caller(&Sync { principal, identity, random: &self.machine.random }).await;
-        self.announce();
-        synced
+        let sync = Sync { principal: identity.principal.as_ref(), identity, random: &self.machine.random };
+        self.telling(self.cache.sync_for_caller(&sync)).await
+    }
+
+    /// Tells the subscribers if `look` has changed what is held. A look that found nothing new costs them nothing.
+    pub(super) async fn telling<T>(&self, look: impl Future<Output = T>) -> T {
+        let before = self.cache.held();
+        let found = look.await;
+        if !same(before.as_ref(), self.cache.held().as_ref()) {
+            self.announce();
+        }
+        found
     }
 
     /// Whether what is held makes a flight needless.
     pub(super) fn meets(&self, need: &Need, held: &Held) -> bool {
         need.is_met_by(held, self.now(), self.policy.refresh_token_margin)
+    }
+
+    /// Whether a renewal would come too soon, so that callers who hold something valid are served.
+    pub(super) fn is_backing_off(&self, now: SystemTime) -> bool {
+        let asks_for_a_pause = |identity: &Identity| {
+            let held = self.cache.held();
+            let first = first_stop(held.as_deref().map(|held| &held.object), &identity.base, now);
+            self.client.check_pause(&first, now).is_err()
+        };
+        self.gate.is_backing_off(now) || self.identification.known().is_some_and(asks_for_a_pause)
     }
 
     pub(super) fn status(&self) -> Status {
@@ -80,5 +101,13 @@ impl Core {
                 is_news
             });
         }
+    }
+}
+
+fn same(one: Option<&Arc<Held>>, other: Option<&Arc<Held>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
     }
 }

@@ -74,6 +74,13 @@ impl Window {
         self.not_before <= now && now < self.ahead
     }
 
+    /// Whether at least three quarters are left of the time from its issue until `keep_alive` renews it.
+    pub(super) fn is_almost_whole(&self, now: SystemTime) -> bool {
+        let issued = self.not_before.checked_add(SKEW).unwrap_or(self.ahead);
+        let whole = self.ahead.duration_since(issued).unwrap_or_default();
+        self.ahead.duration_since(now).is_ok_and(|left| left >= whole.mul_f64(0.75))
+    }
+
     /// The warm path: nothing to decide.
     pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
         self.not_before <= now && now < self.advisory

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use super::{
     cache::{Looked, Sync},
     core::Core,
-    held::Held,
+    held::{Held, first_stop},
     identity::Identity,
+    locked_store::Rehearsed,
     need::{Need, Outcome},
     single_flight::Leader,
 };
 use crate::{
-    Credentials, Error, Geolocation, Grant, TokenReply, log,
+    Credentials, Error, Geolocation, Grant, RefreshTokenObject, TokenReply, log,
+    machine::Machine,
     oauth_client::{Conditions, RetryBudget},
 };
 
@@ -43,9 +45,7 @@ impl Flight<'_> {
         let principal = self.credentials.principal();
         let random = &self.core.machine.random;
         let sync = Sync { principal: principal.as_ref(), identity: self.identity, random };
-        let looked = self.core.cache.sync(&sync, is_locked).await;
-        self.core.announce();
-        looked
+        self.core.telling(self.core.cache.sync(&sync, is_locked)).await
     }
 
     /// Whether the flight's callers can be served without it.
@@ -58,7 +58,21 @@ impl Flight<'_> {
         if self.need.is_explicit() {
             return Ok(());
         }
+        self.check_host(looked.token())?;
         self.core.gate.check(looked.refusal.as_ref(), self.credentials, looked.token(), self.core.now())
+    }
+
+    /// Whether the host that is asked first has asked for a pause: then there is no reason to lock or to rehearse.
+    pub(super) fn check_host(&self, stored: Option<&RefreshTokenObject>) -> Result<(), Error> {
+        let now = self.core.now();
+        self.core.client.check_pause(&first_stop(stored, &self.identity.base, now), now)
+    }
+
+    pub(super) fn conditions(&self) -> Conditions<'_> {
+        let Machine { clock, random, .. } = &self.core.machine;
+        // A person who signs in knows what was not known when Concur asked for a pause.
+        let heeds_pause = !matches!(self.need, Need::SignIn(_));
+        Conditions { clock: &**clock, random, budget: &self.budget, heeds_pause }
     }
 
     /// Remembers a refusal, for all processes on the store. The lock is still held, so the processes that wait for it do not
@@ -89,9 +103,13 @@ impl Flight<'_> {
         gate.forget_refusal();
     }
 
-    pub(super) async fn send(&self, base: &Geolocation, grant: &Grant) -> Result<TokenReply, Error> {
-        let Core { client, machine, .. } = &**self.core;
-        let conditions = Conditions { clock: &*machine.clock, random: &machine.random, budget: &self.budget };
-        client.send(base, self.credentials, grant, &conditions).await
+    /// Sends a grant. It takes the proof that the reply can be saved.
+    pub(super) async fn send(
+        &self,
+        base: &Geolocation,
+        grant: &Grant,
+        _: &Rehearsed,
+    ) -> Result<TokenReply, Error> {
+        self.core.client.send(base, self.credentials, grant, &self.conditions()).await
     }
 }

@@ -1,27 +1,27 @@
-//! May Concur be asked now? Back-off after failures, `Retry-After`, and refusals.
+//! May Concur be asked now for this principal? Back-off after failures, refusals, and the pauses that Concur asks for with a
+//! code, such as a company's maintenance. What concerns all principals of a host, the client keeps.
 //!
 //! Always: no I/O and no clock here. What Concur refused is not sent again too soon, because accounts get locked; nothing is
 //! sent while Concur asks for a pause.
 
 use std::{
+    mem,
     sync::{Mutex, MutexGuard},
     time::{Duration, SystemTime},
 };
 
 use crate::{
     Credentials, Error, RefreshTokenObject, Status,
-    backoff::{Backoff, is_pausing, jittered},
+    backoff::{Backoff, jittered},
     caught::locked,
     clock,
     random::Random,
     refusal::Refusal,
+    server_pause::ServerPause,
 };
 
 /// The pauses after failed renewals.
 const BACK_OFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-/// The longest that a `Retry-After` is believed.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
-
 #[derive(Debug, Default)]
 pub(super) struct Gate(Mutex<History>);
 
@@ -30,33 +30,18 @@ pub(super) struct Gate(Mutex<History>);
 struct History {
     failures: u32,
     back_off_until: Option<SystemTime>,
-    retry_after: Option<RetryAfter>,
+    pause: ServerPause,
     last_success: Option<SystemTime>,
     last_error: Option<Error>,
     /// For stores that remember nothing.
     refusal: Option<Refusal>,
 }
 
-/// Concur asked for a pause, in this answer.
-#[derive(Debug)]
-struct RetryAfter {
-    until: SystemTime,
-    lasts: Duration,
-    answer: Error,
-}
-
-impl RetryAfter {
-    fn is_on(&self, now: SystemTime) -> bool {
-        is_pausing(Some(self.until), now, self.lasts)
-    }
-}
-
 impl Gate {
     /// Whether a renewal would come too soon after one that failed. Callers who hold something valid are served meanwhile.
     pub(super) fn is_backing_off(&self, now: SystemTime) -> bool {
         let history = self.history();
-        history.retry_after.as_ref().is_some_and(|pause| pause.is_on(now))
-            || BACK_OFF.is_on(history.back_off_until, now)
+        history.pause.is_on(now) || BACK_OFF.is_on(history.back_off_until, now)
     }
 
     /// Whether Concur has refused the same thing, or asked for a pause, too short a time ago to ask again. `noted` is what
@@ -73,21 +58,9 @@ impl Gate {
         refusal.and_then(|refusal| refusal.still_holds(credentials, stored, now)).map_or(Ok(()), Err)
     }
 
-    /// The answer in which Concur asked for a pause, while that lasts.
+    /// The answer in which Concur asked for a pause for this principal, while that lasts.
     pub(super) fn check_server_pause(&self, now: SystemTime) -> Result<(), Error> {
-        let history = self.history();
-        let Some(RetryAfter { until, answer, .. }) = history.retry_after.as_ref().filter(|it| it.is_on(now))
-        else {
-            return Ok(());
-        };
-        let left = until.duration_since(now).unwrap_or_default();
-        let seconds = left.as_secs_f64().ceil();
-        let message = format!(
-            "{} [not sent: Concur asked for a pause; the next attempt is possible in {seconds} s]",
-            answer.message()
-        );
-        let error = Error::new(answer.kind(), message).answered_as(answer).with_retry_after(Some(left));
-        Err(error.held_back())
+        self.history().pause.check(now)
     }
 
     /// Remembers what the error says about credentials and token, and returns what the store should remember.
@@ -118,8 +91,11 @@ impl Gate {
     /// `is_fresh`: Concur itself answered, so it no longer asks for a pause.
     pub(super) fn succeeded(&self, now: SystemTime, is_fresh: bool) {
         let mut history = self.history();
-        let retry_after = history.retry_after.take().filter(|_| !is_fresh);
-        *history = History { last_success: Some(now), retry_after, ..History::default() };
+        let mut pause = mem::take(&mut history.pause);
+        if is_fresh {
+            pause.end();
+        }
+        *history = History { last_success: Some(now), pause, ..History::default() };
     }
 
     /// Another process holds the store's lock: it will be done in a moment.
@@ -136,12 +112,9 @@ impl Gate {
         history.back_off_until = now.checked_add(jittered(BACK_OFF.nth(history.failures), random.fraction()));
         history.failures += 1;
         history.last_error = Some(error.clone());
-        if let Some(after) = error.retry_after() {
-            let lasts = after.min(LONGEST_RETRY_AFTER);
-            let until = now.checked_add(lasts).unwrap_or(now);
-            if history.retry_after.as_ref().is_none_or(|pause| !pause.is_on(now) || pause.until < until) {
-                history.retry_after = Some(RetryAfter { until, lasts, answer: error.clone() });
-            }
+        // What concerns all principals is kept by the client.
+        if !ServerPause::is_for_all(error) {
+            history.pause.begin(error, now);
         }
     }
 
@@ -167,6 +140,10 @@ mod tests {
 
     fn unavailable(retry_after: Option<u64>) -> Error {
         Error::new(ErrorKind::Unavailable, "down").with_retry_after(retry_after.map(Duration::from_secs))
+    }
+
+    fn maintenance(retry_after: u64) -> Error {
+        unavailable(Some(retry_after)).with_code(Some(ConcurCode::new(134)), false)
     }
 
     fn refused() -> Error {
@@ -197,28 +174,23 @@ mod tests {
     }
 
     #[test]
-    fn a_servers_pause_is_believed_for_an_hour_at_most_and_never_shortened() {
-        for (asked, lasts) in [(5, 5), (3600, 3600), (u64::MAX, 3600)] {
-            let gate = Gate::default();
-            gate.failed(&unavailable(Some(asked)), at(1000), &Random::System);
-            gate.failed(&unavailable(Some(1)), at(1000), &Random::System);
-            let error = gate.check_server_pause(at(1000)).unwrap_err();
-            assert!(error.is_held_back());
-            assert_eq!(
-                error.to_string(),
-                format!(
-                    "down [not sent: Concur asked for a pause; the next attempt is possible in {lasts} s]"
-                )
-            );
-            assert!(gate.check_server_pause(at(999 + lasts)).is_err());
-            gate.check_server_pause(at(1000 + lasts)).unwrap();
-        }
+    fn only_a_pause_that_concerns_this_principal_is_kept_here() {
+        let gate = Gate::default();
+        gate.failed(&unavailable(Some(100)), at(1000), &Random::System);
+        gate.check_server_pause(at(1000)).unwrap();
+        gate.failed(&maintenance(100), at(1000), &Random::System);
+        let error = gate.check_server_pause(at(1010)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "down [not sent: Concur asked for a pause; the next attempt is possible in 90 s] (code 134)"
+        );
+        assert!(gate.is_backing_off(at(1099)) && !gate.is_backing_off(at(1100)));
     }
 
     #[test]
     fn only_an_answer_from_concur_ends_a_servers_pause_early() {
         let gate = Gate::default();
-        gate.failed(&unavailable(Some(100)), at(1000), &Random::System);
+        gate.failed(&maintenance(100), at(1000), &Random::System);
         gate.succeeded(at(1001), false);
         gate.check_server_pause(at(1001)).unwrap_err();
         gate.succeeded(at(1001), true);

@@ -70,6 +70,14 @@ impl Held {
         is_current.then(|| Self { access: None, rejected: Some(token.clone()), ..self.clone() })
     }
 
+    /// The same, to be renewed ahead of time from this moment on.
+    pub(super) fn renewed_from(mut self, moment: SystemTime) -> Self {
+        if let Some(access) = &mut self.access {
+            access.window.ahead = moment;
+        }
+        self
+    }
+
     pub(super) fn access(&self) -> Option<&HeldAccess> {
         self.access.as_ref()
     }
@@ -113,6 +121,18 @@ impl Held {
         status.source = Some(self.origin);
         status.unsaved = self.is_unsaved;
     }
+}
+
+/// Where a renewal's first request goes. A refresh token that looks expired comes last, after a sign-in at `base`.
+pub(super) fn first_stop(
+    stored: Option<&RefreshTokenObject>,
+    base: &Geolocation,
+    now: SystemTime,
+) -> Geolocation {
+    stored
+        .filter(|stored| stored.expiry().is_none_or(|expiry| now < expiry))
+        .and_then(|stored| geolocation_of(stored, base).ok())
+        .unwrap_or_else(|| base.clone())
 }
 
 /// The checked geolocation of a stored object, or `base` where it names none.

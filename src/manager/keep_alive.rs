@@ -8,47 +8,37 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
-    time::{Duration, SystemTime},
 };
 
-use tokio::{
-    runtime::Handle,
-    task::{JoinHandle, yield_now},
-};
+use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
 
 use super::{
     core::Core,
     need::{Need, Outcome},
     renewal::fly,
+    schedule::TICK,
     single_flight::Join,
 };
-use crate::{
-    Error,
-    backoff::{Backoff, jittered},
-    runtime,
-};
-
-/// How often it looks at the time. That costs nothing but a comparison.
-const TICK: Duration = Duration::from_secs(60);
-/// The pauses after failures, each then cut by up to a half. An outage costs at most 60 requests a day.
-const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(60 * 60));
+use crate::{Error, clock::within};
 
 /// Keeps a manager's tokens renewed until it is dropped; see
 /// [`TokenManager::keep_alive`](crate::TokenManager::keep_alive).
 #[must_use = "renewing stops when this is dropped"]
-pub struct KeepAlive(JoinHandle<()>);
+pub struct KeepAlive {
+    /// Dropped with the guard, which stops the renewing. That is no more than a waiter: a flight that has spent a grant
+    /// goes on without it.
+    _running: oneshot::Sender<()>,
+}
 
 impl KeepAlive {
     pub(super) fn start(core: &Arc<Core>) -> Result<Self, Error> {
-        let callers = Handle::try_current().ok();
-        Ok(Self(runtime::handle()?.spawn(renew_until_stopped(Arc::clone(core), callers))))
-    }
-}
-
-impl Drop for KeepAlive {
-    fn drop(&mut self) {
-        // It is no more than a waiter: a flight that has spent a grant goes on without it.
-        self.0.abort();
+        let (running, stopped) = oneshot::channel();
+        let renewing = renew_until_stopped(Arc::clone(core), Handle::try_current().ok());
+        let work = async move {
+            within(renewing, stopped).await;
+        };
+        core.machine.executor.spawn(Box::pin(work))?;
+        Ok(Self { _running: running })
     }
 }
 
@@ -58,29 +48,41 @@ impl fmt::Debug for KeepAlive {
     }
 }
 
-/// The loop outlives the caller's runtime, but its flights start there: the end of that runtime waits for them.
 async fn renew_until_stopped(core: Arc<Core>, callers: Option<Handle>) {
-    let mut failures = 0;
-    let mut not_before: Option<SystemTime> = None;
+    // A phase of its own, so that guards that start together do not look, and wake up, together.
+    let first = TICK.mul_f64(core.machine.random.fraction());
+    core.machine.clock.sleep(first).await;
     loop {
-        let now = core.now();
-        if !AFTER_FAILURE.is_on(not_before, now) && is_due(&core) {
-            let mut flight = pin!(fly(&core, &Need::KeepAlive, Join::Any));
-            let outcome = poll_fn(|context| {
-                let _entered = callers.as_ref().map(Handle::enter);
-                flight.as_mut().poll(context)
-            })
-            .await;
-            // Busy: another process is renewing, and will be done in a moment.
-            let failed = !matches!(outcome, Outcome::Busy) && is_due(&core);
-            let wait = if failed { AFTER_FAILURE.nth(failures) } else { TICK };
-            not_before = now.checked_add(jittered(wait, core.machine.random.fraction()));
-            failures = if failed { failures.saturating_add(1) } else { 0 };
-        }
+        renew_if_due(&core, callers.as_ref()).await;
         core.machine.clock.sleep(TICK).await;
         // A clock whose sleeps take no time must not take all of the runtime's.
         yield_now().await;
     }
+}
+
+/// This outlives the caller's runtime, but its flights start there: the end of that runtime waits for them.
+async fn renew_if_due(core: &Arc<Core>, callers: Option<&Handle>) {
+    // Another guard of this manager may be waiting for its flight. What that brings counts for this one, too.
+    let mut schedule = core.schedule.lock().await;
+    let (now, random) = (core.now(), &core.machine.random);
+    let held = core.cache.held();
+    let access = held.as_ref().and_then(|held| held.access());
+    if let Some(moment) = access.and_then(|access| schedule.moment(&access.window, now, random.fraction())) {
+        core.cache.renew_from(moment);
+    }
+    if schedule.is_pausing(now) || !is_due(core) {
+        return;
+    }
+    let was_late = access.is_none_or(|access| !access.window.is_valid(now));
+    let mut flight = pin!(fly(core, &Need::KeepAlive, Join::Any));
+    let outcome = poll_fn(|context| {
+        let _entered = callers.map(Handle::enter);
+        flight.as_mut().poll(context)
+    })
+    .await;
+    // Busy: another process is renewing, and will be done in a moment.
+    let failed = !matches!(outcome, Outcome::Busy) && is_due(core);
+    schedule.asked(failed, was_late, now, random.fraction());
 }
 
 fn is_due(core: &Core) -> bool {

@@ -4,13 +4,7 @@
 //! full disk nor a panic loses it, and no other process spends the token that it replaced. A store that does not answer
 //! holds up no caller for longer than the deadline.
 
-use std::{
-    future::{Future as _, poll_fn},
-    pin::pin,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
@@ -66,12 +60,16 @@ impl LockedStore {
         if self.store.is_local() {
             return self.store.load().await;
         }
-        let (store, (told, loaded)) = (Arc::clone(&self.store), oneshot::channel());
+        let (store, executor) = (Arc::clone(&self.store), Arc::clone(&self.executor));
+        let (told, loaded) = oneshot::channel();
         self.executor.spawn_blocking(Box::pin(async move {
-            let _ = told.send(store.load().await);
+            // Without a deadline of its own a load that stands still would keep what the next one needs.
+            if let Some(answer) = within_deadline(&*executor, store.load()).await {
+                let _ = told.send(answer);
+            }
         }))?;
-        let panicked = || Err(Error::new(ErrorKind::Store, "the store was dropped while it loaded"));
-        self.call(Box::pin(async { loaded.await.unwrap_or_else(|_| panicked()) })).await
+        // The load may also block its thread, where no deadline ends it.
+        self.call(Box::pin(async { loaded.await.unwrap_or_else(|_| Err(self.no_answer())) })).await
     }
 
     /// What is stored by now.
@@ -195,7 +193,8 @@ impl LockedStore {
     /// Hands in the store's lock for the next flight, or for one that waits for the lock: it begins locked.
     #[cfg(test)]
     pub(super) async fn hand_in(&self, lock: StoreLock) {
-        *self.ours.lock().await = Some(Ours { lock, in_flight: false, unsaved: None });
+        // The lock of an unsaved token stays: it is ours for the next flight, too.
+        self.ours.lock().await.get_or_insert(Ours { lock, in_flight: false, unsaved: None });
     }
 
     /// The longest pause between two looks while another process holds the lock.
@@ -220,16 +219,8 @@ impl LockedStore {
     }
 
     /// The answer of a call; `None` if it took too long. A local store is not watched: its calls end or block their thread.
-    async fn answer<T>(&self, mut call: BoxFuture<'_, T>) -> Option<Result<T, Error>> {
-        if self.store.is_local() {
-            return Some(call.await);
-        }
-        let mut deadline = pin!(self.executor.wait(DEADLINE));
-        poll_fn(|context| match call.as_mut().poll(context) {
-            Poll::Ready(answer) => Poll::Ready(Some(answer)),
-            Poll::Pending => deadline.as_mut().poll(context).map(|()| None),
-        })
-        .await
+    async fn answer<T>(&self, call: BoxFuture<'_, T>) -> Option<Result<T, Error>> {
+        if self.store.is_local() { Some(call.await) } else { within_deadline(&*self.executor, call).await }
     }
 
     fn no_answer(&self) -> Error {
@@ -240,6 +231,15 @@ impl LockedStore {
         );
         Error::new(ErrorKind::Store, message).transient()
     }
+}
+
+async fn within_deadline<T>(executor: &dyn Executor, mut call: BoxFuture<'_, T>) -> Option<Result<T, Error>> {
+    let mut deadline = executor.wait(DEADLINE);
+    poll_fn(|context| match call.as_mut().poll(context) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => deadline.as_mut().poll(context).map(|()| None),
+    })
+    .await
 }
 
 fn lock_in(ours: &Option<Ours>) -> Result<&StoreLock, Error> {

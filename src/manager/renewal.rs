@@ -39,7 +39,7 @@ use super::{
     held::Held,
     locked_store::Save,
     need::{Need, Outcome, Renewed},
-    shared_flight::share,
+    shared_flight::{End, share},
     single_flight::{Join, Leader},
 };
 use crate::{Error, ErrorKind, backoff::Backoff, caught::caught, log, oauth_client::RetryBudget};
@@ -55,16 +55,19 @@ pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
             tracing::info_span!(target: "concur_auth", "renewal", need = need.name(), store)
         });
         let (flown, need) = (Arc::clone(core), need.clone());
-        let flight = async move {
+        async move {
             let Some(leader) = leader.begin() else { return };
-            let outcome = caught(run(&flown, &need, &leader), || crashed(&flown)).await;
-            // Before the callers go on: their next flight may want the lock at once.
-            flown.cache.store.release().await;
+            let flight = async {
+                let outcome = caught(run(&flown, &need, &leader), || crashed(&flown)).await;
+                // Before the callers go on: their next flight may want the lock at once.
+                flown.cache.store.release().await;
+                outcome
+            };
+            let outcome = log::within(span, flight).await;
             leader.finish(outcome);
-        };
-        log::within(span, flight)
+        }
     };
-    share(&core.flights, &core.machine, join, work).await
+    share(&core.flights, &core.machine, join, End::Waits, work).await
 }
 
 async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome {
@@ -162,8 +165,7 @@ impl Flight<'_> {
         if !cache.store.try_lock().await? {
             return Ok(false);
         }
-        cache.save_unsaved().await?;
-        self.core.announce();
+        self.core.telling(cache.save_unsaved()).await?;
         Ok(true)
     }
 
@@ -179,7 +181,7 @@ impl Flight<'_> {
             let has_fallback =
                 matches!(self.need, Need::KeepAlive) || self.has_fallback(looked.held.as_deref());
             if has_fallback {
-                self.budget = RetryBudget::one_attempt();
+                self.budget = RetryBudget::ahead_of_time();
             }
             match self.need {
                 Need::Adopt(adopted) => return self.adopt(adopted, &looked).await,
@@ -191,7 +193,7 @@ impl Flight<'_> {
                 // The store was emptied: another process or an administrator signed the principal out. Only a caller who
                 // needs a token signs it in again.
                 (Need::KeepAlive, None) if cache.had_token() => return Ok(Outcome::Busy),
-                (_, None) => drop(self.credentials.require_sign_in()?),
+                (_, None) => _ = self.credentials.require_sign_in()?,
             }
             let rehearsed = cache.store.rehearse(looked.token()).await?;
             match self.exchange(looked.token(), &rehearsed).await {

@@ -15,12 +15,22 @@ use crate::{Error, ErrorKind, machine::Machine, threads};
 /// How long a flight may be queued before its callers are told so. Real time: real threads are waited for.
 const LONGEST_QUEUE: Duration = Duration::from_secs(60);
 
+/// What the end of a caller's runtime means for the flight that it started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It waits for the flight: what Concur sends must be saved.
+    Waits,
+    /// It does not: there is nothing to save.
+    GoesOn,
+}
+
 /// Joins a flight or starts one, and waits for its outcome; [`Outcome::Busy`] if `join` forbids to join the one under way.
-/// `work` begins with [`Leader::begin`].
+/// `work` begins with [`Leader::begin`]. `end` says whether the end of the caller's runtime waits for it.
 pub(super) async fn share<D, W>(
     flights: &Arc<SingleFlight<Outcome<D>>>,
     machine: &Machine,
     join: Join,
+    end: End,
     work: impl Fn(Leader<Outcome<D>>) -> W,
 ) -> Outcome<D>
 where
@@ -35,7 +45,8 @@ where
         leader.expect_within(Some(Limit::new(LONGEST_QUEUE, || Outcome::Failed(queued_too_long()))));
         let waits = Arc::clone(executor);
         executor.spawn(Box::pin(leader.overseer(move |time| waits.wait(time))))?;
-        executor.launch(Box::pin(work(leader)), was_dropped)
+        // The second time for no runtime, so the end of none can drop it again.
+        executor.launch(Box::pin(work(leader)), was_dropped || end == End::GoesOn)
     };
     match flights.run(join, executor.process(), start).await {
         Ok(Some(outcome)) => outcome,

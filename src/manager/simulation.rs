@@ -3,6 +3,9 @@
 //! Always: the code that runs is the code of a program; simulated are only the time, chance, threads, the network and the
 //! disk. A failure prints the seed; `CONCUR_AUTH_SEED` repeats it.
 
+mod crowd;
+mod kept_alive;
+mod one_host;
 mod parties;
 mod world;
 
@@ -24,8 +27,8 @@ use super::{
     single_flight::Join,
 };
 use crate::{
-    Clock as _, Credentials, ErrorKind, OAuthClient, TokenManager, TokenStore as _, caught::locked,
-    machine::Machine, seed::seed,
+    Clock as _, Credentials, ErrorKind, OAuthClient, RefreshTokenObject, TokenManager, TokenStore as _,
+    caught::locked, machine::Machine, seed::seed,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -130,6 +133,30 @@ fn processes_that_are_killed_at_any_moment_leave_the_rest_signed_in() {
     assert_eq!(concur.refusals.load(Ordering::Relaxed), 0);
 }
 
+/// Many callers of a few processes at once: first the store is empty, then the token has expired.
+#[test]
+fn a_stampede_costs_one_request_and_sees_only_what_is_saved() {
+    let world = World::new(seed());
+    let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+    for number in 0..20 {
+        let tokens = process(&world, number, &concur, disk.clone());
+        for _ in 0..40 {
+            let (at, disk, tokens) = (Arc::clone(&world), disk.clone(), tokens.clone());
+            world.spawn(number, async move {
+                for hour in 0..2 {
+                    let start = hour * (HOUR + MINUTE) + at.up_to(Duration::from_secs(3));
+                    Watch(Arc::clone(&at)).sleep(start.saturating_sub(at.passed())).await;
+                    let access = tokens.access_token().await.unwrap();
+                    // Panics if the refresh token of the same reply was never saved.
+                    disk.replaced_at(&access.secret().replace("access", "refresh"));
+                }
+            });
+        }
+    }
+    world.run();
+    assert_eq!(concur.grants().len(), 2);
+}
+
 /// As a worker does that has locked many companies in one statement.
 #[test]
 fn a_flight_begins_with_a_lock_that_is_already_held() {
@@ -193,8 +220,76 @@ fn a_token_that_could_not_be_saved_is_saved_later_and_spent_by_no_other_process(
     assert_eq!(concur.grants().len(), 1);
 }
 
-/// Whoever has a valid token is served it then, and the others are told; a flight that no caller waits for any more sends
-/// nothing.
+/// What a caller waits for a store that never answers: one call's deadline, and no longer.
+const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Neither a renewal nor a look at the store holds up its caller.
+#[test]
+fn a_store_that_never_answers_costs_a_caller_ten_seconds() {
+    for held_before in [false, true] {
+        let world = World::new(seed());
+        let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+        let tokens = process(&world, 1, &concur, disk.clone());
+        let at = Arc::clone(&world);
+        world.spawn(1, async move {
+            if held_before {
+                tokens.get_valid_refresh_token().await.unwrap();
+            }
+            disk.is_silent.store(true, Ordering::Relaxed);
+            let begun = at.passed();
+            let mut errors = vec![tokens.get_valid_refresh_token().await.unwrap_err()];
+            assert_eq!(at.passed() - begun, DEADLINE);
+            if !held_before {
+                errors.push(tokens.access_token().await.unwrap_err());
+            }
+            errors.push(tokens.refresh().await.unwrap_err());
+            assert_eq!(at.passed() - begun, DEADLINE * u32::try_from(errors.len()).unwrap());
+            for error in errors {
+                assert!(error.is_transient());
+                assert!(error.to_string().contains(" did not answer within 10 s; "), "{error}");
+            }
+            disk.is_silent.store(false, Ordering::Relaxed);
+            drop(tokens.refresh().await.unwrap());
+            at.note("served");
+        });
+        world.run();
+        assert_eq!(locked(&world.diary).last().unwrap().1, "served");
+    }
+}
+
+/// Whether the save was done is not known then, so it is repeated, and its lock is kept until it has been answered.
+#[test]
+fn a_save_whose_answer_is_lost_is_repeated_in_the_background() {
+    for was_done in [false, true] {
+        let world = World::new(seed());
+        let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+        let tokens = process(&world, 1, &concur, disk.clone());
+        let lost = if was_done { &disk.unanswered } else { &disk.stuck };
+        lost.store(1, Ordering::Relaxed);
+        let ended = Arc::clone(&world);
+        world.spawn(1, async move {
+            let handed_out = tokens.get_valid_refresh_token().await.unwrap();
+            assert!(tokens.status().unsaved);
+            let saved = |held: Option<RefreshTokenObject>| held.map(|token| token.secret().to_owned());
+            let in_store = saved(disk.store.load().await.unwrap());
+            assert_eq!(in_store, was_done.then(|| handed_out.secret().to_owned()));
+            assert!(disk.store.try_lock().await.unwrap().is_none(), "the lock is kept");
+
+            Watch(Arc::clone(&ended)).sleep(MINUTE).await;
+            assert!(!tokens.status().unsaved);
+            assert_eq!(saved(disk.store.load().await.unwrap()).as_deref(), Some(handed_out.secret()));
+            assert_eq!(disk.saves(), if was_done { 2 } else { 1 });
+            assert!(disk.store.try_lock().await.unwrap().is_some(), "the lock is free again");
+            ended.note("saved");
+        });
+        world.run();
+        assert_eq!(locked(&world.diary).last().unwrap().1, "saved");
+        assert_eq!(concur.grants().len(), 1);
+    }
+}
+
+/// A caller who has a valid token is served it then, and the others are told; a flight that no caller waits for any more
+/// sends nothing.
 #[test]
 fn a_caller_waits_a_minute_at_most_for_a_flight_to_begin() {
     let world = World::new(seed());

@@ -99,7 +99,7 @@ impl ErrorReply<'_> {
             Some(cut) => error.caused_by(cut),
             None => error,
         };
-        Failure { error, fate }
+        Failure::new(error, fate)
     }
 
     /// An error where the reply leads to a host that is not trusted.
@@ -113,7 +113,9 @@ impl ErrorReply<'_> {
                 Ok(Some(elsewhere)) if code == Some(ConcurCode::ELSEWHERE) => {
                     let origin = "where Concur's code 16 says that the principal lives";
                     let elsewhere = self.base.received(elsewhere.expose(), origin);
-                    Fate::Elsewhere(elsewhere.map_err(|untrusted| untrusted.with_code(code, false))?)
+                    Fate::Elsewhere(Box::new(
+                        elsewhere.map_err(|untrusted| untrusted.with_code(code, false))?,
+                    ))
                 }
                 _ => Fate::Final,
             },
@@ -130,7 +132,7 @@ impl ErrorReply<'_> {
         match target {
             Some(target) if keeps_body && target.path() == path && target.query().is_none() => {
                 let origin = format!("where {} redirects to", self.base.host());
-                self.base.received(target.as_str(), &origin).map(Fate::Elsewhere)
+                self.base.received(target.as_str(), &origin).map(|to| Fate::Elsewhere(Box::new(to)))
             }
             _ => Ok(Fate::Final),
         }
@@ -276,7 +278,7 @@ mod tests {
                 let grant = Grant::refresh_token(SECRET);
                 let status = StatusCode::from_u16(status).unwrap();
                 let (request, headers) = (grant.request(), &headers);
-                let Failure { error, fate } =
+                let Failure { error, fate, .. } =
                     ErrorReply { base: &base, request, status, headers, body, cut: None }.failure();
                 if let Fate::Elsewhere(elsewhere) = fate {
                     prop_assert!(elsewhere.host().ends_with(".concursolutions.com"));

@@ -7,6 +7,8 @@ use crate::{Error, Geolocation};
 pub(crate) struct Failure {
     pub(crate) error: Error,
     pub(crate) fate: Fate,
+    /// No answer came in the time that a request may take.
+    pub(crate) timed_out: bool,
 }
 
 /// What happened to a grant that was not answered with tokens.
@@ -19,11 +21,17 @@ pub(crate) enum Fate {
     /// Concur may have issued tokens that did not arrive.
     Unknown,
     /// The grant is to be sent to this base URI instead.
-    Elsewhere(Geolocation),
+    Elsewhere(Box<Geolocation>),
+}
+
+impl Failure {
+    pub(super) fn new(error: Error, fate: Fate) -> Self {
+        Self { error, fate, timed_out: false }
+    }
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, fate: Fate::Final }
+        Self::new(error, Fate::Final)
     }
 }

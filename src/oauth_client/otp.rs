@@ -7,16 +7,17 @@ use std::fmt;
 
 use super::{
     OAuthClient,
+    budget::{Conditions, RetryBudget},
     completion::to_completion,
     failure::Failure,
     grant::Grant,
     outgoing_request::{Endpoint, OutgoingRequest},
     response::OkReply,
-    retry::{Conditions, RetryBudget, send_with_retries},
+    retry::send_with_retries,
 };
 use crate::{
-    Credentials, Error, ErrorKind, Geolocation, SystemClock, members::Members, random::Random,
-    returned_query::ReturnedQuery, secret::Secret,
+    Credentials, Error, ErrorKind, Geolocation, members::Members, returned_query::ReturnedQuery,
+    secret::Secret,
 };
 
 /// Names that the protocol uses, so an app's own parameter may not have them.
@@ -186,8 +187,8 @@ impl OAuthClient {
         let credentials = credentials.clone();
         to_completion(async move {
             let budget = RetryBudget::one_attempt();
-            let conditions = Conditions { clock: &SystemClock, random: &Random::System, budget: &budget };
-            send_with_retries(&*client.0, &base, (&credentials, &request), &conditions, sent_from).await
+            let conditions = Conditions::without_manager(&budget);
+            send_with_retries(&client.0, &base, (&credentials, &request), &conditions, sent_from).await
         })
         .await
     }

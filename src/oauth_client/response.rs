@@ -119,7 +119,7 @@ impl Entry {
 
     /// Logs the failure, after it got the correlation id that belongs to it.
     pub(super) fn failed(&self, host: &str, correlation_id: Option<&str>, failure: Failure) -> Failure {
-        let Failure { error, fate } = failure;
+        let Failure { error, fate, timed_out } = failure;
         let error = error.with_correlation_id(correlation_id.map(str::to_owned));
         // A reply that names another base URI is an answer: the request goes there.
         if matches!(fate, Fate::Elsewhere(_)) {
@@ -127,7 +127,7 @@ impl Entry {
         } else {
             self.warn(host, &error);
         }
-        Failure { error, fate }
+        Failure { error, fate, timed_out }
     }
 
     fn warn(&self, host: &str, error: &Error) {

@@ -6,15 +6,16 @@ use reqwest::StatusCode;
 
 use super::{
     OAuthClient,
+    budget::{Conditions, RetryBudget},
     completion::to_completion,
     error_reply::ErrorReply,
     failure::Failure,
     outgoing_request::{Endpoint, OutgoingRequest},
-    request::{Attempt, exchange},
+    request::{Attempt, Exchanged, exchange},
     response::Response,
     transport::Authorization,
 };
-use crate::{AccessToken, Clock, Error, ErrorKind, SystemClock};
+use crate::{AccessToken, Error, ErrorKind};
 
 /// Why nothing was revoked, or why it is unknown whether the tokens are revoked.
 pub(crate) struct NotRevoked {
@@ -53,7 +54,9 @@ impl OAuthClient {
     pub async fn revoke(&self, access: &AccessToken) -> Result<(), Error> {
         let (client, access) = (self.clone(), access.clone());
         to_completion(async move {
-            client.send_revocation(&access, &SystemClock).await.map_err(|not_revoked| not_revoked.error)
+            let budget = RetryBudget::one_attempt();
+            let conditions = Conditions::without_manager(&budget);
+            client.send_revocation(&access, &conditions).await.map_err(|not_revoked| not_revoked.error)
         })
         .await
     }
@@ -62,18 +65,20 @@ impl OAuthClient {
     pub(crate) async fn send_revocation(
         &self,
         access: &AccessToken,
-        clock: &dyn Clock,
+        conditions: &Conditions<'_>,
     ) -> Result<(), NotRevoked> {
         let base = access.geolocation();
         let request = OutgoingRequest::new(Endpoint::Connections, []);
-        let attempt = Attempt { base, request: &request, clock, number: 1, followed: false };
-        let (response, entry) = exchange(&*self.0, attempt, Authorization::Bearer(access)).await.result?;
+        let attempt = Attempt { base, request: &request, conditions, number: 1, followed: false };
+        let Exchanged { response, entry, turn } =
+            exchange(&self.0, attempt, Authorization::Bearer(access)).await?;
         let Response { status, headers, body, cut } = response;
         let correlation_id = headers.correlation_id.as_deref();
         let unauthorized = status == StatusCode::UNAUTHORIZED;
         let failure = match status {
             _ if status.is_success() => {
                 entry.answered(base.host(), correlation_id);
+                turn.answered(Ok(()), conditions.clock.now());
                 return Ok(());
             }
             StatusCode::UNAUTHORIZED => Error::new(
@@ -86,6 +91,8 @@ impl OAuthClient {
             .into(),
             _ => ErrorReply { base, request: &request, status, headers: &headers, body: &body, cut }.failure(),
         };
-        Err(NotRevoked { error: entry.failed(base.host(), correlation_id, failure).error, unauthorized })
+        let error = entry.failed(base.host(), correlation_id, failure).error;
+        turn.answered(Err(&error), conditions.clock.now());
+        Err(NotRevoked { error, unauthorized })
     }
 }

@@ -12,7 +12,7 @@ use std::{
 use serde_json::json;
 
 use super::*;
-use crate::{AccessToken, Clock, ErrorKind, access_token::IssuedAccess, secret::Secret};
+use crate::{AccessToken, Clock, ErrorKind, access_token::IssuedAccess, random::Random, secret::Secret};
 
 const US: &str = "us.api.concursolutions.com";
 const EU: &str = "eu.api.concursolutions.com";
@@ -94,7 +94,7 @@ fn seeded() -> Random {
 fn send(client: &OAuthClient, grant: &Grant, clock: &Slept) -> Result<TokenReply, Error> {
     let (base, app) = (format!("https://{US}").parse().unwrap(), Credentials::new("app", "secret"));
     let (random, budget) = (seeded(), RetryBudget::repeat(&|| false));
-    let conditions = Conditions { clock, random: &random, budget: &budget };
+    let conditions = Conditions { clock, random: &random, budget: &budget, heeds_pause: true };
     block_on(client.send(&base, &app, grant, &conditions))
 }
 
@@ -184,8 +184,10 @@ fn a_revocation_carries_the_access_token_and_says_if_it_is_not_accepted() {
         lifetime: Duration::ZERO,
     };
     let access = AccessToken::new(issued, format!("https://{EU}").parse().unwrap(), Arc::new([]));
+    let (random, budget) = (seeded(), RetryBudget::one_attempt());
+    let conditions = Conditions { clock: &clock, random: &random, budget: &budget, heeds_pause: true };
     let outcomes =
-        [(); 3].map(|()| block_on(client.send_revocation(&access, &clock)).map_err(|e| e.unauthorized));
+        [(); 3].map(|()| block_on(client.send_revocation(&access, &conditions)).map_err(|e| e.unauthorized));
     assert_eq!(outcomes, [Err(true), Err(false), Ok(())]);
     let request = [EU, "/app-mgmt/v0/connections", "the-access-token", ""].map(str::to_owned);
     assert_eq!(script.requests(), [request.clone(), request.clone(), request]);

@@ -130,6 +130,11 @@ impl OutgoingCall<'_> {
         super::unreachable::broken_off(self.host(), self.request)
     }
 
+    /// The request may have been processed, and no reply came in the time that a request may take.
+    pub(crate) fn no_answer(&self) -> (Duration, Failure) {
+        (REQUEST_TIMEOUT, super::unreachable::no_answer(self.host(), self.request))
+    }
+
     /// No connection was made, so Concur did not process the request.
     pub(crate) fn not_connected(&self) -> Failure {
         super::unreachable::not_connected(self.host())

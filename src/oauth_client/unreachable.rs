@@ -53,20 +53,26 @@ pub(super) fn failure(e: reqwest::Error, host: &str, request: &OutgoingRequest) 
         let message = format!("sent nothing to {host}: {what}; {advice}");
         return Error::new(ErrorKind::Untrusted, message).caused_by(e.without_url()).into();
     }
-    let Failure { error, fate } = if e.is_connect() {
+    let timed_out = e.is_timeout();
+    let Failure { error, fate, .. } = if e.is_connect() {
         not_connected(host)
-    } else if e.is_timeout() {
-        lost(&format!("{host} did not answer in time"), request)
+    } else if timed_out {
+        no_answer(host, request)
     } else {
         broken_off(host, request)
     };
-    Failure { error: error.caused_by(e.without_url()), fate }
+    Failure { error: error.caused_by(e.without_url()), fate, timed_out }
 }
 
 /// Nothing was sent, because no connection could be opened.
 pub(super) fn not_connected(host: &str) -> Failure {
     let message = format!("could not connect to {host}; check the network, any proxy, and the base URI");
-    Failure { error: Error::new(ErrorKind::Unavailable, message), fate: Fate::NothingIssued }
+    Failure::new(Error::new(ErrorKind::Unavailable, message), Fate::NothingIssued)
+}
+
+/// The request may have been processed, and no reply came in time.
+pub(super) fn no_answer(host: &str, request: &OutgoingRequest) -> Failure {
+    Failure { timed_out: true, ..lost(&format!("{host} did not answer in time"), request) }
 }
 
 /// The request may have been processed, and its reply was lost with the connection.
@@ -77,7 +83,7 @@ pub(super) fn broken_off(host: &str, request: &OutgoingRequest) -> Failure {
 fn lost(what: &str, request: &OutgoingRequest) -> Failure {
     let advice = if request.is_repeatable() { "try again" } else { request.what_may_have_happened() };
     let message = format!("{what}; {advice}");
-    Failure { error: Error::new(ErrorKind::Unavailable, message), fate: Fate::Unknown }
+    Failure::new(Error::new(ErrorKind::Unavailable, message), Fate::Unknown)
 }
 
 /// The TLS library's reason, from any depth of the chain of causes.

@@ -250,7 +250,14 @@ impl TokenStore for JsonFileStore {
     }
 
     async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
-        note::write(self.lock(lock)?.target(), note).map_err(self.failed("write the note beside"))
+        let target = self.lock(lock)?.target();
+        let is_possible = match fs::metadata(target) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            // Beside anything else, such as a folder, no process would read the note.
+            metadata => metadata.and_then(|metadata| files::regular(&metadata)),
+        };
+        let written = is_possible.and_then(|()| note::write(target, note));
+        written.map_err(self.failed("write the note beside"))
     }
 
     fn is_local(&self) -> bool {

@@ -17,8 +17,8 @@ use std::{
     panic::Location,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Mutex,
-    task::Poll,
+    sync::{Arc, Mutex},
+    task::{Context, Poll, Wake},
     time::{Duration, Instant},
 };
 
@@ -290,4 +290,23 @@ pub async fn poll_and_drop<F: Future>(future: F, times: usize) -> bool {
 #[allow(clippy::disallowed_methods, reason = "real processes take real time")]
 pub async fn really_wait(duration: Duration) {
     tokio::time::sleep(duration).await;
+}
+
+/// An executor of one's own, which blocks its thread and drives no tokio runtime.
+pub fn without_tokio<F: Future>(future: F) -> F::Output {
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut context = Context::from_waker(&waker);
+    let mut future = Box::pin(future);
+    loop {
+        match future.as_mut().poll(&mut context) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => std::thread::park(),
+        }
+    }
 }

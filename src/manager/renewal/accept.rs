@@ -62,11 +62,16 @@ impl Flight<'_> {
             }
         };
         let saved = self.keep(object, origin, looked, rehearsed, save).await;
-        // Not before it is saved: a subscriber may end the process.
-        reply.log();
         let Some(held) = saved else {
+            reply.log();
             return self.superseded().await;
         };
+        if save == Save::Last {
+            // A subscriber that takes its time must not hold up the processes that wait for the lock.
+            self.core.cache.store.release().await;
+        }
+        // Not before it is saved: a subscriber may end the process.
+        reply.log();
         let fault = fault.or_else(|| geolocation_of(&held.object, &self.identity.base).err());
         Ok(match fault {
             Some(fault) => Outcome::SavedWithFault(fault),

@@ -51,30 +51,30 @@ fn closes(way: Way, is_last: bool, e: &Error) -> bool {
 }
 
 impl Flight<'_> {
-    /// Sends what can be sent, best first. It takes the proof that the reply can be saved.
+    /// Sends what can be sent, best first.
     pub(super) async fn exchange(
         &self,
         stored: Option<&RefreshTokenObject>,
-        _: &Rehearsed,
+        rehearsed: &Rehearsed,
     ) -> Result<Exchanged, Error> {
         let base = &self.identity.base;
         if let Need::SignIn(grant) = self.need {
-            let reply = self.send(&base_for(grant, stored, base), grant).await?;
+            let reply = self.send(&base_for(grant, stored, base), grant, rehearsed).await?;
             return Ok(Exchanged::Reply(Box::new(reply), TokenOrigin::Obtained));
         }
         let Some(stored) = stored else {
-            return Ok(Exchanged::Reply(Box::new(self.obtain().await?), TokenOrigin::Obtained));
+            return Ok(Exchanged::Reply(Box::new(self.obtain(rehearsed).await?), TokenOrigin::Obtained));
         };
         let looks_expired = stored.expiry().is_some_and(|expiry| expiry <= self.core.now());
         let [first, last] = ways(looks_expired);
-        let first_closed = match self.try_way(first, false, stored).await? {
+        let first_closed = match self.try_way(first, false, stored, rehearsed).await? {
             Tried::Answered(answer) => return Ok(answer),
             Tried::Closed(e) => e,
         };
         if last == Way::SignIn {
             log::event!(warn, error = %first_closed, "the refresh token is no longer accepted; signing in again");
         }
-        let last_closed = match self.try_way(last, true, stored).await? {
+        let last_closed = match self.try_way(last, true, stored, rehearsed).await? {
             Tried::Answered(answer) => return Ok(answer),
             Tried::Closed(e) => e,
         };
@@ -84,10 +84,16 @@ impl Flight<'_> {
         })
     }
 
-    async fn try_way(&self, way: Way, is_last: bool, stored: &RefreshTokenObject) -> Result<Tried, Error> {
+    async fn try_way(
+        &self,
+        way: Way,
+        is_last: bool,
+        stored: &RefreshTokenObject,
+        rehearsed: &Rehearsed,
+    ) -> Result<Tried, Error> {
         let answer = match way {
-            Way::Refresh => self.present(stored).await.map(|reply| (reply, TokenOrigin::Renewed)),
-            Way::SignIn => self.obtain().await.map(|reply| (reply, TokenOrigin::Obtained)),
+            Way::Refresh => self.present(stored, rehearsed).await.map(|reply| (reply, TokenOrigin::Renewed)),
+            Way::SignIn => self.obtain(rehearsed).await.map(|reply| (reply, TokenOrigin::Obtained)),
         };
         let e = match answer {
             Ok((reply, origin)) => return Ok(Tried::Answered(Exchanged::Reply(Box::new(reply), origin))),
@@ -105,15 +111,19 @@ impl Flight<'_> {
     }
 
     /// The refresh grant, at the token's last geolocation.
-    pub(super) async fn present(&self, stored: &RefreshTokenObject) -> Result<TokenReply, Error> {
+    pub(super) async fn present(
+        &self,
+        stored: &RefreshTokenObject,
+        rehearsed: &Rehearsed,
+    ) -> Result<TokenReply, Error> {
         let geolocation = geolocation_of(stored, &self.identity.base)?;
-        self.send(&geolocation, &Grant::refresh_token(stored.secret())).await
+        self.send(&geolocation, &Grant::refresh_token(stored.secret()), rehearsed).await
     }
 
     /// The grant of the credentials, at the base URI.
-    async fn obtain(&self) -> Result<TokenReply, Error> {
+    async fn obtain(&self, rehearsed: &Rehearsed) -> Result<TokenReply, Error> {
         let grant = Grant::of(self.credentials)?;
-        self.send(&self.identity.base, &grant).await.map_err(|e| {
+        self.send(&self.identity.base, &grant, rehearsed).await.map_err(|e| {
             if e.kind() == ErrorKind::Protocol {
                 return e.in_doubt();
             }

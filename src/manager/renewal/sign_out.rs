@@ -30,6 +30,7 @@ impl Flight<'_> {
     /// Revokes with the access token at hand. If there is none, or Concur does not accept it, a renewed one is used.
     pub(super) async fn sign_out(&self, mut looked: Looked) -> Result<Outcome, Error> {
         let (cache, now) = (&self.core.cache, self.core.now());
+        self.check_host(looked.token())?;
         self.core.gate.check_server_pause(now)?;
         for _ in 0..RACES {
             // Where another process has emptied the store, what is held may still do for revoking.
@@ -58,13 +59,13 @@ impl Flight<'_> {
     }
 
     async fn revoke_with(&self, access: &AccessToken) -> Result<(), NotRevoked> {
-        self.core.client.send_revocation(access, &*self.core.machine.clock).await
+        self.core.client.send_revocation(access, &self.conditions()).await
     }
 
     /// A company request token is not spent for this: without a token there is nothing to revoke.
     async fn renew_to_revoke(&self, held: &Held, looked: &Looked) -> Result<Renewal, Error> {
         let rehearsed = self.core.cache.store.rehearse(Some(&held.object)).await?;
-        let reply = match self.present(&held.object).await {
+        let reply = match self.present(&held.object, &rehearsed).await {
             Ok(reply) => reply,
             Err(e) if !e.is_bad_refresh_token() => return Err(e),
             Err(_) => {
@@ -77,8 +78,9 @@ impl Flight<'_> {
         let Outcome::Done(Renewed { held, .. }) = outcome else {
             return Ok(Renewal::Ended(outcome));
         };
+        self.core.gate.succeeded(self.core.now(), true);
         // Nothing is revoked before the renewed token is saved.
-        self.core.cache.save_unsaved().await?;
+        self.core.telling(self.core.cache.save_unsaved()).await?;
         match held.access() {
             Some(access) => Ok(Renewal::Access(access.token.clone(), held)),
             None => {

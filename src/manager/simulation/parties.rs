@@ -2,11 +2,11 @@
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, pending},
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::world::{Watch, World};
 use crate::{
-    Clock as _, Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
+    Clock as _, Error, MemoryStore, RefreshTokenObject, StoreLock, Stored, TokenStore,
     caught::locked,
     oauth_client::{OutgoingCall, Sent, Transport},
 };
@@ -27,13 +27,21 @@ const KILLER: usize = usize::MAX;
 #[derive(Clone)]
 pub(super) struct Disk {
     pub(super) store: MemoryStore,
-    world: Arc<World>,
+    pub(super) world: Arc<World>,
     /// How often the lock was asked for.
     pub(super) locks: Arc<AtomicUsize>,
     /// Saves that are to fail.
     pub(super) failing: Arc<AtomicUsize>,
+    /// No call does anything, or ever answers.
+    pub(super) is_silent: Arc<AtomicBool>,
+    /// Saves that are to be neither done nor answered.
+    pub(super) stuck: Arc<AtomicUsize>,
+    /// Saves that are to be done, and never answered.
+    pub(super) unanswered: Arc<AtomicUsize>,
+    /// How many saves were done.
+    pub(super) done: Arc<AtomicUsize>,
     /// Which refresh token was saved when.
-    saved: Arc<Mutex<Vec<(Duration, String)>>>,
+    pub(super) saved: Arc<Mutex<Vec<(Duration, String)>>>,
 }
 
 impl Disk {
@@ -44,6 +52,10 @@ impl Disk {
             world: Arc::clone(world),
             locks: Arc::default(),
             failing: Arc::default(),
+            is_silent: Arc::default(),
+            stuck: Arc::default(),
+            unanswered: Arc::default(),
+            done: Arc::default(),
             saved: Arc::default(),
         }
     }
@@ -60,9 +72,31 @@ impl Disk {
         saved.get(at + 1).map(|(at, _)| *at)
     }
 
+    /// A save that is repeated replaces nothing.
+    fn note(&self, token: &RefreshTokenObject) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        let mut saved = locked(&self.saved);
+        if saved.last().is_none_or(|(_, last)| last != token.secret()) {
+            saved.push((self.world.passed(), token.secret().to_owned()));
+        }
+    }
+
+    /// How often a save was done.
+    pub(super) fn saves(&self) -> usize {
+        self.done.load(Ordering::Relaxed)
+    }
+
     async fn wait(&self) {
+        if self.is_silent.load(Ordering::Relaxed) {
+            pending::<()>().await;
+        }
         Watch(Arc::clone(&self.world)).sleep(self.world.up_to(Duration::from_millis(20))).await;
     }
+}
+
+/// Takes one off what is left.
+fn is_one_more(left: &AtomicUsize) -> bool {
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
 }
 
 impl TokenStore for Disk {
@@ -73,13 +107,18 @@ impl TokenStore for Disk {
 
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
         self.wait().await;
-        let fails =
-            self.failing.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
-        if fails.is_ok() {
+        if is_one_more(&self.failing) {
             return Err(Error::store("the disk is full", "no space left"));
         }
-        locked(&self.saved).push((self.world.passed(), token.secret().to_owned()));
-        self.store.save(token, lock).await
+        if is_one_more(&self.stuck) {
+            pending::<()>().await;
+        }
+        self.note(token);
+        self.store.save(token, lock).await?;
+        if is_one_more(&self.unanswered) {
+            pending::<()>().await;
+        }
+        Ok(())
     }
 
     async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
@@ -92,9 +131,25 @@ impl TokenStore for Disk {
         self.store.try_lock().await
     }
 
-    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+    /// With the failing saves left alone: the disk gets full behind it.
+    async fn rehearse(&self, held: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
         self.wait().await;
-        Ok(())
+        self.store.rehearse(held, lock).await
+    }
+
+    async fn read(&self) -> Result<Stored, Error> {
+        self.wait().await;
+        self.store.read().await
+    }
+
+    async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
+        self.wait().await;
+        self.store.remember(note, lock).await
+    }
+
+    async fn unlock(&self, lock: StoreLock) {
+        self.wait().await;
+        self.store.unlock(lock).await;
     }
 }
 
@@ -166,19 +221,13 @@ impl Concur {
         self.grants().iter().filter(|(_, kind)| kind == grant).count()
     }
 
-    /// If kills are left, every other process that asks dies: before its grant is answered, while the reply travels, while
+    /// If kills are left, nearly every process that asks dies: before its grant is answered, while the reply travels, while
     /// it is saved, or afterwards.
     fn perhaps_kill(&self, process: usize) {
         let world = Arc::clone(&self.world);
         // Not at the end of the day, when the process may have ended by itself before it is killed.
         let is_early = world.passed() < Duration::from_secs(23 * 3600);
-        if is_early
-            && locked(&world.dice).bool()
-            && self
-                .kills
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-                .is_ok()
-        {
+        if is_early && locked(&world.dice).bool() && is_one_more(&self.kills) {
             let moment = Watch(Arc::clone(&world)).sleep(world.up_to(Duration::from_millis(2500)));
             self.world.spawn(KILLER, async move {
                 moment.await;

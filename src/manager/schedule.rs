@@ -1,0 +1,148 @@
+//! When `keep_alive` asks: by each token's own moment, and seldom while renewing fails.
+//!
+//! Always: no I/O and no clock here. All guards of a manager share one schedule, so what is asked in a day does not depend
+//! on how many guards there are. Managers whose tokens were issued together, or which were all late together, do not ask
+//! together.
+
+use std::time::{Duration, SystemTime};
+
+use super::decision::Window;
+use crate::backoff::{Backoff, jittered};
+
+/// How often the time is looked at. That costs nothing but a comparison.
+pub(super) const TICK: Duration = Duration::from_secs(60);
+/// The pauses after failures, each then cut by up to a half. An outage costs at most 60 requests a day.
+const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(60 * 60));
+
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    failures: u32,
+    not_before: Option<SystemTime>,
+    phase: Phase,
+}
+
+/// Whether this manager's renewals come at moments of their own, hour after hour: tokens live equally long, so a renewal
+/// at a random moment makes all later ones come at random moments, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Phase {
+    /// The next valid token is renewed at a random moment in what is left of it.
+    #[default]
+    Unknown,
+    /// That moment is drawn, from too short a time to be far from other managers' moments.
+    Close,
+    Own,
+}
+
+impl Schedule {
+    /// Whether the last flight is too recent.
+    pub(super) fn is_pausing(&self, now: SystemTime) -> bool {
+        AFTER_FAILURE.is_on(self.not_before, now)
+    }
+
+    /// The moment at which the held token is renewed, if it gets a moment of its own: before callers would renew it.
+    pub(super) fn moment(&mut self, window: &Window, now: SystemTime, fraction: f64) -> Option<SystemTime> {
+        if self.phase != Phase::Unknown || !window.is_fresh(now) {
+            return None;
+        }
+        self.phase = if window.is_almost_whole(now) { Phase::Own } else { Phase::Close };
+        let latest = if window.is_early(now) { window.ahead } else { window.advisory };
+        let left = latest.duration_since(now).unwrap_or_default();
+        now.checked_add(left.mul_f64(fraction))
+    }
+
+    /// After a flight. `was_late`: there was no valid token when it began, for a reason that other managers may share.
+    pub(super) fn asked(&mut self, failed: bool, was_late: bool, now: SystemTime, fraction: f64) {
+        let wait = if failed { AFTER_FAILURE.nth(self.failures) } else { TICK };
+        self.not_before = now.checked_add(jittered(wait, fraction));
+        self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
+        if !failed && (was_late || self.phase == Phase::Close) {
+            self.phase = Phase::Unknown;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{access_token::IssuedAccess, clock::from_unix_seconds, secret::Secret};
+
+    fn at(seconds: u64) -> SystemTime {
+        from_unix_seconds(seconds).unwrap()
+    }
+
+    /// Of an hour, until 10,000: renewed ahead of time from 9,400, and by callers from 9,700.
+    fn window() -> Window {
+        let lifetime = Duration::from_secs(3600);
+        Window::of_access(&IssuedAccess { secret: Secret::new("a"), expires_at: at(10_000), lifetime }, 0.0)
+    }
+
+    #[test]
+    fn a_token_that_is_found_is_renewed_at_a_random_moment_in_what_is_left() {
+        for (now, fraction, moment) in [
+            (6400, 0.0, Some(6400)),
+            (6400, 0.5, Some(7900)),
+            (6400, 1.0, Some(9400)),
+            (9000, 0.5, Some(9200)),
+            // Where it is time already: before callers come.
+            (9400, 0.5, Some(9550)),
+            (9600, 1.0, Some(9700)),
+            // Too late for that.
+            (9700, 0.5, None),
+            (10_000, 0.5, None),
+        ] {
+            let drawn = Schedule::default().moment(&window(), at(now), fraction);
+            assert_eq!(drawn, moment.map(at), "{fraction} at {now}");
+        }
+    }
+
+    #[test]
+    fn one_moment_is_drawn_unless_it_was_drawn_from_a_short_time_or_came_too_late() {
+        for (found, was_late, again) in [
+            (6400, false, false),
+            (7000, false, false),
+            (7200, false, true),
+            (9400, false, true),
+            (6400, true, true),
+        ] {
+            let mut schedule = Schedule::default();
+            assert!(schedule.moment(&window(), at(found), 0.5).is_some());
+            assert!(schedule.moment(&window(), at(found), 0.5).is_none(), "once for each token");
+            schedule.asked(true, was_late, at(found), 0.5);
+            assert!(schedule.moment(&window(), at(found), 0.5).is_none(), "nothing is renewed yet");
+            schedule.asked(false, was_late, at(found), 0.5);
+            assert_eq!(schedule.moment(&window(), at(6400), 0.5).is_some(), again, "{found} {was_late}");
+        }
+    }
+
+    #[test]
+    fn each_failure_in_a_row_pauses_longer_and_a_success_starts_again() {
+        let mut schedule = Schedule::default();
+        for (failed, fraction, pause) in [
+            (true, 0.0, 30),
+            (true, 1.0, 120),
+            (true, 0.0, 120),
+            (false, 0.0, 30),
+            (true, 1.0, 60),
+            (true, 1.0, 120),
+        ] {
+            schedule.asked(failed, false, at(1000), fraction);
+            assert!(schedule.is_pausing(at(999 + pause)), "{pause}");
+            assert!(!schedule.is_pausing(at(1000 + pause)), "{pause}");
+        }
+    }
+
+    /// However the jitter falls: a day of failures, looked at every minute.
+    #[test]
+    fn a_day_of_failures_costs_at_most_60_requests() {
+        let mut schedule = Schedule::default();
+        let mut requests = 0;
+        for minute in 0..24 * 60 {
+            let now = at(minute * 60);
+            if !schedule.is_pausing(now) {
+                schedule.asked(true, true, now, 0.0);
+                requests += 1;
+            }
+        }
+        assert!((48..=60).contains(&requests), "{requests}");
+    }
+}

@@ -1,0 +1,165 @@
+//! Thousands of managers kept alive in one process: how many requests each second sees.
+
+use std::{ops::Range, sync::Arc, time::Duration};
+
+use serde_json::json;
+
+use super::{
+    HOUR, MINUTE,
+    crowd::{Counting, client, manager, stored, tokens},
+    world::{Watch, World},
+};
+use crate::{Clock as _, KeepAlive, MemoryStore, seed::seed};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MANAGERS: usize = 2000;
+
+/// All started in the same instant, with access tokens that were issued together and have this long to live, or with none.
+fn kept_alive(managers: usize, left: Option<Duration>, time: Duration) -> Vec<usize> {
+    let world = World::new(seed());
+    let at = Arc::clone(&world);
+    let concur = Counting::new(&world, move |call, _| (at.up_to(SECOND), Ok(tokens(call))));
+    let client = client(&concur);
+    let managers: Vec<_> = (0..managers)
+        .map(|number| {
+            let store = left.map_or_else(MemoryStore::new, |left| stored(&world, left));
+            manager(&world, &client, number, store)
+        })
+        .collect();
+    let end = Watch(Arc::clone(&world)).sleep(time);
+    world.spawn(0, async move {
+        let mut kept = Vec::new();
+        for manager in &managers {
+            kept.push(manager.keep_alive().await.unwrap());
+        }
+        end.await;
+        for manager in &managers {
+            assert!(manager.status().access_token_valid);
+        }
+    });
+    world.run();
+    let mut seconds = concur.by_second();
+    seconds.resize(usize::try_from(time.as_secs()).unwrap().max(seconds.len()), 0);
+    seconds
+}
+
+fn most(seconds: &[usize], range: Range<Duration>) -> usize {
+    let [from, to] = [range.start, range.end].map(|time| usize::try_from(time.as_secs()).unwrap());
+    *seconds[from..to].iter().max().unwrap()
+}
+
+/// Not one of the first hours' minutes stands out: 2,000 renewals in some 51 minutes make 39 in each.
+fn is_even(seconds: &[usize], range: Range<Duration>) {
+    let [from, to] = [range.start, range.end].map(|time| usize::try_from(time.as_secs()).unwrap());
+    for (minute, of_minute) in seconds[from..to].chunks(60).enumerate() {
+        let requests: usize = of_minute.iter().sum();
+        assert!(requests <= 80, "{requests} in minute {minute}");
+    }
+}
+
+#[test]
+fn tokens_that_were_issued_together_are_not_renewed_together() {
+    let seconds = kept_alive(MANAGERS, Some(HOUR), 3 * HOUR);
+    assert_eq!(most(&seconds, Duration::ZERO..MINUTE), 0, "they are valid");
+    assert!(most(&seconds, MINUTE..3 * HOUR) <= 12, "{}", most(&seconds, MINUTE..3 * HOUR));
+    is_even(&seconds, MINUTE..3 * HOUR);
+    let all: usize = seconds.iter().sum();
+    assert!(all <= MANAGERS * 4, "{all}");
+}
+
+#[test]
+fn managers_that_start_without_a_token_spread_over_a_minute_and_then_over_the_hour() {
+    let seconds = kept_alive(MANAGERS, None, 2 * HOUR);
+    assert_eq!(seconds[..61].iter().sum::<usize>(), MANAGERS);
+    assert!(most(&seconds, Duration::ZERO..MINUTE) <= 70, "{}", most(&seconds, Duration::ZERO..MINUTE));
+    assert!(most(&seconds, 2 * MINUTE..2 * HOUR) <= 12, "{}", most(&seconds, 2 * MINUTE..2 * HOUR));
+    is_even(&seconds, 2 * MINUTE..2 * HOUR);
+}
+
+#[test]
+fn tokens_that_are_about_to_expire_are_renewed_in_what_is_left_and_spread_afterwards() {
+    let seconds = kept_alive(MANAGERS, Some(15 * MINUTE), 2 * HOUR);
+    assert!(most(&seconds, Duration::ZERO..HOUR / 4) <= 40, "{}", most(&seconds, Duration::ZERO..HOUR / 4));
+    assert!(most(&seconds, HOUR / 4..2 * HOUR) <= 12, "{}", most(&seconds, HOUR / 4..2 * HOUR));
+    is_even(&seconds, HOUR / 4..2 * HOUR);
+}
+
+#[test]
+fn each_manager_asks_some_28_times_a_day() {
+    let seconds = kept_alive(100, Some(HOUR), 24 * HOUR);
+    let all: usize = seconds.iter().sum();
+    assert!((27 * 100..=30 * 100).contains(&all), "{all}");
+}
+
+/// Clones of one manager, each with guards of its own.
+#[test]
+fn a_day_of_failures_costs_60_requests_however_many_guards_there_are() {
+    for guards in [1, 20] {
+        let world = World::new(seed());
+        let concur = Counting::new(&world, |call, _| (SECOND, Ok(call.reply(503, &json!({})))));
+        let tokens = manager(&world, &client(&concur), 0, stored(&world, 11 * MINUTE));
+        let end = Watch(Arc::clone(&world)).sleep(24 * HOUR);
+        world.spawn(0, async move {
+            let mut kept: Vec<KeepAlive> = Vec::new();
+            for _ in 0..guards {
+                kept.push(tokens.clone().keep_alive().await.unwrap());
+            }
+            end.await;
+        });
+        world.run();
+        let requests = concur.requests().len();
+        assert!((24..=60).contains(&requests), "{requests} with {guards} guards");
+    }
+}
+
+/// What happens to all at once, such as an outage, brings them together; what follows does not keep them so.
+#[test]
+fn after_an_outage_managers_neither_come_back_together_nor_stay_together() {
+    let world = World::new(seed());
+    let at = Arc::clone(&world);
+    let concur = Counting::new(&world, move |call, _| {
+        let is_down = (2 * HOUR..5 * HOUR).contains(&at.passed());
+        (at.up_to(SECOND), Ok(if is_down { call.reply(503, &json!({})) } else { tokens(call) }))
+    });
+    let client = client(&concur);
+    let managers: Vec<_> =
+        (0..500).map(|number| manager(&world, &client, number, stored(&world, HOUR))).collect();
+    let end = Watch(Arc::clone(&world)).sleep(9 * HOUR);
+    world.spawn(0, async move {
+        let mut kept = Vec::new();
+        for manager in &managers {
+            kept.push(manager.keep_alive().await.unwrap());
+        }
+        end.await;
+        for manager in &managers {
+            assert!(manager.status().access_token_valid);
+        }
+    });
+    world.run();
+    let seconds = concur.by_second();
+    assert!(most(&seconds, 2 * HOUR..8 * HOUR) <= 8, "{}", most(&seconds, 2 * HOUR..8 * HOUR));
+}
+
+#[test]
+fn the_last_guard_ends_the_renewing() {
+    let world = World::new(seed());
+    let concur = Counting::new(&world, |call, _| (SECOND, Ok(tokens(call))));
+    let tokens = manager(&world, &client(&concur), 0, MemoryStore::new());
+    let at = Arc::clone(&world);
+    let (served, counted) = (tokens.clone(), Arc::clone(&concur));
+    world.spawn(0, async move {
+        let (one, other) = (served.keep_alive().await.unwrap(), served.keep_alive().await.unwrap());
+        Watch(Arc::clone(&at)).sleep(2 * MINUTE).await;
+        drop(one);
+        Watch(Arc::clone(&at)).sleep(3 * HOUR).await;
+        assert!(served.status().access_token_valid);
+        drop(other);
+        let before = counted.requests().len();
+        assert!(before >= 4, "{before}");
+        Watch(Arc::clone(&at)).sleep(3 * HOUR).await;
+        assert_eq!(counted.requests().len(), before);
+    });
+    // Ends, although the manager is still there.
+    world.run();
+    assert!(!tokens.status().access_token_valid);
+}

@@ -1,0 +1,154 @@
+//! What a host asks for, and how many requests it gets at once, is known to all managers on one client: rule 9 of the
+//! design.
+
+#![cfg(feature = "simulator")]
+
+mod support;
+
+use std::time::Duration;
+
+use concur_auth::{
+    AccessToken, ErrorKind, Geolocation, Grant, MemoryStore, OAuthClient, OneTimePasswordRequest,
+    RefreshTokenObject, TokenManager,
+    simulator::{ConcurSimulator, Fault},
+};
+use support::{HOUR, MINUTE, Scene, until};
+
+/// A manager of the scene with a store of its own, which holds a refresh token. (A company request token has five uses.)
+fn manager(scene: &Scene, client: &OAuthClient) -> TokenManager {
+    let token = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    scene.builder().store(MemoryStore::with(token)).oauth_client(client.clone()).build().unwrap()
+}
+
+fn base(concur: &ConcurSimulator) -> Geolocation {
+    concur.base_uri().parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_hundred_managers_on_one_client_believe_what_one_was_told() {
+    let scene = Scene::new().await;
+    let client = OAuthClient::new();
+    let holding: Vec<_> = (0..50).map(|_| manager(&scene, &client)).collect();
+    let mut held = Vec::new();
+    for tokens in &holding {
+        held.push(tokens.access_token().await.unwrap());
+    }
+    // In their last minute, where callers wait for the renewal.
+    scene.clock.advance(HOUR - MINUTE / 2);
+    let before = scene.concur.token_requests();
+    scene.concur.fault_next(1, Fault::status(429).retry_after("3600"));
+    let first = manager(&scene, &client).access_token().await.unwrap_err();
+    assert_eq!(first.retry_after(), Some(HOUR));
+    for _ in 0..50 {
+        let error = manager(&scene, &client).access_token().await.unwrap_err();
+        assert_eq!((error.kind(), error.retry_after()), (ErrorKind::Unavailable, Some(HOUR)));
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "127.0.0.1 answered 429 Too Many Requests; try again later [not sent: Concur asked for a pause; the next \
+                 attempt is possible in 3600 s] (correlation id {})",
+                first.correlation_id().unwrap()
+            )
+        );
+    }
+    for (tokens, token) in holding.iter().zip(&held) {
+        assert_eq!(tokens.access_token().await.unwrap().secret(), token.secret());
+        assert_eq!(tokens.refresh().await.unwrap_err().retry_after(), Some(HOUR));
+    }
+    assert_eq!(scene.concur.token_requests(), before + 1);
+    // Another client has heard nothing.
+    manager(&scene, &OAuthClient::new()).access_token().await.unwrap();
+    scene.clock.advance(HOUR);
+    holding[0].access_token().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pause_that_came_with_a_code_concerns_one_principal() {
+    let scene = Scene::new().await;
+    let client = OAuthClient::new();
+    let (ours, other) = (manager(&scene, &client), manager(&scene, &client));
+    let maintenance = Fault::status(503).body(r#"{"code": 134, "error": "invalid_request"}"#);
+    scene.concur.fault_next(1, maintenance.retry_after("3600"));
+    ours.access_token().await.unwrap_err();
+    other.access_token().await.unwrap();
+    let error = ours.access_token().await.unwrap_err();
+    assert!(error.to_string().contains("[not sent: Concur asked for a pause"), "{error}");
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// A person who signs in, or brings a token, is not held back; what ends a manager's own pause ends the host's.
+#[tokio::test]
+async fn a_sign_in_is_sent_during_a_pause_and_its_success_ends_the_pause() {
+    let scene = Scene::new().await;
+    let client = OAuthClient::new();
+    scene.concur.fault_next(1, Fault::status(429).retry_after("3600"));
+    manager(&scene, &client).access_token().await.unwrap_err();
+
+    let wrong = Grant::company_request_token(scene.concur.company_uuid(), "at-wrong");
+    let tokens = manager(&scene, &client);
+    assert_eq!(tokens.sign_in(wrong).await.unwrap_err().kind(), ErrorKind::Refused);
+    tokens.adopt(RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap()).await.unwrap();
+    assert_eq!(tokens.refresh().await.unwrap_err().retry_after(), Some(HOUR));
+    assert_eq!(tokens.revoke().await.unwrap_err().retry_after(), Some(HOUR));
+    assert_eq!((scene.concur.token_requests(), scene.concur.count("refresh_token")), (2, 1));
+
+    let grant = Grant::company_request_token(scene.concur.company_uuid(), scene.concur.issue_request_token());
+    tokens.sign_in(grant).await.unwrap();
+    manager(&scene, &client).access_token().await.unwrap();
+}
+
+#[tokio::test]
+async fn the_client_by_itself_and_an_app_by_itself_obey_the_same_gate() {
+    let scene = Scene::new().await;
+    let (client, base) = (OAuthClient::new(), base(&scene.concur));
+    let app = scene.concur.credentials();
+    let access: AccessToken = scene.manager().access_token().await.unwrap();
+    let by_app = TokenManager::builder()
+        .credentials(app.clone())
+        .base_uri(scene.concur.base_uri())
+        .oauth_client(client.clone())
+        .build_for_app()
+        .unwrap();
+    let before = scene.concur.requests().len();
+    scene.concur.fault_next(1, Fault::status(503).retry_after("3600"));
+    let grant = Grant::client_credentials();
+    client.request_token(&base, &app, &grant).await.unwrap_err();
+
+    let mail = OneTimePasswordRequest::by_email("ada@example.com");
+    for error in [
+        client.request_token(&base, &app, &grant).await.err(),
+        client.request_one_time_password(&base, &app, &mail).await.err(),
+        client.revoke(&access).await.err(),
+        by_app.access_token().await.err(),
+    ] {
+        let error = error.unwrap();
+        assert!(error.to_string().contains("[not sent: Concur asked for a pause"), "{error}");
+        assert!(error.retry_after().unwrap() > HOUR - MINUTE);
+    }
+    assert_eq!(scene.concur.requests().len(), before + 1);
+}
+
+#[tokio::test]
+async fn no_more_requests_run_at_once_than_the_knob_allows() {
+    let scene = Scene::new().await;
+    let client = OAuthClient::new().max_concurrent_requests(3);
+    let held = scene.concur.hold_replies();
+    let calls: Vec<_> = (0..12)
+        .map(|_| {
+            let tokens = manager(&scene, &client);
+            tokio::spawn(async move { tokens.access_token().await })
+        })
+        .collect();
+    // Three are on their way, and the simulator has read the first of them. Nine wait for their turn; twice a second each
+    // looks whether it still has to.
+    until(|| scene.concur.token_requests() == 1 && scene.clock.sleepers() == 9).await;
+    for _ in 0..10 {
+        scene.clock.advance(Duration::from_millis(500));
+        until(|| scene.clock.sleepers() == 9).await;
+    }
+    held.release();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(scene.concur.token_requests(), 12);
+}
