@@ -2,7 +2,7 @@
 //!
 //! Five steps, so that the difference of two steps is the cost of a part: the bare POST, all on the caller's thread;
 //! `OAuthClient`, which switches to the runtime that owns the connections (and to a second core, if one is idle), and
-//! parses and checks the reply; a manager on a store in memory, which adds the switch to a blocking thread and the
+//! parses and checks the reply; a manager on a store in memory, which adds the switch to a thread for flights and the
 //! flight's bookkeeping; the tutorial's two files, which add reading them, the lock, the rehearsal and the save; and
 //! the fsyncs of rehearsal and save alone.
 

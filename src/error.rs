@@ -25,7 +25,7 @@ pub enum ErrorKind {
     ReauthorizationRequired,
     /// Concur refused with a code that another sign-in would not fix.
     Refused,
-    /// Network, 5xx, 429 or maintenance: the same call may work later.
+    /// Network, 5xx, 429, maintenance, or a limit of this process on threads or open files: the same call may work later.
     Unavailable,
     /// The reply is not what the protocol allows.
     Protocol,

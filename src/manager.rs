@@ -235,7 +235,7 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when no background thread can be started. Later failures are in [`status`](Self::status),
+    /// [`ErrorKind::Unavailable`] when no background thread can be started. Later failures are in [`status`](Self::status),
     /// in the log, and in the errors that callers get.
     pub async fn keep_alive(&self) -> Result<KeepAlive, Error> {
         KeepAlive::start(&self.0)
@@ -245,7 +245,8 @@ impl TokenManager {
     ///
     /// Not needed on a tokio runtime while the disk works: when the runtime ends, for example because `main` returns,
     /// it waits for a renewal by itself (unless all its blocking threads were taken for a second when the renewal
-    /// began). Without tokio, call this before the process ends. A signal's default action, `process::exit` and
+    /// began). A renewal that is still queued then, because 64 are under way, does not begin if its callers end with the
+    /// runtime. Without tokio, call this before the process ends. A signal's default action, `process::exit` and
     /// [`shutdown_background`](tokio::runtime::Runtime::shutdown_background) wait for nothing: on Ctrl-C, return from
     /// `main`. The manager can be used afterwards.
     ///

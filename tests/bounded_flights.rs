@@ -124,9 +124,9 @@ fn three_hundred_managers_renew() {
     assert_eq!(server.requests(), MANAGERS);
 }
 
-/// A store that blocks for ever takes one thread of this crate, and no more of the program's than one.
+/// Their callers end with the runtime.
 #[tokio::test]
-async fn a_runtime_ends_without_waiting_for_flights_that_nobody_needs_any_more() {
+async fn a_runtime_ends_without_waiting_for_flights_that_no_caller_needs() {
     let _alone = alone().await;
     all_succeed(vec![child("returns_with_queued_flights").spawn().unwrap()]);
 }
