@@ -78,7 +78,7 @@ impl AppTokens {
             let held = app.held.load_full();
             let decision = held
                 .as_ref()
-                .map_or(Decision::Wait, |held| decide(&held.window, now, app.is_backing_off(now)));
+                .map_or(Decision::Wait, |held| decide(&held.window, now, || app.is_backing_off(now)));
             let join = match (decision, &held) {
                 (Decision::Serve, Some(held)) => return Ok(held.token.clone()),
                 (Decision::RenewIfIdle, _) => Join::Never,

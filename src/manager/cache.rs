@@ -68,6 +68,7 @@ impl TokenCache {
     }
 
     /// The warm path: one pointer read, one comparison, one reference count.
+    #[inline]
     pub(super) fn fresh_access(&self, now: SystemTime) -> Option<AccessToken> {
         let held = self.held.load();
         let access = held.as_ref()?.access()?;

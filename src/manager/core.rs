@@ -44,6 +44,8 @@ pub(super) struct Policy {
 }
 
 impl Core {
+    // Inlined with `TokenCache::fresh_access`: two calls less on the warm path.
+    #[inline]
     pub(super) fn now(&self) -> SystemTime {
         self.machine.clock.now()
     }

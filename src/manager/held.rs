@@ -94,8 +94,13 @@ impl Held {
     }
 
     /// What to do for a caller who needs the refresh token.
-    pub(super) fn decide(&self, now: SystemTime, margin: Duration, backing_off: bool) -> Decision {
-        match decide(&self.refresh_window(margin), now, backing_off) {
+    pub(super) fn decide(
+        &self,
+        now: SystemTime,
+        margin: Duration,
+        is_backing_off: impl FnOnce() -> bool,
+    ) -> Decision {
+        match decide(&self.refresh_window(margin), now, is_backing_off) {
             // The last grant was less than an access token's life ago: a server that does not extend the refresh
             // token must not be asked on every call.
             Decision::RenewIfIdle if self.object.access().is_some_and(|access| now < access.expires_at) => {

@@ -54,11 +54,11 @@ impl Need {
 
     /// Whether what is held makes a flight needless. `margin`: how long before its expiry a refresh token is renewed.
     pub(super) fn is_met_by(&self, held: &Held, now: SystemTime, margin: Duration) -> bool {
-        let has_refresh = || held.decide(now, margin, false) == Decision::Serve;
+        let has_refresh = || held.decide(now, margin, || false) == Decision::Serve;
         match self {
             Self::RefreshToken { .. } => has_refresh(),
             Self::AccessToken => {
-                held.access().is_some_and(|access| decide(&access.window, now, false) == Decision::Serve)
+                held.access().is_some_and(|access| decide(&access.window, now, || false) == Decision::Serve)
             }
             Self::KeepAlive => {
                 has_refresh() && held.access().is_some_and(|access| access.window.is_early(now))

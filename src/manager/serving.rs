@@ -52,8 +52,9 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         };
         let now = core.now();
         let margin = core.policy.refresh_token_margin;
-        let decision =
-            stored.as_ref().map_or(Decision::Wait, |held| held.decide(now, margin, core.is_backing_off(now)));
+        let decision = stored
+            .as_ref()
+            .map_or(Decision::Wait, |held| held.decide(now, margin, || core.is_backing_off(now)));
         let join = match (decision, &stored) {
             (Decision::Serve, Some(held)) => return Ok(held.object.clone()),
             (Decision::RenewIfIdle, _) => Join::Never,
@@ -79,7 +80,7 @@ pub(super) async fn access_token(core: &Arc<Core>) -> Result<AccessToken, Error>
         let held = core.cache.held();
         let access = held.as_ref().and_then(|held| held.access());
         let decision =
-            access.map_or(Decision::Wait, |access| decide(&access.window, now, core.is_backing_off(now)));
+            access.map_or(Decision::Wait, |access| decide(&access.window, now, || core.is_backing_off(now)));
         let join = match (decision, access) {
             (Decision::Serve, Some(access)) => return Ok(access.token.clone()),
             (Decision::RenewIfIdle, _) => Join::Never,
