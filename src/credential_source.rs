@@ -3,10 +3,13 @@
 mod credentials_file;
 mod env;
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 pub use self::{credentials_file::CredentialsFile, env::EnvCredentials};
-use crate::{Credentials, Error, ErrorKind, caught::caught};
+use crate::{Credentials, Error, ErrorKind, caught::caught, clock::within, machine::Executor};
+
+/// How long a source may take. Real time: a real server is waited for.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where a [`TokenManager`](crate::TokenManager) takes its credentials from.
 ///
@@ -32,7 +35,7 @@ use crate::{Credentials, Error, ErrorKind, caught::caught};
 /// As a [`TokenStore`](crate::TokenStore) does: inside this crate's tokio runtime, on threads that it may block, so a
 /// connection that it opens there lives as long as the process. A client that connects, or starts background tasks, when
 /// it is made must be made there too, with [`on_runtime`](crate::on_runtime). A call must not start or enter another
-/// runtime, and should have a deadline of its own: a renewal waits for it. Only
+/// runtime. After 30 s it is dropped, and the renewal fails with an error that passes. Only
 /// [`load_from`](crate::TokenManager::load_from) reads its `credentials.json` in place, on its caller's task.
 pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     /// The credentials as they are now.
@@ -51,18 +54,29 @@ impl CredentialSource for Credentials {
 
 /// The object-safe twin, so that a manager needs no type parameter.
 pub(crate) trait DynCredentialSource: fmt::Debug + Send + Sync {
-    fn credentials(&self) -> Pin<Box<dyn Future<Output = Result<Credentials, Error>> + Send + '_>>;
+    fn credentials<'a>(&'a self, executor: &'a dyn Executor) -> Asked<'a>;
 }
 
+type Asked<'a> = Pin<Box<dyn Future<Output = Result<Credentials, Error>> + Send + 'a>>;
+
 impl<T: CredentialSource> DynCredentialSource for T {
-    fn credentials(&self) -> Pin<Box<dyn Future<Output = Result<Credentials, Error>> + Send + '_>> {
+    fn credentials<'a>(&'a self, executor: &'a dyn Executor) -> Asked<'a> {
+        let name = std::any::type_name::<T>;
+        let panicked = move || {
+            let message = format!("the credential source {} panicked; see the panic's message", name());
+            Err(Error::new(ErrorKind::CredentialsInvalid, message))
+        };
+        let too_late = move || {
+            let message = format!(
+                "the credential source {} did not answer within {} s; check that its server runs and can be reached",
+                name(),
+                DEADLINE.as_secs()
+            );
+            Err(Error::new(ErrorKind::Unavailable, message))
+        };
         Box::pin(async move {
-            let credentials = caught(async { CredentialSource::credentials(self).await }, || {
-                let name = std::any::type_name::<T>();
-                let message = format!("the credential source {name} panicked; see the panic's message");
-                Err(Error::new(ErrorKind::CredentialsInvalid, message))
-            })
-            .await?;
+            let asked = caught(async { CredentialSource::credentials(self).await }, panicked);
+            let credentials = within(executor.wait(DEADLINE), asked).await.unwrap_or_else(too_late)?;
             credentials.require_app()?;
             Ok(credentials)
         })

@@ -90,7 +90,7 @@ impl TokenManager {
             .credentials(CredentialsFile::new(dir.join(CREDENTIALS_FILE)))
             .store(JsonFileStore::new(dir.join(TOKEN_FILE)))
             .build()?;
-        let credentials = manager.0.source.credentials().await?;
+        let credentials = manager.0.source.credentials(&*manager.0.machine.executor).await?;
         manager.0.identification.of(&credentials)?;
         Ok(manager)
     }

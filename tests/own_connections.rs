@@ -19,8 +19,8 @@ use std::{
 };
 
 use concur_auth::{
-    Error, ErrorKind, RefreshTokenObject, StoreLock, Stored, TokenManager, TokenStore, on_runtime,
-    simulator::Rotation,
+    Error, ErrorKind, MemoryStore, RefreshTokenObject, StoreLock, Stored, TokenManager, TokenStore,
+    on_runtime, simulator::Rotation,
 };
 use own_database::{Database, server};
 use support::{Scene, poll_and_drop, until, without_tokio};
@@ -208,6 +208,51 @@ fn a_call_that_blocks_the_thread_of_its_runtime_ends() {
     thread::scope(|scope| {
         scope.spawn(in_a_renewal);
         scope.spawn(in_a_look_at_the_store);
+    });
+}
+
+/// Blocks its thread in `read`, as a database library without `async` may.
+#[derive(Debug)]
+struct Blocks(MemoryStore, Arc<Mutex<()>>);
+
+impl TokenStore for Blocks {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        drop(self.1.lock().unwrap());
+        self.0.load().await
+    }
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.0.save(token, lock).await
+    }
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.0.remove(lock).await
+    }
+}
+
+/// It goes on, and once its call has ended callers are served what it brought.
+#[test]
+fn a_renewal_that_blocks_its_thread_holds_up_no_caller() {
+    let (setting, main) = (Setting::new(), runtime(Builder::new_current_thread));
+    let standstill = Arc::new(Mutex::new(()));
+    let tokens = setting.manager(Blocks(MemoryStore::new(), Arc::clone(&standstill)));
+    let blocked = standstill.lock().unwrap();
+    main.block_on(async {
+        // The second caller comes when the first one has been told, and waits for nothing.
+        for _ in 0..2 {
+            let error = tokens.access_token().await.unwrap_err();
+            assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Unavailable, true));
+            assert_eq!(
+                error.to_string(),
+                "the renewal has stood still for 10 s or more and goes on waiting, because a call of the token store, of the \
+                 credential source or of a log subscriber blocks its thread; find out which call, and what it waits for"
+            );
+        }
+        assert_eq!(setting.scene.concur.token_requests(), 0);
+        drop(blocked);
+        // Until the flight gets on, callers are told that it stands still.
+        while let Err(e) = tokens.access_token().await {
+            assert_eq!(e.kind(), ErrorKind::Unavailable);
+        }
+        assert_eq!(setting.scene.concur.token_requests(), 1);
     });
 }
 

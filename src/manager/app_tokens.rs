@@ -124,7 +124,7 @@ impl App {
                 // Another flight may have ended between its caller's look and this beginning.
                 let outcome = match app.fresh() {
                     Some(token) => Outcome::Done(token),
-                    None => app.note(caught(app.ask(has_fallback), crashed).await, has_fallback),
+                    None => app.note(leader.work(caught(app.ask(has_fallback), crashed)).await, has_fallback),
                 };
                 leader.finish(outcome);
             }
@@ -142,7 +142,7 @@ impl App {
     async fn ask(&self, has_fallback: bool) -> Result<AccessToken, Error> {
         let Machine { clock, random, .. } = &self.machine;
         self.gate.check_server_pause(clock.now())?;
-        let credentials = self.source.credentials().await?;
+        let credentials = self.source.credentials(&*self.machine.executor).await?;
         let base = &self.identification.of(&credentials)?.base;
         self.gate.check(None, &credentials, None, clock.now())?;
         let grant = Grant::client_credentials();

@@ -4,12 +4,13 @@
 //! full disk nor a panic loses it, and no other process spends the token that it replaced. A store that does not answer
 //! holds up no caller for longer than the deadline.
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::{Mutex, MutexGuard, oneshot};
 
 use crate::{
     Clock, Error, ErrorKind, RefreshTokenObject, StoreLock, Stored,
+    clock::within,
     machine::Executor,
     store::{BoxFuture, DynTokenStore},
 };
@@ -64,7 +65,7 @@ impl LockedStore {
         let (told, loaded) = oneshot::channel();
         self.executor.spawn_blocking(Box::pin(async move {
             // Without a deadline of its own a load that stands still would keep what the next one needs.
-            if let Some(answer) = within_deadline(&*executor, store.load()).await {
+            if let Some(answer) = within(executor.wait(DEADLINE), store.load()).await {
                 let _ = told.send(answer);
             }
         }))?;
@@ -218,9 +219,14 @@ impl LockedStore {
         self.answer(call).await.unwrap_or_else(|| Err(self.no_answer()))
     }
 
-    /// The answer of a call; `None` if it took too long. A local store is not watched: its calls end or block their thread.
+    /// The answer of a call; `None` if it took too long. The calls of a local store end, or block their
+    /// thread, which is noticed elsewhere.
     async fn answer<T>(&self, call: BoxFuture<'_, T>) -> Option<Result<T, Error>> {
-        if self.store.is_local() { Some(call.await) } else { within_deadline(&*self.executor, call).await }
+        if self.store.is_local() {
+            Some(call.await)
+        } else {
+            within(self.executor.wait(DEADLINE), call).await
+        }
     }
 
     fn no_answer(&self) -> Error {
@@ -231,15 +237,6 @@ impl LockedStore {
         );
         Error::new(ErrorKind::Store, message).transient()
     }
-}
-
-async fn within_deadline<T>(executor: &dyn Executor, mut call: BoxFuture<'_, T>) -> Option<Result<T, Error>> {
-    let mut deadline = executor.wait(DEADLINE);
-    poll_fn(|context| match call.as_mut().poll(context) {
-        Poll::Ready(answer) => Poll::Ready(Some(answer)),
-        Poll::Pending => deadline.as_mut().poll(context).map(|()| None),
-    })
-    .await
 }
 
 fn lock_in(ours: &Option<Ours>) -> Result<&StoreLock, Error> {

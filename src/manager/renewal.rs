@@ -63,7 +63,7 @@ pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
                 flown.cache.store.release().await;
                 outcome
             };
-            let outcome = log::within(span, flight).await;
+            let outcome = leader.work(log::within(span, flight)).await;
             leader.finish(outcome);
         }
     };
@@ -98,7 +98,7 @@ fn crashed(core: &Core) -> Outcome {
 }
 
 async fn renew(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Result<Outcome, Error> {
-    let credentials = core.source.credentials().await?;
+    let credentials = core.source.credentials(&*core.machine.executor).await?;
     let identity = core.identification.of(&credentials)?;
     let is_given_up = || leader.is_alone();
     let budget = RetryBudget::repeat(&is_given_up);

@@ -2,18 +2,21 @@
 //! requests.
 //!
 //! Always: a caller waits for a minute at most for a flight to begin; a flight that no caller waits for any more does not
-//! begin; a flight that a fork left behind holds up no caller.
+//! begin; a flight that a fork left behind, or whose thread is blocked, holds up no caller.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use super::{
     need::Outcome,
-    single_flight::{Join, Leader, Limit, SingleFlight},
+    single_flight::{Join, Leader, Limits, SingleFlight},
 };
 use crate::{Error, ErrorKind, machine::Machine, threads};
 
-/// How long a flight may be queued before its callers are told so. Real time: real threads are waited for.
-const LONGEST_QUEUE: Duration = Duration::from_secs(60);
+/// Between two looks at how a flight gets on. Real time: real threads are waited for.
+const LOOK: Duration = Duration::from_secs(10);
+/// How many looks, and seconds, a flight may be queued before its callers are told so.
+const LOOKS_QUEUED: u32 = 6;
+const LONGEST_QUEUE: u64 = LOOK.as_secs() * LOOKS_QUEUED as u64;
 
 /// What the end of a caller's runtime means for the flight that it started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +44,15 @@ where
     if flights.is_left_behind(executor.process()) {
         return Outcome::Failed(forked());
     }
-    let start = |leader: Leader<Outcome<D>>, was_dropped: bool| {
-        leader.expect_within(Some(Limit::new(LONGEST_QUEUE, || Outcome::Failed(queued_too_long()))));
+    let start = |mut leader: Leader<Outcome<D>>, was_dropped: bool| {
+        let limits = Limits {
+            look: LOOK,
+            looks_queued: LOOKS_QUEUED,
+            queued: || Outcome::Failed(queued_too_long()),
+            blocked: || Outcome::Failed(blocked()),
+        };
         let waits = Arc::clone(executor);
-        executor.spawn(Box::pin(leader.overseer(move |time| waits.wait(time))))?;
+        executor.spawn(Box::pin(leader.overseer(limits, move |time| waits.wait(time))))?;
         // The second time for no runtime, so the end of none can drop it again.
         executor.launch(Box::pin(work(leader)), was_dropped || end == End::GoesOn)
     };
@@ -62,8 +70,19 @@ fn queued_too_long() -> Error {
             "the renewal has waited {} s for its turn and goes on waiting, because as many renewals as this process runs at \
              once ({}) are under way; let fewer managers renew at once, and find out whether a token store or credential \
              source blocks its thread, then try again",
-            LONGEST_QUEUE.as_secs(),
+            LONGEST_QUEUE,
             threads::MOST
+        ),
+    )
+}
+
+fn blocked() -> Error {
+    Error::new(
+        ErrorKind::Unavailable,
+        format!(
+            "the renewal has stood still for {} s or more and goes on waiting, because a call of the token store, of the \
+             credential source or of a log subscriber blocks its thread; find out which call, and what it waits for",
+            LOOK.as_secs()
         ),
     )
 }

@@ -10,6 +10,7 @@ mod parties;
 mod world;
 
 use std::{
+    future::pending,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -27,8 +28,8 @@ use super::{
     single_flight::Join,
 };
 use crate::{
-    Clock as _, Credentials, ErrorKind, OAuthClient, RefreshTokenObject, TokenManager, TokenStore as _,
-    caught::locked, machine::Machine, seed::seed,
+    Clock as _, CredentialSource, Credentials, Error, ErrorKind, MemoryStore, OAuthClient,
+    RefreshTokenObject, TokenManager, TokenStore as _, caught::locked, machine::Machine, seed::seed,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -255,6 +256,41 @@ fn a_store_that_never_answers_costs_a_caller_ten_seconds() {
         world.run();
         assert_eq!(locked(&world.diary).last().unwrap().1, "served");
     }
+}
+
+#[derive(Debug)]
+struct SilentSource;
+
+impl CredentialSource for SilentSource {
+    async fn credentials(&self) -> Result<Credentials, Error> {
+        pending().await
+    }
+}
+
+#[test]
+fn a_credential_source_that_never_answers_costs_a_caller_half_a_minute() {
+    let world = World::new(seed());
+    let at = Arc::clone(&world);
+    world.spawn(1, async move {
+        let builder = || TokenManager::builder().credentials(SilentSource).machine(at.machine(1));
+        let tokens = builder().store(MemoryStore::new()).build().unwrap();
+        let app = builder().build_for_app().unwrap();
+        let errors = [tokens.access_token().await.unwrap_err(), app.access_token().await.unwrap_err()];
+        assert_eq!(at.passed(), MINUTE);
+        for error in errors {
+            assert!(error.is_transient());
+            let source = std::any::type_name::<SilentSource>();
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "the credential source {source} did not answer within 30 s; check that its server runs and can be reached"
+                )
+            );
+        }
+        at.note("told");
+    });
+    world.run();
+    assert_eq!(locked(&world.diary).last().unwrap().1, "told");
 }
 
 /// Whether the save was done is not known then, so it is repeated, and its lock is kept until it has been answered.

@@ -1,20 +1,23 @@
 //! One piece of work at a time: a caller who needs its outcome starts the work, or waits for the work under way.
 //!
-//! Always: the work outlives its callers. Work that never started has done nothing, so its callers start it again. Where the
-//! leader has said how long its next step may take, callers are answered when it takes longer, and the work goes on. Nothing
-//! here knows what the work is for.
+//! Always: the work outlives its callers. Work that never started has done nothing, so its callers start it again. Callers of
+//! work that is queued for too long, or that blocks its thread, are answered, and the work goes on. Nothing here knows what
+//! the work is for.
 
 use std::{
+    convert::Infallible,
     future::{Future, poll_fn},
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard},
-    task::Poll,
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
     time::Duration,
 };
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 
-use crate::caught::locked;
+use crate::{caught::locked, clock::within};
 
 /// Which flight under way a caller may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,21 +58,19 @@ struct Waiter<T> {
 #[derive(Clone, Debug)]
 enum Told<T> {
     Nothing,
-    /// Its next step takes too long. It goes on.
+    /// It takes too long to begin, or blocks its thread. It goes on.
     Late(T),
     Ended(T),
 }
 
-/// How long the next step of a flight may take, and what its callers are told if it takes longer.
-pub(super) struct Limit<T> {
-    time: Duration,
-    instead: Box<dyn Fn() -> T + Send + Sync>,
-}
-
-impl<T> Limit<T> {
-    pub(super) fn new(time: Duration, instead: impl Fn() -> T + Send + Sync + 'static) -> Self {
-        Self { time, instead: Box::new(instead) }
-    }
+/// What the callers of a flight that takes too long are told, and when.
+pub(super) struct Limits<T> {
+    /// Between two looks at how the flight gets on. A thread that is blocked is noticed at the second look.
+    pub(super) look: Duration,
+    /// A flight that has not begun at this look is late.
+    pub(super) looks_queued: u32,
+    pub(super) queued: fn() -> T,
+    pub(super) blocked: fn() -> T,
 }
 
 impl<T> Default for SingleFlight<T> {
@@ -134,7 +135,8 @@ impl<T: Clone> SingleFlight<T> {
                             flights: Arc::clone(self),
                             number: flight.number,
                             told: Arc::new(teller),
-                            limit: watch::Sender::new(None),
+                            pace: Arc::default(),
+                            overseen: None,
                         };
                         (flight, Some(leader))
                     }
@@ -171,8 +173,15 @@ pub(super) struct Leader<T> {
     number: u64,
     /// Shared with the overseer, and nobody else: dropping the leader closes the channel.
     told: Arc<watch::Sender<Told<T>>>,
-    limit: watch::Sender<Option<Arc<Limit<T>>>>,
+    pace: Arc<Pace>,
+    /// Dropped with the leader, which ends the overseer.
+    overseen: Option<oneshot::Sender<Infallible>>,
 }
+
+/// How far a flight is: grows when it begins, and before and after each poll of its work. Zero while it is queued, and odd
+/// while it is polled.
+#[derive(Debug, Default)]
+struct Pace(AtomicU64);
 
 impl<T> Leader<T> {
     pub(super) fn finish(self, outcome: T) {
@@ -186,8 +195,22 @@ impl<T> Leader<T> {
         if self.is_alone() {
             return None;
         }
-        self.expect_within(None);
+        self.pace.0.fetch_add(2, SeqCst);
+        self.is_in_time();
         Some(self)
+    }
+
+    /// Does the work, so that the overseer sees a poll that takes long: a call in it blocks its thread.
+    pub(super) async fn work<R>(&self, work: impl Future<Output = R>) -> R {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            self.pace.0.fetch_add(1, SeqCst);
+            let polled = work.as_mut().poll(context);
+            self.pace.0.fetch_add(1, SeqCst);
+            self.is_in_time();
+            polled
+        })
+        .await
     }
 
     /// Whether all callers have gone who waited for this flight. If so, no other caller can join it any more.
@@ -201,57 +224,53 @@ impl<T> Leader<T> {
         is_alone
     }
 
-    /// A step has ended, and the next may take this long; `None`: as long as it likes. Callers who come when it is late are
-    /// told at once.
-    pub(super) fn expect_within(&self, limit: Option<Limit<T>>) {
-        // The overseer has to know of a new limit, and finds out by itself that an old one is gone.
-        self.limit.send_if_modified(|expected| {
-            *expected = limit.map(Arc::new);
-            expected.is_some()
-        });
-        // Callers who still wait were not told yet, and need not be woken.
-        self.told.send_if_modified(|told| {
-            *told = Told::Nothing;
-            false
-        });
-    }
-
-    /// Tells the callers when a limit has passed. Run it on any executor; it ends with the leader. `wait` is ready once real
-    /// time has passed, or in a simulation the time that is simulated.
-    pub(super) fn overseer<F, W>(&self, wait: F) -> impl Future<Output = ()> + use<T, F, W>
+    /// Tells the callers when the flight takes too long; those who come while it does are told at once. Run it on any
+    /// executor; it ends with the leader. `wait` is ready once real time has passed, or in a simulation the time that is
+    /// simulated.
+    pub(super) fn overseer<F, W>(
+        &mut self,
+        limits: Limits<T>,
+        wait: F,
+    ) -> impl Future<Output = ()> + use<T, F, W>
     where
         F: Fn(Duration) -> W,
         W: Future<Output = ()>,
     {
-        let (mut expected, told) = (self.limit.subscribe(), Arc::downgrade(&self.told));
+        let (overseen, mut ended) = oneshot::channel();
+        self.overseen = Some(overseen);
+        let (pace, told) = (Arc::clone(&self.pace), Arc::downgrade(&self.told));
         async move {
-            loop {
-                let limit = expected.borrow_and_update().clone();
-                let in_time = match &limit {
-                    Some(limit) => first(expected.changed(), wait(limit.time)).await,
-                    None => Some(expected.changed().await),
+            let (mut before, mut looks) = (0, 0);
+            while within(wait(limits.look), &mut ended).await.is_none() {
+                let now = pace.0.load(SeqCst);
+                looks += 1;
+                let late = match now {
+                    0 if looks >= limits.looks_queued => Some(limits.queued),
+                    _ if now == before && now % 2 == 1 => Some(limits.blocked),
+                    _ => None,
                 };
-                let is_led = match (in_time, limit, told.upgrade()) {
-                    (Some(changed), ..) => changed.is_ok(),
-                    (None, Some(limit), Some(told)) => {
-                        told.send_if_modified(|told| {
-                            // The leader may have got on at this very moment.
-                            let is_late =
-                                expected.borrow().as_ref().is_some_and(|it| Arc::ptr_eq(it, &limit));
-                            if is_late {
-                                *told = Told::Late((limit.instead)());
-                            }
-                            is_late
-                        });
-                        drop(told);
-                        expected.changed().await.is_ok()
+                before = now;
+                let (Some(late), Some(told)) = (late, told.upgrade()) else { continue };
+                told.send_if_modified(|told| {
+                    // The flight may have got on at this very moment, or have ended.
+                    let is_late = pace.0.load(SeqCst) == now && matches!(told, Told::Nothing);
+                    if is_late {
+                        *told = Told::Late(late());
                     }
-                    (None, ..) => false,
-                };
-                if !is_led {
-                    return;
-                }
+                    is_late
+                });
             }
+        }
+    }
+
+    /// The flight has got on. Callers who still wait were not told otherwise, and need not be woken.
+    fn is_in_time(&self) {
+        let is_told = matches!(*self.told.borrow(), Told::Late(_));
+        if is_told {
+            self.told.send_if_modified(|told| {
+                *told = Told::Nothing;
+                false
+            });
         }
     }
 
@@ -269,26 +288,11 @@ impl<T> Drop for Leader<T> {
     }
 }
 
-/// The output of `work`, unless `deadline` comes first.
-async fn first<T>(work: impl Future<Output = T>, deadline: impl Future<Output = ()>) -> Option<T> {
-    let (mut work, mut deadline) = (pin!(work), pin!(deadline));
-    poll_fn(|context| match work.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending => deadline.as_mut().poll(context).map(|()| None),
-    })
-    .await
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
-        convert::Infallible,
-        future::Future,
-        pin::{Pin, pin},
-        sync::{
-            Barrier,
-            atomic::{AtomicUsize, Ordering},
-        },
+        pin::Pin,
+        sync::{Barrier, atomic::AtomicUsize},
         task::{Context, Poll, Waker},
         thread,
     };
@@ -436,79 +440,100 @@ mod tests {
         assert_eq!(poll(&mut later), Poll::Ready(Ok(Some(2))));
     }
 
-    /// Its limits pass when the test says so.
-    fn overseer(leader: &Leader<u32>, passed: &Arc<AtomicUsize>) -> Pin<Box<dyn Future<Output = ()>>> {
-        let passed = Arc::clone(passed);
-        Box::pin(leader.overseer(move |time| {
-            let passed = Arc::clone(&passed);
+    const QUEUED: u32 = 60;
+    const BLOCKED: u32 = 70;
+
+    /// It looks as often as the test says.
+    fn overseer(leader: &mut Leader<u32>, looks: &Arc<AtomicUsize>) -> Pin<Box<dyn Future<Output = ()>>> {
+        let limits = Limits { look: Duration::ZERO, looks_queued: 3, queued: || QUEUED, blocked: || BLOCKED };
+        let looks = Arc::clone(looks);
+        Box::pin(leader.overseer(limits, move |_| {
+            let looks = Arc::clone(&looks);
             poll_fn(move |_| {
-                let is_over = passed.load(Ordering::SeqCst) >= usize::try_from(time.as_secs()).unwrap();
-                if is_over { Poll::Ready(()) } else { Poll::Pending }
+                let left = looks.fetch_update(SeqCst, SeqCst, |left| left.checked_sub(1));
+                if left.is_ok() { Poll::Ready(()) } else { Poll::Pending }
             })
         }))
     }
 
-    const fn within(seconds: u64, instead: u32) -> (Duration, u32) {
-        (Duration::from_secs(seconds), instead)
-    }
-
-    fn limit((time, instead): (Duration, u32)) -> Option<Limit<u32>> {
-        Some(Limit::new(time, move || instead))
-    }
-
     #[test]
-    fn callers_are_answered_when_a_step_takes_too_long_and_the_flight_goes_on() {
-        let (flights, started, passed) =
-            (Flights::default(), Started::default(), Arc::new(AtomicUsize::new(0)));
+    fn callers_of_a_flight_that_is_queued_for_too_long_are_answered_and_it_goes_on() {
+        let (flights, started, looks) = (Flights::default(), Started::default(), Arc::default());
         let (mut first, mut since) =
             (run(&flights, Join::Any, &started), run(&flights, Join::Since(5), &started));
         assert!(poll(&mut first).is_pending() && poll(&mut since).is_pending());
-        let leader = started.last();
-        leader.expect_within(limit(within(60, 60)));
-        let mut overseer = overseer(&leader, &passed);
-        assert!(poll(&mut overseer).is_pending() && poll(&mut first).is_pending());
-        passed.store(60, Ordering::SeqCst);
-        assert!(poll(&mut overseer).is_pending());
-        assert_eq!(poll(&mut first), Poll::Ready(Ok(Some(60))));
-        assert_eq!(poll(&mut since), Poll::Ready(Ok(Some(60))), "it only waited for the end of this flight");
+        let mut leader = started.last();
+        let mut overseer = overseer(&mut leader, &looks);
+        let mut look = |times| {
+            looks.store(times, SeqCst);
+            poll(&mut overseer)
+        };
+        assert!(look(2).is_pending() && poll(&mut first).is_pending());
+        assert!(look(1).is_pending());
+        assert_eq!(poll(&mut first), Poll::Ready(Ok(Some(QUEUED))));
+        assert_eq!(
+            poll(&mut since),
+            Poll::Ready(Ok(Some(QUEUED))),
+            "it only waited for the end of this flight"
+        );
+        // While a caller waits, others are told at once.
+        let mut waits = flights.slot().current.clone().unwrap().told;
         for join in [Join::Any, Join::Own, Join::Since(0)] {
-            assert_eq!(poll(&mut run(&flights, join, &started)), Poll::Ready(Ok(Some(60))), "{join:?}");
+            assert_eq!(poll(&mut run(&flights, join, &started)), Poll::Ready(Ok(Some(QUEUED))), "{join:?}");
         }
         assert_eq!((started.count(), flights.next_number()), (0, 1));
 
-        // The flight gets on, so that callers wait again.
-        leader.expect_within(None);
+        // It begins, so that callers wait again.
+        let leader = leader.begin().unwrap();
+        assert!(matches!(*waits.borrow_and_update(), Told::Nothing));
         let mut later = run(&flights, Join::Any, &started);
-        assert!(poll(&mut overseer).is_pending() && poll(&mut later).is_pending());
-        leader.expect_within(limit(within(70, 70)));
-        assert!(poll(&mut overseer).is_pending() && poll(&mut later).is_pending());
-        passed.store(70, Ordering::SeqCst);
-        assert!(poll(&mut overseer).is_pending());
-        assert_eq!(poll(&mut later), Poll::Ready(Ok(Some(70))));
-        leader.expect_within(None);
-        let mut last = run(&flights, Join::Any, &started);
-        assert!(poll(&mut last).is_pending());
+        assert!(look(100).is_pending() && poll(&mut later).is_pending());
         leader.finish(7);
-        assert_eq!(poll(&mut last), Poll::Ready(Ok(Some(7))));
-        assert!(poll(&mut overseer).is_ready(), "it ends with its leader");
+        assert_eq!(poll(&mut later), Poll::Ready(Ok(Some(7))));
+        assert!(look(0).is_ready(), "it ends with its leader");
     }
 
     #[test]
-    fn a_step_that_ends_in_time_is_not_late_afterwards() {
-        let (flights, started, passed) =
-            (Flights::default(), Started::default(), Arc::new(AtomicUsize::new(0)));
-        let mut caller = run(&flights, Join::Any, &started);
-        assert!(poll(&mut caller).is_pending());
-        let leader = started.last();
-        leader.expect_within(limit(within(60, 60)));
-        let mut overseer = overseer(&leader, &passed);
-        assert!(poll(&mut overseer).is_pending());
+    fn callers_of_a_flight_that_blocks_its_thread_are_answered_and_it_goes_on() {
+        let (flights, started, looks) = (Flights::default(), Started::default(), Arc::default());
+        let mut first = run(&flights, Join::Any, &started);
+        assert!(poll(&mut first).is_pending());
+        let mut leader = started.last();
+        let mut overseer = overseer(&mut leader, &looks);
+        let mut look = |times| {
+            looks.store(times, SeqCst);
+            assert!(poll(&mut overseer).is_pending());
+        };
         let leader = leader.begin().unwrap();
-        passed.store(60, Ordering::SeqCst);
-        assert!(poll(&mut overseer).is_pending() && poll(&mut caller).is_pending());
-        drop(leader);
-        assert!(poll(&mut overseer).is_ready());
-        assert!(poll(&mut caller).is_pending() && started.count() == 1, "dropped, so it starts another");
+        let mut polls = 0;
+        let mut work = Box::pin(leader.work(poll_fn(|_| {
+            polls += 1;
+            match polls {
+                // Waiting for something blocks no thread.
+                1 => Poll::Pending,
+                2 => {
+                    look(1);
+                    assert!(poll(&mut first).is_pending(), "it may have begun just now");
+                    look(1);
+                    assert_eq!(poll(&mut first), Poll::Ready(Ok(Some(BLOCKED))));
+                    assert_eq!(poll(&mut run(&flights, Join::Any, &started)), Poll::Ready(Ok(Some(BLOCKED))));
+                    Poll::Pending
+                }
+                _ => Poll::Ready(()),
+            }
+        })));
+        let context = &mut Context::from_waker(Waker::noop());
+        assert!(work.as_mut().poll(context).is_pending());
+        assert!(work.as_mut().poll(context).is_pending());
+        // The call has ended, so that callers wait again.
+        let mut later = run(&flights, Join::Any, &started);
+        assert!(poll(&mut later).is_pending());
+        assert!(work.as_mut().poll(context).is_ready());
+        drop(work);
+        looks.store(5, SeqCst);
+        assert!(poll(&mut overseer).is_pending() && poll(&mut later).is_pending());
+        leader.finish(7);
+        assert_eq!(poll(&mut later), Poll::Ready(Ok(Some(7))));
     }
 
     #[test]
@@ -559,10 +584,10 @@ mod tests {
                 let (flights, under_way, flown, barrier) = (&flights, &under_way, &flown, &barrier);
                 scope.spawn(move || {
                     let start = |leader: Leader<u32>, _| {
-                        assert_eq!(under_way.fetch_add(1, Ordering::SeqCst), 0);
+                        assert_eq!(under_way.fetch_add(1, SeqCst), 0);
                         thread::yield_now();
-                        under_way.fetch_sub(1, Ordering::SeqCst);
-                        let number = flown.fetch_add(1, Ordering::SeqCst);
+                        under_way.fetch_sub(1, SeqCst);
+                        let number = flown.fetch_add(1, SeqCst);
                         leader.finish(u32::try_from(number).unwrap());
                         Ok::<_, Infallible>(())
                     };
@@ -577,7 +602,7 @@ mod tests {
             }
         });
         let numbers = usize::try_from(flights.next_number()).unwrap();
-        assert_eq!(flown.load(Ordering::SeqCst), numbers);
+        assert_eq!(flown.load(SeqCst), numbers);
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
