@@ -13,8 +13,9 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Where a [`TokenManager`](crate::TokenManager) takes its credentials from.
 ///
-/// The manager asks the source once at first use and once per renewal, never while a valid token is served: a source
-/// may be slow, and the credentials may change while the program runs.
+/// The manager asks the source once at first use and once per renewal, and not while a valid token is served, unless
+/// [`has_changed`](Self::has_changed) says so: a source may be slow, and the credentials may change while the program runs.
+/// Whose tokens are kept is what the source said last.
 ///
 /// ```
 /// use concur_auth::{CredentialSource, Credentials, Error};
@@ -44,6 +45,15 @@ pub trait CredentialSource: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`Error::credentials`] with a message that names the place and says what to do next.
     fn credentials(&self) -> impl Future<Output = Result<Credentials, Error>> + Send;
+
+    /// Whether the credentials may differ from those that were returned last, so that
+    /// [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token) asks for them although a valid token is
+    /// stored. `false` unless a source says otherwise.
+    ///
+    /// Asked at each such call, on the caller's task, so it should take as long as one `stat` and no longer.
+    fn has_changed(&self) -> bool {
+        false
+    }
 }
 
 impl CredentialSource for Credentials {
@@ -55,6 +65,7 @@ impl CredentialSource for Credentials {
 /// The object-safe twin, so that a manager needs no type parameter.
 pub(crate) trait DynCredentialSource: fmt::Debug + Send + Sync {
     fn credentials<'a>(&'a self, executor: &'a dyn Executor) -> Asked<'a>;
+    fn has_changed(&self) -> bool;
 }
 
 type Asked<'a> = Pin<Box<dyn Future<Output = Result<Credentials, Error>> + Send + 'a>>;
@@ -80,5 +91,9 @@ impl<T: CredentialSource> DynCredentialSource for T {
             credentials.require_app()?;
             Ok(credentials)
         })
+    }
+
+    fn has_changed(&self) -> bool {
+        CredentialSource::has_changed(self)
     }
 }

@@ -150,8 +150,12 @@ impl TokenManager {
     ///
     /// Does nothing if the token is no longer the current one. The next call of [`access_token`](Self::access_token)
     /// takes another token from the store, or renews.
+    ///
+    /// An API that refuses every token has a reason of its own, which no renewal removes. So a token that is younger than a
+    /// minute, and whose predecessor was refused, too, is handed out for a pause of 1 s, 2 s, 4 s and so on, up to 60 s,
+    /// and only then replaced.
     pub fn invalidate(&self, token: &AccessToken) {
-        self.0.cache.reject(token);
+        self.0.cache.refuse(token, self.0.now());
         self.0.announce();
     }
 

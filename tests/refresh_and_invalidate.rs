@@ -4,16 +4,19 @@
 
 mod support;
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use concur_auth::{
     Grant, RefreshTokenObject,
     simulator::{Fault, Rotation},
 };
-use support::{Call, HOUR, Scene, Watched, until};
+use support::{Call, HOUR, MINUTE, Scene, Watched, until};
 use tokio::sync::oneshot;
 
 #[tokio::test]
@@ -247,4 +250,62 @@ async fn an_adopted_expired_token_is_not_handed_out_to_waiters() {
     adopting.unwrap();
     assert_ne!(access.unwrap().secret(), "stale");
     assert_ne!(refresh.unwrap().secret(), "stale");
+}
+
+/// An API that refuses every token has a reason of its own, which no grant removes.
+#[tokio::test]
+async fn tokens_that_are_refused_as_soon_as_they_come_are_handed_out_for_a_while() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let mut grants = Vec::new();
+    let began = scene.clock.now_utc();
+    for _ in 0..2000 {
+        let before = scene.concur.token_requests();
+        tokens.invalidate(&tokens.access_token().await.unwrap());
+        if scene.concur.token_requests() > before {
+            grants.push((scene.clock.now_utc() - began).whole_seconds());
+        }
+        scene.clock.advance(Duration::from_secs(1));
+    }
+    // The first token was replaced at once. Then pauses of 1, 2, 4, 8, 16, 32 and 60 s.
+    assert_eq!(grants[..11], [0, 1, 2, 4, 8, 16, 32, 64, 124, 184, 244]);
+    assert_eq!(grants.len(), 40);
+
+    // A token that lives for a minute is replaced at once again.
+    let old = tokens.access_token().await.unwrap();
+    scene.clock.advance(2 * MINUTE);
+    let current = tokens.access_token().await.unwrap();
+    scene.clock.advance(MINUTE);
+    tokens.invalidate(&current);
+    let next = tokens.access_token().await.unwrap();
+    assert!(next.secret() != current.secret() && current.secret() != old.secret());
+}
+
+/// Two callers wait for one flight. The first of them has its token refused before the second gets to see it.
+#[tokio::test]
+async fn what_was_refused_meanwhile_is_not_handed_out_by_the_flight_that_brought_it() {
+    for app in [false, true] {
+        let scene = Scene::new().await;
+        let (manager, app_tokens) = (scene.manager(), scene.builder().build_for_app().unwrap());
+        let access_token = || async {
+            if app { app_tokens.access_token().await } else { manager.access_token().await }.unwrap()
+        };
+        let held = scene.concur.hold_replies();
+        let (mut first, mut second) = (Box::pin(access_token()), Box::pin(access_token()));
+        assert!(!polled(&mut first).await && !polled(&mut second).await);
+        held.release();
+        let refused = first.await;
+        if app {
+            app_tokens.invalidate(&refused);
+        } else {
+            manager.invalidate(&refused);
+        }
+        assert_ne!(second.await.secret(), refused.secret());
+        assert_eq!(scene.concur.token_requests(), 2);
+    }
+}
+
+/// Whether it was ready.
+async fn polled<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> bool {
+    std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_ready())).await
 }

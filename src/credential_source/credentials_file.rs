@@ -5,13 +5,15 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
 };
 
 use crate::{
     CredentialSource, Credentials, Error, ErrorKind,
+    caught::locked,
     credentials::Origin,
     error::{APPS_PAGE, COMPANY_TOKENS_PAGE},
-    files::TempFile,
+    files::{Stamp, TempFile},
     members::{BadMember, Members},
     secret::Secret,
 };
@@ -53,6 +55,8 @@ const COMPANY_OR_USER: &str = "set it to \"authtoken\" for a company (companyUUI
 #[derive(Clone, Debug)]
 pub struct CredentialsFile {
     path: PathBuf,
+    /// The file's stamp when it was last read.
+    last_read: Arc<Mutex<Option<Stamp>>>,
 }
 
 impl CredentialsFile {
@@ -60,7 +64,10 @@ impl CredentialsFile {
     pub fn new(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         // Absolute, so that errors name a place that can be found.
-        Self { path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()) }
+        Self {
+            path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
+            last_read: Arc::default(),
+        }
     }
 
     fn read(&self) -> Result<Credentials, Error> {
@@ -162,6 +169,12 @@ impl CredentialsFile {
 impl CredentialSource for CredentialsFile {
     /// Reads in place: the file is small, and a hop to another thread would cost more than the read.
     async fn credentials(&self) -> Result<Credentials, Error> {
+        // Before the read, so that a change during the read is seen later.
+        *locked(&self.last_read) = Stamp::of_file(&self.path);
         self.read()
+    }
+
+    fn has_changed(&self) -> bool {
+        *locked(&self.last_read) != Stamp::of_file(&self.path)
     }
 }

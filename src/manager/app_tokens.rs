@@ -87,7 +87,11 @@ impl AppTokens {
             let has_fallback = held.as_ref().is_some_and(|held| held.window.is_valid(now));
             let outcome = app.fly(join, has_fallback).await;
             let fresh = match &outcome {
-                Outcome::Done(token) => Some(token.clone()),
+                // Unless an API has refused it since.
+                Outcome::Done(token) => {
+                    let held = app.held.load();
+                    held.as_ref().is_some_and(|held| held.still_is(token)).then(|| token.clone())
+                }
                 _ => None,
             };
             let fallback = held.filter(|held| held.window.is_valid(app.machine.clock.now()));
@@ -97,9 +101,14 @@ impl AppTokens {
         }
     }
 
-    /// Reports that an API refused this access token (HTTP 401): it is not handed out again.
+    /// Reports that an API refused this access token (HTTP 401): it is not handed out again, or only for the time of a pause,
+    /// as with [`TokenManager::invalidate`](crate::TokenManager::invalidate).
     pub fn invalidate(&self, token: &AccessToken) {
-        self.0.held.rcu(|held| held.clone().filter(|held| held.token.secret() != token.secret()));
+        let now = self.0.machine.clock.now();
+        self.0.held.rcu(|held| {
+            let held = held.as_ref()?;
+            Some(if held.is(token) { Arc::new(held.refused(now)) } else { Arc::clone(held) })
+        });
     }
 }
 
@@ -107,7 +116,7 @@ impl App {
     /// Whether a request would come too soon, so that callers who hold something valid are served.
     fn is_backing_off(&self, now: SystemTime) -> bool {
         let asks_for_a_pause = |identity: &Identity| self.client.check_pause(&identity.base, now).is_err();
-        self.gate.is_backing_off(now) || self.identification.known().is_some_and(asks_for_a_pause)
+        self.gate.is_backing_off(now) || self.identification.known().as_deref().is_some_and(asks_for_a_pause)
     }
 
     /// Joins the request under way or sends one, and waits for its outcome.
@@ -163,7 +172,8 @@ impl App {
         match asked {
             Ok(token) => {
                 self.gate.succeeded(clock.now(), true);
-                self.held.store(Some(Arc::new(HeldAccess::new(token.clone(), random))));
+                let before = self.held.load_full();
+                self.held.store(Some(Arc::new(HeldAccess::new(token.clone(), before.as_deref(), random))));
                 Outcome::Done(token)
             }
             Err(e) => {

@@ -79,9 +79,19 @@ impl TokenCache {
         self.held.load_full()
     }
 
-    /// No longer hands out this access token, which an API refused.
-    pub(super) fn reject(&self, token: &AccessToken) {
-        self.change(|held| held.rejecting(token));
+    /// No longer hands out this access token, which an API refused, or not for long.
+    pub(super) fn refuse(&self, token: &AccessToken, now: SystemTime) {
+        self.change(|held| held.refusing(token, now));
+    }
+
+    /// After the credentials have named their principal.
+    pub(super) fn keep_access_of(&self, principal: Option<&Principal>) {
+        let is_foreign = |held: &Held| {
+            principal.is_some_and(|principal| principal.check(&held.object, String::new).is_err())
+        };
+        if self.held.load().as_deref().is_some_and(is_foreign) {
+            self.change(|held| is_foreign(held).then(|| held.clone().without_access()));
+        }
     }
 
     /// Has `keep_alive` renew the held token from this moment on.
@@ -93,7 +103,8 @@ impl TokenCache {
     pub(super) async fn sync_for_caller(&self, sync: &Sync<'_>) -> Result<Option<Arc<Held>>, Error> {
         loop {
             let before = self.held();
-            if before.as_ref().is_some_and(|held| held.is_unsaved) {
+            if let Some(held) = before.as_ref().filter(|held| held.is_unsaved) {
+                self.check_owner(&held.object, sync)?;
                 return Ok(before);
             }
             let object = self.store.load_for_caller().await?;
@@ -108,7 +119,8 @@ impl TokenCache {
     pub(super) async fn sync(&self, sync: &Sync<'_>, is_locked: bool) -> Result<Looked, Error> {
         loop {
             let before = self.held();
-            if before.as_ref().is_some_and(|held| held.is_unsaved) {
+            if let Some(held) = before.as_ref().filter(|held| held.is_unsaved) {
+                self.check_owner(&held.object, sync)?;
                 return Ok(Looked { held: before, refusal: None });
             }
             let stored = if is_locked { self.store.read_locked().await? } else { self.store.read().await? };
@@ -138,15 +150,18 @@ impl TokenCache {
         if before.is_none() && self.is_revoked(&object) {
             return Ok(Some(None));
         }
-        if let Some(principal) = sync.principal {
-            principal.check(&object, || format!("the token in {}", self.store.describe()))?;
-        }
+        self.check_owner(&object, sync)?;
         if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
             return Ok(Some(before));
         }
         let base = &sync.identity.base;
         let held = Held::new(object, TokenOrigin::Stored, base, before.as_deref(), sync.random);
         Ok(self.publish_after(&before, held).map(Some))
+    }
+
+    fn check_owner(&self, token: &RefreshTokenObject, sync: &Sync<'_>) -> Result<(), Error> {
+        let place = || format!("the token in {}", self.store.describe());
+        sync.principal.map_or(Ok(()), |principal| principal.check(token, place))
     }
 
     /// Saves the token that is still unsaved, if there is one.
@@ -180,7 +195,12 @@ impl TokenCache {
     /// After a revocation: nothing is held any longer, and nothing is left in the store. What is revoked is not handed out
     /// again, even if the store cannot be emptied.
     pub(super) async fn empty(&self, revoked: Option<&RefreshTokenObject>) -> Result<(), Error> {
-        *self.signed_out() = SignedOut { revoked: true, last: revoked.cloned() };
+        {
+            let mut signed_out = self.signed_out();
+            signed_out.revoked = true;
+            // Of a second revocation there is no token, and the first one's may still be in the store.
+            signed_out.last = revoked.cloned().or(signed_out.last.take());
+        }
         self.held.store(None);
         self.store.remove().await
     }

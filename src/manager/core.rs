@@ -19,7 +19,9 @@ use super::{
     schedule::Schedule,
     single_flight::SingleFlight,
 };
-use crate::{Error, OAuthClient, Status, credential_source::DynCredentialSource, machine::Machine};
+use crate::{
+    Credentials, Error, OAuthClient, Status, credential_source::DynCredentialSource, machine::Machine,
+};
 
 pub(super) struct Core {
     pub(super) source: Box<dyn DynCredentialSource>,
@@ -50,10 +52,19 @@ impl Core {
         self.machine.clock.now()
     }
 
+    /// Whose tokens these credentials want. What is held of another principal is handed out no more.
+    pub(super) fn identify(&self, credentials: &Credentials) -> Result<Arc<Identity>, Error> {
+        let identity = self.identification.of(credentials)?;
+        self.cache.keep_access_of(identity.principal.as_ref());
+        Ok(identity)
+    }
+
     /// What is stored, for a caller outside of any flight; it also becomes what is held.
     pub(super) async fn sync(&self, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
         let sync = Sync { principal: identity.principal.as_ref(), identity, random: &self.machine.random };
-        self.telling(self.cache.sync_for_caller(&sync)).await
+        let stored = self.telling(self.cache.sync_for_caller(&sync)).await?;
+        stored.as_ref().map_or(Ok(()), |held| held.check_geolocation())?;
+        Ok(stored)
     }
 
     /// Tells the subscribers if `look` has changed what is held. A look that found nothing new costs them nothing.
@@ -78,7 +89,7 @@ impl Core {
             let first = first_stop(held.as_deref().map(|held| &held.object), &identity.base, now);
             self.client.check_pause(&first, now).is_err()
         };
-        self.gate.is_backing_off(now) || self.identification.known().is_some_and(asks_for_a_pause)
+        self.gate.is_backing_off(now) || self.identification.known().as_deref().is_some_and(asks_for_a_pause)
     }
 
     pub(super) fn status(&self) -> Status {

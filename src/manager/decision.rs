@@ -81,6 +81,23 @@ impl Window {
         self.ahead.duration_since(now).is_ok_and(|left| left >= whole.mul_f64(0.75))
     }
 
+    /// How long ago the token was issued; `None` if its issue lies in the future.
+    pub(super) fn age(&self, now: SystemTime) -> Option<Duration> {
+        now.duration_since(self.not_before.checked_add(SKEW)?).ok()
+    }
+
+    /// The same with an earlier end.
+    pub(super) fn cut(&self, end: SystemTime) -> Self {
+        let Self { not_before, ahead, advisory, mandatory, expires } = *self;
+        Self {
+            not_before,
+            ahead: ahead.min(end),
+            advisory: advisory.min(end),
+            mandatory: mandatory.min(end),
+            expires: expires.min(end),
+        }
+    }
+
     /// The warm path: nothing to decide.
     pub(super) fn is_fresh(&self, now: SystemTime) -> bool {
         self.not_before <= now && now < self.advisory

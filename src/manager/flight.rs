@@ -48,6 +48,14 @@ impl Flight<'_> {
         self.core.telling(self.core.cache.sync(&sync, is_locked)).await
     }
 
+    /// What is stored is not used if it names a foreign host. A new sign-in may replace it.
+    pub(super) fn check_geolocation(&self, looked: &Looked) -> Result<(), Error> {
+        match &looked.held {
+            Some(held) if !self.need.is_explicit() => held.check_geolocation(),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether the flight's callers can be served without it.
     pub(super) fn has_fallback(&self, stored: Option<&Held>) -> bool {
         self.need.has_fallback(stored, self.core.cache.held().as_deref(), self.core.now())

@@ -4,31 +4,68 @@ use std::time::{Duration, SystemTime};
 
 use super::decision::{Decision, Window, decide};
 use crate::{
-    AccessToken, Error, Geolocation, RefreshTokenObject, Status, TokenOrigin, clock, random::Random,
+    AccessToken, Error, Geolocation, RefreshTokenObject, Status, TokenOrigin, backoff::Backoff, clock,
+    random::Random,
 };
+
+/// A token that an API refuses sooner than this is young: the reason is hardly its age.
+const YOUNG: Duration = Duration::from_secs(60);
+/// How long a young token is handed out after its refusal, if its predecessor was refused, too.
+const REFUSED_AGAIN: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 #[derive(Clone, Debug)]
 pub(super) struct Held {
     pub(super) object: RefreshTokenObject,
-    /// The principal's data centre, if the object names one that belongs to Concur.
-    geolocation: Option<Geolocation>,
+    /// The principal's data centre, or the base URI where the object names none; an error if it names a foreign host.
+    geolocation: Result<Geolocation, Error>,
     access: Option<HeldAccess>,
-    /// An access token that an API refused: not to be taken from the store again.
-    rejected: Option<AccessToken>,
     pub(super) origin: TokenOrigin,
     /// It is newer than what the store holds, and in memory only.
     pub(super) is_unsaved: bool,
 }
 
+/// An access token, and what API calls made of it.
 #[derive(Clone, Debug)]
 pub(super) struct HeldAccess {
     pub(super) token: AccessToken,
     pub(super) window: Window,
+    /// How many tokens in a row an API refused before this one.
+    refused_before: u32,
+    /// An API refused this one. It is handed out until the end of its window, which is a pause, and no longer.
+    is_refused: bool,
 }
 
 impl HeldAccess {
-    pub(super) fn new(token: AccessToken, random: &Random) -> Self {
-        Self { window: Window::of_access(token.issued(), random.fraction()), token }
+    /// `before`: what it replaces.
+    pub(super) fn new(token: AccessToken, before: Option<&Self>, random: &Random) -> Self {
+        let refused_before = before.filter(|it| it.is_refused).map_or(0, |it| it.refused_before + 1);
+        let window = Window::of_access(token.issued(), random.fraction());
+        Self { window, token, refused_before, is_refused: false }
+    }
+
+    /// The same after an API refused it. An API that refuses every token for a reason of its own must not make each call a
+    /// grant: a young token whose predecessor was refused, too, is handed out for the time of a pause.
+    pub(super) fn refused(&self, now: SystemTime) -> Self {
+        if self.is_refused {
+            return self.clone();
+        }
+        let is_young = self.window.age(now).is_some_and(|age| age < YOUNG);
+        let (until, refused_before) = match self.refused_before.checked_sub(1) {
+            Some(earlier) if is_young => {
+                (now.checked_add(REFUSED_AGAIN.nth(earlier)).unwrap_or(now), self.refused_before)
+            }
+            _ => (now, 0),
+        };
+        Self { window: self.window.cut(until), refused_before, is_refused: true, ..self.clone() }
+    }
+
+    pub(super) fn is(&self, token: &AccessToken) -> bool {
+        self.token.secret() == token.secret()
+    }
+
+    /// Whether it is this token, and no API has refused it.
+    pub(super) fn still_is(&self, token: &AccessToken) -> bool {
+        self.is(token) && !self.is_refused
     }
 }
 
@@ -41,17 +78,25 @@ impl Held {
         before: Option<&Self>,
         random: &Random,
     ) -> Self {
-        let rejected = before.and_then(|held| held.rejected.clone());
-        let geolocation = geolocation_of(&object, base).ok();
-        let access = object.access().zip(geolocation.clone()).and_then(|(issued, geolocation)| {
-            if rejected.as_ref().is_some_and(|token| token.secret() == issued.secret.expose()) {
-                return None;
+        let before = before.and_then(|held| held.access.as_ref());
+        let geolocation = geolocation_of(&object, base);
+        let access = object.access().zip(geolocation.as_ref().ok()).map(|(issued, geolocation)| {
+            match before {
+                // What was refused stays refused, unless Concur hands it out once more.
+                Some(before)
+                    if before.is_refused
+                        && before.token.secret() == issued.secret.expose()
+                        && origin == TokenOrigin::Stored =>
+                {
+                    before.clone()
+                }
+                _ => {
+                    let token = AccessToken::new(issued.clone(), geolocation.clone(), object.shared_scopes());
+                    HeldAccess::new(token, before, random)
+                }
             }
-            let token = AccessToken::new(issued.clone(), geolocation, object.shared_scopes());
-            Some(HeldAccess::new(token, random))
         });
-        let geolocation = geolocation.filter(|_| object.geolocation().is_some());
-        Self { object, geolocation, access, rejected, origin, is_unsaved: false }
+        Self { object, geolocation, access, origin, is_unsaved: false }
     }
 
     pub(super) fn unsaved(self, is_unsaved: bool) -> Self {
@@ -63,11 +108,20 @@ impl Held {
         Self { access: None, ..self }
     }
 
-    /// The same without this access token, which an API refused; `None` if it is not the current one.
-    pub(super) fn rejecting(&self, token: &AccessToken) -> Option<Self> {
-        let current = self.access.as_ref()?;
-        let is_current = current.token.secret() == token.secret();
-        is_current.then(|| Self { access: None, rejected: Some(token.clone()), ..self.clone() })
+    /// The same after an API refused this access token; `None` if it is not the current one.
+    pub(super) fn refusing(&self, token: &AccessToken, now: SystemTime) -> Option<Self> {
+        let current = self.access.as_ref().filter(|current| current.is(token))?;
+        Some(Self { access: Some(current.refused(now)), ..self.clone() })
+    }
+
+    /// Whether this access token is the current one, and no API has refused it.
+    pub(super) fn still_has(&self, token: &AccessToken) -> bool {
+        self.access.as_ref().is_some_and(|current| current.still_is(token))
+    }
+
+    /// A token with a foreign geolocation is not handed out: its user would send secrets there.
+    pub(super) fn check_geolocation(&self) -> Result<(), Error> {
+        self.geolocation.as_ref().map(drop).map_err(Error::clone)
     }
 
     /// The same, to be renewed ahead of time from this moment on.
@@ -115,14 +169,17 @@ impl Held {
     }
 
     pub(super) fn report(&self, status: &mut Status, now: SystemTime) {
-        let Self { object, access, geolocation, .. } = self;
+        let Self { object, geolocation, .. } = self;
+        // What was refused and is no longer handed out is not shown as a token that has expired.
+        let access = self.access.as_ref().filter(|access| !access.is_refused || access.window.is_valid(now));
         status.company_uuid = object.company_uuid().map(str::to_owned);
         status.principal_uuid = object.principal_uuid().map(str::to_owned);
-        status.geolocation = geolocation.as_ref().map(|it| it.as_str().trim_end_matches('/').to_owned());
+        let geolocation = geolocation.as_ref().ok().filter(|_| object.geolocation().is_some());
+        status.geolocation = geolocation.map(|it| it.as_str().trim_end_matches('/').to_owned());
         status.refresh_token_valid = object.expiry().is_none_or(|at| now < at);
         status.refresh_token_expires_at = object.expiry().map(clock::public_time);
-        status.access_token_valid = access.as_ref().is_some_and(|access| access.window.is_valid(now));
-        status.access_token_expires_at = access.as_ref().map(|access| access.token.expires_at());
+        status.access_token_valid = access.is_some_and(|access| access.window.is_valid(now));
+        status.access_token_expires_at = access.map(|access| access.token.expires_at());
         status.source = Some(self.origin);
         status.unsaved = self.is_unsaved;
     }

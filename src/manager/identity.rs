@@ -1,15 +1,19 @@
 //! Whose tokens are kept, and where their principal signs in.
 //!
-//! Always: fixed at first use; a base URI is checked before it is used.
+//! Always: whose tokens are wanted is what the credentials said last. The base URI is fixed at first use, and checked before
+//! that.
 
 use std::{
     env::{self, VarError},
-    sync::{Arc, OnceLock},
+    sync::Arc,
 };
+
+use arc_swap::ArcSwapOption;
 
 use crate::{Credentials, Error, ErrorKind, Geolocation, principal::Principal};
 
-/// What the credentials said at first use.
+/// What the credentials said.
+#[derive(Debug)]
 pub(super) struct Identity {
     pub(super) base: Geolocation,
     pub(super) principal: Option<Principal>,
@@ -19,7 +23,7 @@ pub(super) struct Identity {
 pub(super) struct Identification {
     base: Option<Geolocation>,
     trusted_hosts: Arc<[String]>,
-    known: OnceLock<Identity>,
+    known: ArcSwapOption<Identity>,
 }
 
 impl Identification {
@@ -27,20 +31,29 @@ impl Identification {
     pub(super) fn new(base_uri: Option<&str>, trusted_hosts: Arc<[String]>) -> Result<Self, Error> {
         let base = base_uri
             .map(|uri| Geolocation::configured(uri, "given to the builder", Arc::clone(&trusted_hosts)));
-        Ok(Self { base: base.transpose()?, trusted_hosts, known: OnceLock::new() })
+        Ok(Self { base: base.transpose()?, trusted_hosts, known: ArcSwapOption::empty() })
     }
 
     /// `None` before the first use.
-    pub(super) fn known(&self) -> Option<&Identity> {
-        self.known.get()
+    pub(super) fn known(&self) -> Option<Arc<Identity>> {
+        self.known.load_full()
     }
 
-    /// Fixes, at first use, what the credentials say about base URI and principal.
-    pub(super) fn of(&self, credentials: &Credentials) -> Result<&Identity, Error> {
-        if let Some(identity) = self.known.get() {
-            return Ok(identity);
-        }
-        let base = match (&self.base, credentials.own_base_uri(), env::var("CONCUR_BASE_URI")) {
+    /// What the credentials say about principal and, at first use, base URI.
+    pub(super) fn of(&self, credentials: &Credentials) -> Result<Arc<Identity>, Error> {
+        let principal = credentials.principal();
+        let base = match self.known() {
+            Some(known) if known.principal == principal => return Ok(known),
+            Some(known) => known.base.clone(),
+            None => self.base_for(credentials)?,
+        };
+        let identity = Arc::new(Identity { base, principal });
+        self.known.store(Some(Arc::clone(&identity)));
+        Ok(identity)
+    }
+
+    fn base_for(&self, credentials: &Credentials) -> Result<Geolocation, Error> {
+        Ok(match (&self.base, credentials.own_base_uri(), env::var("CONCUR_BASE_URI")) {
             (Some(base), ..) => base.clone(),
             (None, Some(uri), _) => self.configured(uri, &credentials.place_of_base_uri())?,
             (None, None, Ok(uri)) if !uri.trim().is_empty() => {
@@ -51,9 +64,7 @@ impl Identification {
                 return Err(Error::new(ErrorKind::Config, message));
             }
             (None, None, _) => self.configured(Geolocation::GLZ, "the default")?,
-        };
-        let principal = credentials.principal();
-        Ok(self.known.get_or_init(|| Identity { base, principal }))
+        })
     }
 
     fn configured(&self, uri: &str, origin: &str) -> Result<Geolocation, Error> {

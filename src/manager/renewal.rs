@@ -99,10 +99,10 @@ fn crashed(core: &Core) -> Outcome {
 
 async fn renew(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Result<Outcome, Error> {
     let credentials = core.source.credentials(&*core.machine.executor).await?;
-    let identity = core.identification.of(&credentials)?;
+    let identity = core.identify(&credentials)?;
     let is_given_up = || leader.is_alone();
     let budget = RetryBudget::repeat(&is_given_up);
-    let mut flight = Flight { core, need, credentials: &credentials, identity, leader, budget };
+    let mut flight = Flight { core, need, credentials: &credentials, identity: &identity, leader, budget };
     flight.check_replacement()?;
     match flight.start().await? {
         Start::Locked => flight.go_on().await,
@@ -130,6 +130,7 @@ impl Flight<'_> {
         loop {
             // Another process may have renewed meanwhile. To see that, and to serve a read-only folder, takes no lock.
             let looked = self.look().await?;
+            self.check_geolocation(&looked)?;
             if let Some(held) = looked.held.as_ref().filter(|held| self.core.meets(self.need, held)) {
                 return Ok(Start::Met(Arc::clone(held)));
             }
@@ -174,6 +175,7 @@ impl Flight<'_> {
         let cache = &self.core.cache;
         for _ in 0..RACES {
             let looked = self.look_again().await?;
+            self.check_geolocation(&looked)?;
             if let Some(held) = looked.held.as_ref().filter(|held| self.core.meets(self.need, held)) {
                 return Ok(Outcome::Done(Renewed { held: Arc::clone(held), fresh: false }));
             }

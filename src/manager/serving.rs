@@ -11,7 +11,7 @@ use super::{
     renewal::fly,
     single_flight::Join,
 };
-use crate::{AccessToken, Error, RefreshTokenObject, consequences};
+use crate::{AccessToken, Error, ErrorKind, RefreshTokenObject, consequences};
 
 /// What a caller does once the flight that it waited for has ended.
 #[derive(Debug)]
@@ -44,11 +44,18 @@ pub(super) fn next<D, T>(outcome: Outcome<D>, fresh: Option<T>, fallback: Option
 
 pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject, Error> {
     loop {
-        // Before the first flight it is unknown whose token is wanted, and the flight looks at the store itself.
-        let identity = core.identification.known();
-        let stored = match identity {
-            Some(identity) => core.sync(identity).await?,
-            None => None,
+        // Before the first flight, and after the credentials have changed, it is unknown whose token is wanted. Then a flight
+        // asks for the credentials, and looks at the store itself. So it does where the token is another principal's.
+        let identity = core.identification.known().filter(|_| !core.source.has_changed());
+        let synced = match &identity {
+            Some(identity) => core.sync(identity).await.map(Some),
+            None => Ok(None),
+        };
+        let (stored, is_looked_at) = match synced {
+            Ok(Some(stored)) => (stored, true),
+            Ok(None) => (None, false),
+            Err(e) if e.kind() == ErrorKind::Config => (None, false),
+            Err(e) => return Err(e),
         };
         let now = core.now();
         let margin = core.policy.refresh_token_margin;
@@ -60,9 +67,9 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             (Decision::RenewIfIdle, _) => Join::Never,
             _ => Join::Any,
         };
-        let outcome = fly(core, &Need::RefreshToken { is_looked_at: identity.is_some() }, join).await;
-        // On the first call only the flight has read the store, so what it made the held token is the fallback.
-        let held = if identity.is_some() { stored } else { core.cache.held() };
+        let outcome = fly(core, &Need::RefreshToken { is_looked_at }, join).await;
+        // Where only the flight has read the store, what it made the held token is the fallback.
+        let held = if is_looked_at { stored } else { core.cache.held() };
         let fallback = held.filter(|held| held.is_valid(now)).map(|held| held.object.clone());
         let fresh = match &outcome {
             Outcome::Done(renewed) if renewed.fresh => Some(renewed.held.object.clone()),
@@ -92,7 +99,10 @@ pub(super) async fn access_token(core: &Arc<Core>) -> Result<AccessToken, Error>
             Outcome::Done(renewed) => {
                 let access = renewed.held.access();
                 let access = access.filter(|access| renewed.fresh || access.window.is_valid(now));
-                access.map(|access| access.token.clone())
+                // An API may have refused it since: another caller had it sooner.
+                let still_held =
+                    |token: &AccessToken| core.cache.held().is_some_and(|held| held.still_has(token));
+                access.map(|access| access.token.clone()).filter(still_held)
             }
             _ => None,
         };

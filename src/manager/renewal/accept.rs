@@ -118,9 +118,9 @@ impl Flight<'_> {
         save: Save,
     ) -> Option<Arc<Held>> {
         let Core { cache, machine, .. } = &**self.core;
+        let before = cache.held();
         let as_held = |token| {
-            // Whatever an API refused before: this is what Concur hands out now.
-            let held = Held::new(token, origin, &self.identity.base, None, &machine.random);
+            let held = Held::new(token, origin, &self.identity.base, before.as_deref(), &machine.random);
             // Every reply is saved, also another principal's: it may be the only one that is left. Its access token would
             // call APIs for that other principal, so no caller gets it.
             let principal = self.credentials.principal();

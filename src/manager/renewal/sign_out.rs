@@ -33,6 +33,7 @@ impl Flight<'_> {
         self.check_host(looked.token())?;
         self.core.gate.check_server_pause(now)?;
         for _ in 0..RACES {
+            let stored = looked.token().cloned();
             // Where another process has emptied the store, what is held may still do for revoking.
             looked.held = looked.held.or_else(|| cache.held());
             let Some(held) = looked.held.clone() else {
@@ -41,11 +42,11 @@ impl Flight<'_> {
             if let Some(access) = held.live_access(now) {
                 match self.revoke_with(&access).await {
                     Ok(()) => return self.empty(Some(&held.object)).await,
-                    Err(NotRevoked { unauthorized: true, .. }) => cache.reject(&access),
+                    Err(NotRevoked { unauthorized: true, .. }) => cache.refuse(&access, now),
                     Err(NotRevoked { error, .. }) => return Err(error),
                 }
             }
-            match self.renew_to_revoke(&held, &looked).await? {
+            match self.renew_to_revoke(&held, &looked, stored.as_ref()).await? {
                 Renewal::Access(access, held) => {
                     self.revoke_with(&access).await.map_err(|not| not.error)?;
                     return self.empty(Some(&held.object)).await;
@@ -62,9 +63,15 @@ impl Flight<'_> {
         self.core.client.send_revocation(access, &self.conditions()).await
     }
 
-    /// A company request token is not spent for this: without a token there is nothing to revoke.
-    async fn renew_to_revoke(&self, held: &Held, looked: &Looked) -> Result<Renewal, Error> {
-        let rehearsed = self.core.cache.store.rehearse(Some(&held.object)).await?;
+    /// A company request token is not spent for this: without a token there is nothing to revoke. What another process has
+    /// removed from the store is not written back by the rehearsal.
+    async fn renew_to_revoke(
+        &self,
+        held: &Held,
+        looked: &Looked,
+        stored: Option<&RefreshTokenObject>,
+    ) -> Result<Renewal, Error> {
+        let rehearsed = self.core.cache.store.rehearse(stored).await?;
         let reply = match self.present(&held.object, &rehearsed).await {
             Ok(reply) => reply,
             Err(e) if !e.is_bad_refresh_token() => return Err(e),
