@@ -14,7 +14,8 @@ use std::{
 };
 
 use concur_auth::{
-    Error, ErrorKind, MemoryStore, OAuthClient, RefreshTokenObject, StoreLock, TokenStore, simulator::Fault,
+    Error, ErrorKind, MemoryStore, OAuthClient, RefreshTokenObject, StoreLock, TokenStore,
+    simulator::{Fault, Rotation},
 };
 use support::{DAY, HOUR, MINUTE, Scene, until};
 
@@ -190,11 +191,34 @@ async fn a_store_that_cannot_be_emptied_is_reported_and_serves_no_token() {
     assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (2, 0));
     assert_eq!(tokens.status().last_error, None);
 
+    // However often it is revoked, while the store cannot be emptied.
+    for _ in 0..3 {
+        tokens.revoke().await.unwrap_err();
+        let status = tokens.status();
+        assert!(status.signed_out && !status.refresh_token_valid);
+    }
+    let third = tokens.get_valid_refresh_token().await.unwrap();
+    assert!(![dead.secret(), anew.secret()].contains(&third.secret()));
+    assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (3, 0));
     tokens.revoke().await.unwrap_err();
     sealed.store(false, Ordering::Relaxed);
     tokens.revoke().await.unwrap();
     assert!(TokenStore::load(&store).await.unwrap().is_none());
-    assert_eq!((deletions(&scene), tokens.status().last_error), (2, None));
+    assert_eq!((deletions(&scene), tokens.status().last_error), (3, None));
+}
+
+/// A sibling has emptied the store, and Concur cannot be asked: what memory holds is not written back.
+#[tokio::test]
+async fn a_revocation_that_fails_writes_nothing_into_an_emptied_store() {
+    let scene = Scene::skipping(Rotation::Never).await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    std::fs::remove_file(scene.token_path()).unwrap();
+    // No access token is left to revoke with, so a renewal comes first.
+    scene.clock.advance(HOUR);
+    scene.concur.set_fault(Fault::status(500));
+    tokens.revoke().await.unwrap_err();
+    assert!(!scene.token_path().exists());
 }
 
 /// A use of the company request token only to revoke with it would be a waste.

@@ -369,7 +369,10 @@ async fn a_geolocation_in_the_token_file() {
                 assert_eq!(proxy.asked(), [format!("CONNECT {host}:443")], "{uri:?}");
             }
             Err(message) => {
-                for error in [access.unwrap_err(), manager.refresh().await.unwrap_err()] {
+                // The first call asks the source, and the second only looks at the store.
+                let first = manager.get_valid_refresh_token().await.unwrap_err();
+                let second = manager.get_valid_refresh_token().await.unwrap_err();
+                for error in [access.unwrap_err(), manager.refresh().await.unwrap_err(), first, second] {
                     assert_eq!(
                         (error.kind(), error.to_string()),
                         (ErrorKind::Untrusted, message.clone()),
@@ -377,6 +380,7 @@ async fn a_geolocation_in_the_token_file() {
                     );
                 }
                 assert_eq!(proxy.asked(), [""; 0], "{uri:?}");
+                assert_eq!(std::fs::read_to_string(dir.path().join("token.json")).unwrap(), json);
             }
         }
         assert_eq!(RefreshTokenObject::from_json(&json).unwrap().geolocation(), Some(uri.trim()));

@@ -288,3 +288,33 @@ async fn a_refresh_token_can_be_adopted_but_is_no_sign_in() {
     );
     assert_eq!(scene.concur.token_requests(), 0);
 }
+
+/// A mistyped UUID is corrected, one that was missing is filled in: no restart is needed, and nothing is sent.
+#[tokio::test]
+async fn whose_token_is_wanted_is_what_the_credentials_say_now() {
+    let scene = Scene::new().await;
+    scene.manager().access_token().await.unwrap();
+    let stored = scene.token_file();
+    let right: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    let company = |uuid: &str| {
+        let mut credentials = right.clone();
+        credentials["companyUUID"] = uuid.into();
+        scene.write_credentials(&credentials.to_string());
+    };
+    let ours = right["companyUUID"].as_str().unwrap();
+    let other = "b34a8b1c-0fc9-4cd9-9f5b-0d1ab5d2c111";
+    let tokens = scene.manager();
+    for (named, is_ours) in [(other, false), (ours, true), ("", true), (other, false), (ours, true)] {
+        company(named);
+        for _ in 0..2 {
+            let token = tokens.get_valid_refresh_token().await;
+            match token {
+                Ok(_) => assert!(is_ours, "{named:?}"),
+                Err(e) => assert!(!is_ours && e.kind() == ErrorKind::Config, "{named:?}: {e}"),
+            }
+        }
+        // Served from memory, if it is this company's.
+        assert_eq!(tokens.access_token().await.is_ok(), is_ours, "{named:?}");
+    }
+    assert_eq!((scene.concur.token_requests(), scene.token_file()), (1, stored));
+}

@@ -151,7 +151,9 @@ impl TokenCache {
             return Ok(Some(None));
         }
         self.check_owner(&object, sync)?;
-        if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object)) {
+        // Without its access token it was another principal's, as far as the credentials said then.
+        let is_whole = |held: &Held| held.access().is_some() || object.access().is_none();
+        if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object) && is_whole(held)) {
             return Ok(Some(before));
         }
         let base = &sync.identity.base;
