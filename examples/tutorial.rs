@@ -65,7 +65,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     report(&mut out, &tokens.get_valid_refresh_token().await?, &concur)?;
 
-    writeln!(out, "6. Five months later the refresh token is in its last 30 days, and is renewed in time.")?;
+    writeln!(
+        out,
+        "6. Five months later most of the refresh token's life has passed, and it is renewed in time."
+    )?;
     clock.advance(155 * DAY);
     report(&mut out, &run()?.get_valid_refresh_token().await?, &concur)?;
 

@@ -27,10 +27,9 @@
 //!
 //! The first run writes a `credentials.json` template; its error says what to fill in, and where to find it.
 //!
-//! How often a program must run to stay signed in: at least once in six months if it calls
-//! [`TokenManager::access_token`]; at least every four weeks if it calls only
-//! [`TokenManager::get_valid_refresh_token`], which renews in the refresh token's last 30 days. A program that stays
-//! running with [`TokenManager::keep_alive`] needs neither.
+//! How often a program must run to stay signed in: at least once in a refresh token's life, which is SAP's six months, if
+//! it calls [`TokenManager::access_token`] or [`TokenManager::get_valid_refresh_token`]. A program that stays running with
+//! [`TokenManager::keep_alive`] renews by itself.
 //!
 //! # The parts
 //!

@@ -101,11 +101,11 @@ async fn a_passing_failure_serves_the_valid_token_and_starts_a_back_off() {
 }
 
 #[tokio::test]
-async fn a_refresh_token_is_renewed_in_its_last_30_days() {
+async fn a_refresh_token_is_renewed_once_a_third_of_its_life_has_passed() {
     let scene = Scene::new().await;
     let first = scene.manager().get_valid_refresh_token().await.unwrap();
-    let left = first.expires_at().unwrap() - support::noon();
-    scene.clock.advance(left.unsigned_abs() - 31 * DAY);
+    let life = first.expires_at().unwrap() - support::noon();
+    scene.clock.advance(life.unsigned_abs() / 3 - DAY);
     scene.manager().get_valid_refresh_token().await.unwrap();
     assert_eq!(scene.concur.count("refresh_token"), 0);
 
@@ -253,7 +253,7 @@ async fn a_back_off_ends_when_the_clock_jumps_back_behind_it() {
     let tokens = scene.manager();
     scene.concur.fault_next(1, Fault::status(503));
     tokens.get_valid_refresh_token().await.unwrap();
-    // Still in the last 30 days.
+    // Still in the last two thirds of its life.
     scene.clock.rewind(5 * DAY);
     tokens.get_valid_refresh_token().await.unwrap();
     assert_eq!(scene.concur.token_requests(), 2);

@@ -64,10 +64,7 @@ impl TokenManagerBuilder {
                 random: Arc::new(Random::System),
                 executor: Arc::new(Threads),
             },
-            policy: Policy {
-                refresh_token_margin: Duration::from_secs(30 * 24 * 3600),
-                lock_timeout: Duration::from_secs(120),
-            },
+            policy: Policy { refresh_token_margin: None, lock_timeout: Duration::from_secs(120) },
         }
     }
 
@@ -125,10 +122,11 @@ impl TokenManagerBuilder {
         self
     }
 
-    /// How long before its expiry a refresh token is renewed. Default: 30 days. A program that calls only
+    /// How long before its expiry a refresh token is renewed. Default: once a third of its life has passed since the last
+    /// grant, which leaves 120 of SAP's 180 days. A program that calls only
     /// [`get_valid_refresh_token`](TokenManager::get_valid_refresh_token) must run at shorter intervals than this.
     pub fn refresh_token_margin(mut self, margin: Duration) -> Self {
-        self.policy.refresh_token_margin = margin;
+        self.policy.refresh_token_margin = Some(margin);
         self
     }
 

@@ -41,7 +41,8 @@ pub(super) struct Core {
 /// The knobs.
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
-    pub(super) refresh_token_margin: Duration,
+    /// `None`: two thirds of the refresh token's life.
+    pub(super) refresh_token_margin: Option<Duration>,
     pub(super) lock_timeout: Duration,
 }
 

@@ -53,13 +53,16 @@ impl Window {
         }
     }
 
-    /// A refresh token lives for months, so no caller has to wait for its renewal until it has expired. A refresh token
-    /// with an unknown expiry should always be renewed and never must be.
-    pub(super) fn of_refresh(expires: Option<SystemTime>, margin: Duration) -> Self {
+    /// A refresh token lives for months, so no caller has to wait for its renewal until it has expired. It is renewed once a
+    /// third of its `life` has passed, from its receipt to its expiry: a program that runs at any interval shorter than a
+    /// life then keeps it. Or within `margin` of its expiry, if that is given. A refresh token with an unknown expiry should
+    /// always be renewed and never must be.
+    pub(super) fn of_refresh(life: Option<(SystemTime, SystemTime)>, margin: Option<Duration>) -> Self {
         let always = SystemTime::UNIX_EPOCH;
-        match expires {
-            Some(expires) => {
-                let advisory = before(expires, margin);
+        match life {
+            Some((received, expires)) => {
+                let whole = expires.duration_since(received).unwrap_or_default();
+                let advisory = before(expires, margin.unwrap_or(whole / 3 * 2));
                 Self { not_before: always, ahead: advisory, advisory, mandatory: expires, expires }
             }
             None => {
@@ -190,12 +193,22 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_token_is_renewed_in_its_last_days_and_waited_for_once_expired() {
-        let window = Window::of_refresh(Some(at(1000)), Duration::from_secs(300));
+    fn a_refresh_token_is_renewed_after_a_third_of_its_life_and_waited_for_once_expired() {
+        let window = Window::of_refresh(Some((at(100), at(1000))), None);
+        for (now, decision) in
+            [(99, Serve), (399, Serve), (400, RenewIfIdle), (999, RenewIfIdle), (1000, Wait)]
+        {
+            assert_eq!(decide(&window, at(now), || false), decision, "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_is_renewed_within_a_margin_of_its_expiry_if_one_is_given() {
+        let window = Window::of_refresh(Some((at(100), at(1000))), Some(Duration::from_secs(300)));
         for (now, decision) in [(699, Serve), (700, RenewIfIdle), (999, RenewIfIdle), (1000, Wait)] {
             assert_eq!(decide(&window, at(now), || false), decision, "at {now}");
         }
-        let unknown = Window::of_refresh(None, Duration::from_secs(300));
+        let unknown = Window::of_refresh(None, None);
         for now in [0, 1_800_000_000, 9_999_999_999] {
             assert_eq!(decide(&unknown, at(now), || false), RenewIfIdle, "at {now}");
         }

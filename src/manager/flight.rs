@@ -61,6 +61,12 @@ impl Flight<'_> {
         self.need.has_fallback(stored, self.core.cache.held().as_deref(), self.core.now())
     }
 
+    /// Whether a refresh token is wanted that has been renewed for the last time long ago.
+    pub(super) fn is_urgent(&self, looked: &Looked) -> bool {
+        let is_half_spent = |held: &Held| held.is_half_spent(self.core.now());
+        matches!(self.need, Need::RefreshToken { .. }) && looked.held.as_deref().is_some_and(is_half_spent)
+    }
+
     /// Whether Concur may be asked now. An earlier refusal does not hold back what was asked for explicitly.
     pub(super) fn check_gate(&self, looked: &Looked) -> Result<(), Error> {
         if self.need.is_explicit() {

@@ -144,17 +144,17 @@ impl Held {
 
     /// Whether the refresh token is valid.
     pub(super) fn is_valid(&self, now: SystemTime) -> bool {
-        self.refresh_window(Duration::ZERO).is_valid(now)
+        self.object.expiry().is_none_or(|expiry| now < expiry)
     }
 
     /// What to do for a caller who needs the refresh token.
     pub(super) fn decide(
         &self,
         now: SystemTime,
-        margin: Duration,
+        margin: Option<Duration>,
         is_backing_off: impl FnOnce() -> bool,
     ) -> Decision {
-        match decide(&self.refresh_window(margin), now, is_backing_off) {
+        match decide(&self.refresh_window(now, margin), now, is_backing_off) {
             // The last grant was less than an access token's life ago: a server that does not extend the refresh
             // token must not be asked on every call.
             Decision::RenewIfIdle if self.object.access().is_some_and(|access| now < access.expires_at) => {
@@ -164,8 +164,16 @@ impl Held {
         }
     }
 
-    fn refresh_window(&self, margin: Duration) -> Window {
-        Window::of_refresh(self.object.expiry(), margin)
+    /// Whether half of the refresh token's life has passed: then a renewal is worth all its attempts.
+    pub(super) fn is_half_spent(&self, now: SystemTime) -> bool {
+        self.object.life(now).is_some_and(|(received, expires)| {
+            let whole = expires.duration_since(received).unwrap_or_default();
+            expires.duration_since(now).unwrap_or_default() <= whole / 2
+        })
+    }
+
+    fn refresh_window(&self, now: SystemTime, margin: Option<Duration>) -> Window {
+        Window::of_refresh(self.object.life(now), margin)
     }
 
     pub(super) fn report(&self, status: &mut Status, now: SystemTime) {

@@ -52,8 +52,9 @@ impl Need {
         matches!(self, Self::SignIn(_) | Self::Adopt(_) | Self::Revoke)
     }
 
-    /// Whether what is held makes a flight needless. `margin`: how long before its expiry a refresh token is renewed.
-    pub(super) fn is_met_by(&self, held: &Held, now: SystemTime, margin: Duration) -> bool {
+    /// Whether what is held makes a flight needless. `margin`: how long before its expiry a refresh token is
+    /// renewed, if that is chosen.
+    pub(super) fn is_met_by(&self, held: &Held, now: SystemTime, margin: Option<Duration>) -> bool {
         let has_refresh = || held.decide(now, margin, || false) == Decision::Serve;
         match self {
             Self::RefreshToken { .. } => has_refresh(),
@@ -105,7 +106,7 @@ mod tests {
     use super::*;
     use crate::{Geolocation, TokenOrigin, clock::from_unix_seconds, random::Random};
 
-    const MARGIN: Duration = Duration::from_secs(300);
+    const MARGIN: Option<Duration> = Some(Duration::from_secs(300));
 
     fn at(seconds: u64) -> SystemTime {
         from_unix_seconds(seconds).unwrap()

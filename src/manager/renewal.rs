@@ -182,7 +182,9 @@ impl Flight<'_> {
             // A renewal ahead of time is no caller's need, so it can always be left for later.
             let has_fallback =
                 matches!(self.need, Need::KeepAlive) || self.has_fallback(looked.held.as_deref());
-            if has_fallback {
+            // One attempt will do while there is time for many more.
+            let is_early = has_fallback && !self.is_urgent(&looked);
+            if is_early {
                 self.budget = RetryBudget::ahead_of_time();
             }
             match self.need {
@@ -205,7 +207,7 @@ impl Flight<'_> {
                 Ok(Exchanged::Overtaken) => {}
                 Err(e) => {
                     self.remember(&e, &looked).await;
-                    return if has_fallback { Ok(Outcome::FailedOnce(e)) } else { Err(e) };
+                    return if is_early { Ok(Outcome::FailedOnce(e)) } else { Err(e) };
                 }
             }
         }

@@ -65,7 +65,10 @@ impl Flight<'_> {
         let Some(stored) = stored else {
             return Ok(Exchanged::Reply(Box::new(self.obtain(rehearsed).await?), TokenOrigin::Obtained));
         };
-        let looks_expired = stored.expiry().is_some_and(|expiry| expiry <= self.core.now());
+        let now = self.core.now();
+        // While the access token of the last grant lives, the refresh token's expiry is what is wrong.
+        let is_recent = stored.access().is_some_and(|access| now < access.expires_at);
+        let looks_expired = !is_recent && stored.expiry().is_some_and(|expiry| expiry <= now);
         let [first, last] = ways(looks_expired);
         let first_closed = match self.try_way(first, false, stored, rehearsed).await? {
             Tried::Answered(answer) => return Ok(answer),
