@@ -139,6 +139,10 @@ impl Stopwatch {
 /// The end of the year 9999, the last that [`OffsetDateTime`] can hold.
 const LAST_SECOND: u64 = 253_402_300_799;
 
+/// 2001-09-09, in Unix seconds. SAP sends no earlier time: such a number is no time, or comes from a clock that was never
+/// set.
+pub(crate) const FIRST_PLAUSIBLE: u64 = 1_000_000_000;
+
 /// `seconds` after the Unix epoch; `None` where that is not a date.
 pub(crate) fn from_unix_seconds(seconds: u64) -> Option<SystemTime> {
     (seconds <= LAST_SECOND).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))

@@ -24,8 +24,8 @@ use crate::{
     secret::Secret,
 };
 
-/// The members that this crate writes, in the order of the file. The last three are not in Concur's replies.
-const ORDER: [&str; 11] = [
+/// The members that this crate writes, in the order of the file. The last four are not in Concur's replies.
+const ORDER: [&str; 12] = [
     "refresh_token",
     "refresh_expires_in",
     "access_token",
@@ -37,15 +37,21 @@ const ORDER: [&str; 11] = [
     COMPANY_UUID,
     ACCESS_EXPIRES_AT,
     REFRESH_EXPIRES_AT,
+    REFRESH_RECEIVED_AT,
 ];
 const COMPANY_UUID: &str = "companyUUID";
 const ACCESS_EXPIRES_AT: &str = "accessTokenExpiresAt";
 const REFRESH_EXPIRES_AT: &str = "refreshTokenExpiresAt";
+const REFRESH_RECEIVED_AT: &str = "refreshTokenReceivedAt";
+
+/// How long a refresh token lives when nothing says so: SAP's six months, rounded down.
+const SIX_MONTHS: Duration = Duration::from_secs(180 * 24 * 3600);
 
 /// A refresh token with everything that Concur's reply said about it. Cheap to clone.
 ///
 /// Its JSON form is the tutorial's `refreshTokenObjectFile.json`: the whole reply of the token endpoint plus
-/// `companyUUID`, and this crate's own `accessTokenExpiresAt` and `refreshTokenExpiresAt` in Unix seconds.
+/// `companyUUID`, and this crate's own `accessTokenExpiresAt`, `refreshTokenExpiresAt` and `refreshTokenReceivedAt` in
+/// Unix seconds.
 ///
 /// ```
 /// use concur_auth::RefreshTokenObject;
@@ -69,6 +75,7 @@ struct Inner {
     members: Members,
     refresh_token: Secret,
     expires_at: Option<SystemTime>,
+    received_at: Option<SystemTime>,
     access: Option<IssuedAccess>,
     geolocation: Option<String>,
     company_uuid: Option<String>,
@@ -122,13 +129,17 @@ impl RefreshTokenObject {
             return Err(BadMember("refresh_token", "printable text").into());
         }
         let text = |name| members.string(name).ok().flatten().map(|text| text.expose().trim().to_owned());
-        let time = |name| members.seconds(name).ok().flatten().and_then(clock::from_unix_seconds);
+        let seconds = |name| members.seconds(name).ok().flatten();
+        let time = |name| seconds(name).and_then(clock::from_unix_seconds);
+        // A smaller number is something else, such as the seconds of a life.
+        let servers = seconds("refresh_expires_in").filter(|at| *at >= clock::FIRST_PLAUSIBLE);
         let scopes = scopes(&members);
         Ok(Self(Arc::new(Inner {
             refresh_token,
             // This crate's own member is corrected for this machine's clock; a file that another program wrote has only
             // the server's time.
-            expires_at: time(REFRESH_EXPIRES_AT).or_else(|| time("refresh_expires_in")),
+            expires_at: time(REFRESH_EXPIRES_AT).or_else(|| servers.and_then(clock::from_unix_seconds)),
+            received_at: time(REFRESH_RECEIVED_AT),
             access: access(&members).ok().flatten(),
             geolocation: text("geolocation"),
             company_uuid: text(COMPANY_UUID),
@@ -146,7 +157,9 @@ impl RefreshTokenObject {
 
     /// When the refresh token expires, by this machine's clock where that is known, else by the server's.
     ///
-    /// `None` if the object holds no expiry.
+    /// `None` if the object holds no expiry. A reply whose expiry lay in the past when it arrived counts as one without an
+    /// expiry: then the token lives 180 days from its receipt. In an object without this crate's own members, a
+    /// `refresh_expires_in` before September 2001 counts as none.
     #[must_use]
     pub fn expires_at(&self) -> Option<OffsetDateTime> {
         self.0.expires_at.map(clock::public_time)
@@ -184,6 +197,15 @@ impl RefreshTokenObject {
 
     pub(crate) fn expiry(&self) -> Option<SystemTime> {
         self.0.expires_at
+    }
+
+    /// When the token was received in the last grant, and when it expires, both by this machine's clock; `None` without an
+    /// expiry. Where the receipt is not known, or cannot be true at `now`, it counts as 180 days before the expiry.
+    pub(crate) fn life(&self, now: SystemTime) -> Option<(SystemTime, SystemTime)> {
+        let expires_at = self.0.expires_at?;
+        let received_at = self.0.received_at.filter(|at| *at <= now && *at < expires_at);
+        let six_months_before = || expires_at.checked_sub(SIX_MONTHS).unwrap_or(SystemTime::UNIX_EPOCH);
+        Some((received_at.unwrap_or_else(six_months_before), expires_at))
     }
 
     /// The access token of the same reply, if it can be used.
@@ -264,6 +286,47 @@ mod tests {
         let odd = r#"{"refresh_token":"r","scope":[],"companyUUID":1,"refresh_expires_in":"x"}"#;
         let lenient = RefreshTokenObject::from_json(odd).unwrap();
         assert_eq!((lenient.company_uuid(), lenient.expires_at()), (None, None));
+    }
+
+    #[test]
+    fn a_number_that_cannot_be_a_date_is_no_expiry() {
+        for (seconds, expires_at) in
+            [("15552000", None), ("\"999999999\"", None), ("1000000000", Some(1_000_000_000)), ("0", None)]
+        {
+            let json = format!(r#"{{"refresh_token":"r","refresh_expires_in":{seconds}}}"#);
+            let object = RefreshTokenObject::from_json(&json).unwrap();
+            assert_eq!(object.expires_at().map(OffsetDateTime::unix_timestamp), expires_at, "{seconds}");
+            assert!(object.to_json().contains(&format!("\"refresh_expires_in\": {seconds}")));
+        }
+    }
+
+    #[test]
+    fn a_life_begins_at_the_receipt_or_180_days_before_the_expiry() {
+        let now = 1_800_000_000;
+        let half_a_year = SIX_MONTHS.as_secs();
+        let expires = now + 1000;
+        for (received, begins) in [
+            (Some(now - 5), now - 5),
+            (Some(now), now),
+            // In the future, and after the expiry.
+            (Some(now + 1), expires - half_a_year),
+            (Some(expires), expires - half_a_year),
+            (None, expires - half_a_year),
+        ] {
+            let member = received.map(|at| format!(r#","refreshTokenReceivedAt":{at}"#)).unwrap_or_default();
+            let json = format!(r#"{{"refresh_token":"r","refreshTokenExpiresAt":{expires}{member}}}"#);
+            let life =
+                RefreshTokenObject::from_json(&json).unwrap().life(clock::from_unix_seconds(now).unwrap());
+            let (begin, end) = life.unwrap();
+            assert_eq!(
+                (clock::unix_seconds(begin), clock::unix_seconds(end)),
+                (begins, expires),
+                "{received:?}"
+            );
+        }
+        let unknown =
+            RefreshTokenObject::from_json(r#"{"refresh_token":"r","refreshTokenReceivedAt":5}"#).unwrap();
+        assert_eq!(unknown.life(SystemTime::UNIX_EPOCH), None);
     }
 
     #[test]

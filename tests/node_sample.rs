@@ -36,6 +36,7 @@ async fn our_file_has_every_member_of_the_reply_and_of_the_sample() {
     }
     assert!(scene.token_file().contains(r#""brand_new": {"kept":[1,2.5]}"#), "{ours}");
     assert!(ours["accessTokenExpiresAt"].is_u64() && ours["refreshTokenExpiresAt"].is_u64());
+    assert!(ours["refreshTokenReceivedAt"].is_u64());
 }
 
 #[tokio::test]

@@ -29,7 +29,7 @@ use serde_json::value::RawValue;
 
 const SECRET: &str = "s3cr3t-t0k3n";
 /// The members that come first in the file, in this order.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "refresh_token",
     "refresh_expires_in",
     "access_token",
@@ -41,6 +41,7 @@ const ORDER: [&str; 11] = [
     "companyUUID",
     "accessTokenExpiresAt",
     "refreshTokenExpiresAt",
+    "refreshTokenReceivedAt",
 ];
 
 fn shows_nothing(shown: &dyn Debug) -> Result<(), TestCaseError> {

@@ -16,7 +16,7 @@ use super::{
     outgoing_request::OutgoingRequest,
     unreachable::Cut,
 };
-use crate::{ConcurCode, Error, Geolocation, log};
+use crate::{ConcurCode, Error, Geolocation, clock, log};
 
 /// The header with the id of a request, by which SAP's support finds it.
 pub(super) const CORRELATION_ID: &str = "concur-correlationid";
@@ -45,7 +45,10 @@ impl Headers {
     /// `is_secret` tells whether a text that the server chose contains a secret of the request.
     pub(super) fn of(headers: &HeaderMap, now: SystemTime, is_secret: impl Fn(&str) -> bool) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-        let date = text(header::DATE.as_str()).and_then(|date| httpdate::parse_http_date(date).ok());
+        let date = text(header::DATE.as_str())
+            .and_then(|date| httpdate::parse_http_date(date).ok())
+            // A gateway whose clock was never set would make every token live for decades.
+            .filter(|date| clock::unix_seconds(*date) >= clock::FIRST_PLAUSIBLE);
         let retry_after = text(header::RETRY_AFTER.as_str())
             .and_then(|value| self::retry_after(value.trim(), date.unwrap_or(now)));
         let is_id = |id: &&str| {
@@ -176,7 +179,21 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::clock;
+
+    #[test]
+    fn a_date_of_a_clock_that_was_never_set_is_no_date() {
+        for (date, is_date) in [
+            ("Thu, 01 Jan 1970 00:10:00 GMT", false),
+            ("Sun, 09 Sep 2001 01:46:39 GMT", false),
+            ("Sun, 09 Sep 2001 01:46:40 GMT", true),
+            ("soon", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::DATE, date.parse().unwrap());
+            let read = Headers::of(&headers, SystemTime::UNIX_EPOCH, |_| false);
+            assert_eq!(read.server_time.is_some(), is_date, "{date}");
+        }
+    }
 
     proptest! {
         #![proptest_config(crate::seed::seeded())]

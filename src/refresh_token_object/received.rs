@@ -3,13 +3,11 @@
 //! Always: a reply with a usable `refresh_token` becomes an object, whatever is wrong with its other members. Lifetimes
 //! are never taken from the predecessor, and the members that only this crate writes are never taken from the server.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use super::{
-    ACCESS_EXPIRES_AT, COMPANY_UUID, NotAToken, ORDER, REFRESH_EXPIRES_AT, RefreshTokenObject, access, scopes,
+    ACCESS_EXPIRES_AT, COMPANY_UUID, NotAToken, ORDER, REFRESH_EXPIRES_AT, REFRESH_RECEIVED_AT,
+    RefreshTokenObject, SIX_MONTHS, access, scopes,
 };
 use crate::{
     access_token::IssuedAccess,
@@ -18,7 +16,7 @@ use crate::{
 };
 
 /// Members that say how long something lives: never inherited by the object of the next reply.
-const LIFETIMES: [&str; 7] = [
+const LIFETIMES: [&str; 8] = [
     "refresh_token",
     "refresh_expires_in",
     "access_token",
@@ -26,10 +24,8 @@ const LIFETIMES: [&str; 7] = [
     "expires_in",
     ACCESS_EXPIRES_AT,
     REFRESH_EXPIRES_AT,
+    REFRESH_RECEIVED_AT,
 ];
-
-/// How long a refresh token lives when the reply does not say: SAP's six months, rounded down.
-const SIX_MONTHS: Duration = Duration::from_secs(180 * 24 * 3600);
 
 /// The object that the object of a reply replaces.
 #[derive(Clone, Copy)]
@@ -59,7 +55,7 @@ impl RefreshTokenObject {
         server_time: Option<SystemTime>,
     ) -> Result<Received, NotAToken> {
         // Only this crate writes these members: a server could claim anything with them.
-        for own in [ACCESS_EXPIRES_AT, REFRESH_EXPIRES_AT, COMPANY_UUID] {
+        for own in [ACCESS_EXPIRES_AT, REFRESH_EXPIRES_AT, REFRESH_RECEIVED_AT, COMPANY_UUID] {
             members.remove(own);
         }
         let faults = [
@@ -79,10 +75,13 @@ impl RefreshTokenObject {
             .flatten()
             .and_then(clock::from_unix_seconds)
             .and_then(|at| by_our_clock(at, now, server_time))
+            // Tokens do not arrive expired: such a number is the seconds of a life, or the `Date` is wrong.
+            .filter(|at| now < *at)
             .or_else(|| now.checked_add(SIX_MONTHS));
         if let Some(at) = expires_at {
             members.set_number(REFRESH_EXPIRES_AT, clock::unix_seconds(at));
         }
+        members.set_number(REFRESH_RECEIVED_AT, clock::unix_seconds(now));
         if let Some(Predecessor { object, same_grant }) = predecessor {
             let except: &[&str] = if same_grant { &LIFETIMES } else { &ORDER };
             members.inherit(&object.0.members, except);
@@ -169,6 +168,50 @@ mod tests {
         assert!(object.to_json().contains("\"refresh_expires_in\": 5000"));
         assert!(object.to_json().contains("\"refreshTokenExpiresAt\": 4700"));
         assert_eq!(object.expiry(), Some(at(4700)));
+    }
+
+    #[test]
+    fn an_expiry_already_past_on_arrival_counts_as_absent_and_is_stored_as_received() {
+        let now = 1_800_000_000;
+        for (received, server_time, is_absent) in [
+            ("15552000", None, true),
+            ("\"15552000\"", None, true),
+            ("0", None, true),
+            ("1799999999", None, true),
+            ("1800000000", None, true),
+            ("1800000001", None, false),
+            // By the Date, the server's clock is 1000 s ahead or behind.
+            ("1800001000", Some(now + 1000), true),
+            ("1800001001", Some(now + 1000), false),
+            ("1799999001", Some(now - 1000), false),
+            // A gateway's clock is a year ahead.
+            ("1815552000", Some(now + 31_536_000), true),
+        ] {
+            let json = format!(r#"{{"refresh_token":"r","refresh_expires_in":{received}}}"#);
+            let members = Members::parse(json.as_bytes()).unwrap();
+            let Received { object, fault } =
+                RefreshTokenObject::received(members, None, None, at(now), server_time.map(at)).unwrap();
+            assert_eq!(fault, None);
+            assert_eq!(
+                object.expiry() == Some(at(now) + SIX_MONTHS),
+                is_absent,
+                "{received} with the date {server_time:?}"
+            );
+            let json = object.to_json();
+            assert!(json.contains(&format!("\"refresh_expires_in\": {received},")), "{json}");
+        }
+    }
+
+    #[test]
+    fn the_receipt_is_stored_and_never_taken_from_the_server_or_a_predecessor() {
+        let old = r#"{"refresh_token":"old","refreshTokenReceivedAt":7}"#;
+        let old = RefreshTokenObject::from_json(old).unwrap();
+        for same_grant in [true, false] {
+            let theirs = r#"{"refresh_token":"r","refreshTokenReceivedAt":9}"#;
+            let Received { object, .. } = received(theirs, Some(Predecessor { object: &old, same_grant }));
+            assert!(object.to_json().contains("\"refreshTokenReceivedAt\": 1000"));
+            assert_eq!(object.life(at(1000)), Some((at(1000), at(1000) + SIX_MONTHS)));
+        }
     }
 
     #[test]

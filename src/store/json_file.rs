@@ -24,8 +24,8 @@ const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 /// The default store: one JSON file of mode 0600, such as `refreshTokenObjectFile.json`.
 ///
 /// The file holds the whole reply of Concur's token endpoint, `companyUUID`, and this crate's own
-/// `accessTokenExpiresAt` and `refreshTokenExpiresAt` (Unix seconds). It is replaced by renaming a complete,
-/// synced file over it. Processes exclude each other with an operating system lock on a side file
+/// `accessTokenExpiresAt`, `refreshTokenExpiresAt` and `refreshTokenReceivedAt` (Unix seconds). It is replaced by
+/// renaming a complete, synced file over it. Processes exclude each other with an operating system lock on a side file
 /// (`….lock`), which is free again when a process is killed. The other side files are `….note`, what Concur refused,
 /// `….tmp-<random>`, a save in progress, and `….corrupt-<time>`, a token file that could not be used and was moved out of
 /// the way.
