@@ -133,18 +133,38 @@ async fn the_margin_of_a_refresh_token_can_be_chosen() {
 #[tokio::test]
 async fn a_server_that_does_not_extend_is_not_asked_on_every_call() {
     let scene = Scene::new().await;
-    let soon = scene.clock.now_utc().unix_timestamp() + 10 * 24 * 3600;
-    scene.concur.set_reply_member("refresh_expires_in", Some(&soon.to_string()));
+    let end = scene.clock.now_utc() + 180 * DAY;
+    scene.concur.set_reply_member("refresh_expires_in", Some(&end.unix_timestamp().to_string()));
     let tokens = scene.manager();
-    for _ in 0..10 {
-        tokens.get_valid_refresh_token().await.unwrap();
+    let mut days = Vec::new();
+    while scene.clock.now_utc() < end {
+        let before = scene.concur.token_requests();
+        for _ in 0..3 {
+            tokens.get_valid_refresh_token().await.unwrap();
+        }
+        if scene.concur.token_requests() > before {
+            days.push((scene.clock.now_utc() - support::noon()).whole_days());
+        }
+        scene.clock.advance(HOUR / 2);
     }
-    assert_eq!(scene.concur.token_requests(), 1);
-    scene.clock.advance(HOUR);
-    for _ in 0..10 {
+    // Each time a third of what was left has passed.
+    assert_eq!(days[..6], [0, 60, 100, 126, 144, 156]);
+    assert_eq!((days.len(), scene.concur.token_requests()), (21, 21));
+}
+
+/// One attempt while there is time for many more; all four once half of its life has passed.
+#[tokio::test]
+async fn the_later_in_its_life_the_harder_a_refresh_token_is_renewed() {
+    for (days, attempts) in [(61, 1), (89, 1), (91, 4), (179, 4)] {
+        let scene = Scene::skipping(Rotation::Never).await;
+        scene.manager().get_valid_refresh_token().await.unwrap();
+        scene.concur.set_fault(Fault::status(503));
+        scene.clock.advance(days * DAY);
+        let tokens = scene.manager();
         tokens.get_valid_refresh_token().await.unwrap();
+        assert_eq!(scene.concur.count("refresh_token"), attempts, "after {days} days");
+        assert!(tokens.status().last_error.is_some());
     }
-    assert_eq!(scene.concur.token_requests(), 2);
 }
 
 #[tokio::test]
@@ -249,7 +269,7 @@ async fn the_back_off_doubles_up_to_a_minute() {
 async fn a_back_off_ends_when_the_clock_jumps_back_behind_it() {
     let scene = Scene::new().await;
     scene.write_token(&scene.concur.token_json());
-    scene.clock.advance(165 * DAY);
+    scene.clock.advance(80 * DAY);
     let tokens = scene.manager();
     scene.concur.fault_next(1, Fault::status(503));
     tokens.get_valid_refresh_token().await.unwrap();
