@@ -146,7 +146,7 @@ mod oauth_client;
 mod store;
 
 // Plain values, from the richest to the poorest.
-mod refusal; // what Concur refused, as a store remembers it
+mod failed_requests; // what must not be sent again too soon
 mod credentials;
 mod principal; // the owner of a token
 mod refresh_token_object;

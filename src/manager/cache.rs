@@ -16,8 +16,8 @@ use super::{
     locked_store::{LockedStore, Rehearsed, Save},
 };
 use crate::{
-    AccessToken, Clock, Error, RefreshTokenObject, Status, TokenOrigin, caught::locked, log,
-    principal::Principal, random::Random, refusal::Refusal,
+    AccessToken, Clock, Error, RefreshTokenObject, Status, TokenOrigin, caught::locked,
+    failed_requests::FailedRequests, log, principal::Principal, random::Random,
 };
 
 pub(super) struct TokenCache {
@@ -38,7 +38,8 @@ struct SignedOut {
 /// What a flight found in the store.
 pub(super) struct Looked {
     pub(super) held: Option<Arc<Held>>,
-    pub(super) refusal: Option<Refusal>,
+    /// What the store keeps of them.
+    pub(super) failed: FailedRequests,
 }
 
 impl Looked {
@@ -109,12 +110,12 @@ impl TokenCache {
         loop {
             let before = self.held();
             if before.as_ref().is_some_and(|held| held.is_unsaved) {
-                return Ok(Looked { held: before, refusal: None });
+                return Ok(Looked { held: before, failed: FailedRequests::default() });
             }
             let stored = if is_locked { self.store.read_locked().await? } else { self.store.read().await? };
-            let refusal = stored.note.as_deref().and_then(Refusal::from_json);
+            let failed = FailedRequests::from_note(stored.note.as_deref());
             if let Some(held) = self.take_over(stored.token, before, sync)? {
-                return Ok(Looked { held, refusal });
+                return Ok(Looked { held, failed });
             }
         }
     }
