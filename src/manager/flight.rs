@@ -88,12 +88,13 @@ impl Flight<'_> {
     }
 
     /// Remembers that a request has failed, a lasting failure for all processes on the store. The lock is still held, so the
-    /// processes that wait for it do not ask again. `stored`: the token from which the next request would be made.
-    /// `has_fallback`: who holds something valid is served during the back-off, and who does not is owed more than the one
+    /// processes that wait for it do not ask again. `before`: what was known before the request. `stored`: the token from
+    /// which the next request would be made. `has_fallback`: who holds something valid is served during the back-off, and who does not is owed more than the one
     /// attempt of this flight.
     pub(super) async fn remember(
         &self,
         error: &Error,
+        before: &FailedRequests,
         looked: &Looked,
         stored: Option<&RefreshTokenObject>,
         has_fallback: bool,
@@ -106,7 +107,7 @@ impl Flight<'_> {
         let (now, random) = (self.core.now(), &machine.random);
         let (spent, basis) = (self.basis(looked.token()), self.basis(stored));
         let dead = self.dead.get().and(looked.token());
-        let failed = gate.judge(error, spent, basis, dead, now, random);
+        let failed = gate.judge(error, (before, spent), basis, dead, now, random);
         if failed.is_lasting() {
             return self.note(failed, basis, looked).await;
         }

@@ -55,7 +55,7 @@ impl Gate {
     /// Whether such a request failed, or Concur asked for a pause, too short a time ago to ask again.
     pub(super) fn check(&self, basis: Basis<'_>, now: SystemTime) -> Result<(), Error> {
         self.check_server_pause(now)?;
-        let known = self.history().known();
+        let known = self.known();
         known.in_force(basis, now).map_or(Ok(()), |failed| Err(failed.again(now)))
     }
 
@@ -64,19 +64,24 @@ impl Gate {
         self.history().pause.check(now)
     }
 
-    /// A request that was made from `spent` has failed, and the next one would be made from `basis`.
+    /// The failures that this manager and the store remember.
+    pub(super) fn known(&self) -> FailedRequests {
+        self.history().known()
+    }
+
+    /// A request that was made from `spent` has failed, and the next one would be made from `basis`. `before` is what was
+    /// known before it was sent.
     pub(super) fn judge(
         &self,
         error: &Error,
-        spent: Basis<'_>,
+        (before, spent): (&FailedRequests, Basis<'_>),
         basis: Basis<'_>,
         dead_token: Option<&RefreshTokenObject>,
         now: SystemTime,
         random: &Random,
     ) -> FailedRequest {
-        let mut history = self.history();
-        let failed = FailedRequest::of(error, (&history.known(), spent), basis, dead_token, now, random);
-        history.pending = Some(failed.pending());
+        let failed = FailedRequest::of(error, (before, spent), basis, dead_token, now, random);
+        self.history().pending = Some(failed.pending());
         failed
     }
 
@@ -196,7 +201,7 @@ mod tests {
     }
 
     fn fail(gate: &Gate, error: &Error, basis: Basis<'_>, now: u64) -> FailedRequest {
-        let failed = gate.judge(error, basis, basis, None, at(now), &Random::System);
+        let failed = gate.judge(error, (&gate.known(), basis), basis, None, at(now), &Random::System);
         gate.remember(failed.clone(), basis);
         failed
     }

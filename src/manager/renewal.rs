@@ -46,7 +46,10 @@ use super::{
     shared_flight::{End, share},
     single_flight::{Join, Leader},
 };
-use crate::{Error, ErrorKind, backoff::Backoff, caught::caught, log, oauth_client::RetryBudget};
+use crate::{
+    Error, ErrorKind, backoff::Backoff, caught::caught, failed_requests::FailedRequests, log,
+    oauth_client::RetryBudget,
+};
 
 /// The first pause between two looks at the lock and the store; the store says which is the longest.
 const FIRST_POLL: Duration = Duration::from_millis(2);
@@ -193,9 +196,10 @@ impl Flight<'_> {
                 Need::Retry => self.open_gate(&mut looked).await,
                 _ => self.check_gate(&looked)?,
             }
+            let before = self.core.gate.known();
             let asked = self.ask(&looked).await;
             if self.budget.has_sent() {
-                self.remember_failure(&asked, &looked, has_fallback).await;
+                self.remember_failure(&asked, &before, &looked, has_fallback).await;
             }
             match asked {
                 Ok(Some(outcome)) => return Ok(outcome),
@@ -230,14 +234,16 @@ impl Flight<'_> {
     async fn remember_failure(
         &self,
         asked: &Result<Option<Outcome>, Error>,
+        before: &FailedRequests,
         looked: &Looked,
         has_fallback: bool,
     ) {
         match asked {
-            Err(e) => self.remember(e, looked, looked.token(), has_fallback).await,
+            Err(e) => self.remember(e, before, looked, looked.token(), has_fallback).await,
             Ok(Some(Outcome::SavedWithFault(e))) => {
                 let held = self.core.cache.held();
-                self.remember(e, looked, held.as_deref().map(|held| &held.object), has_fallback).await;
+                let stored = held.as_deref().map(|held| &held.object);
+                self.remember(e, before, looked, stored, has_fallback).await;
             }
             Ok(_) => {}
         }
