@@ -53,8 +53,10 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         };
         let now = core.now();
         let margin = core.policy.refresh_token_margin;
+        let is_alive = |held: &&Arc<Held>| !core.gate.is_dead(&held.object);
         let decision = stored
             .as_ref()
+            .filter(is_alive)
             .map_or(Decision::Wait, |held| held.decide(now, margin, || core.is_backing_off(now)));
         let join = match (decision, &stored) {
             (Decision::Serve, Some(held)) => return Ok(held.object.clone()),
@@ -64,8 +66,8 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         let outcome = fly(core, &Need::RefreshToken { is_looked_at: identity.is_some() }, join).await;
         // On the first call only the flight has read the store, so what it made the held token is the fallback.
         let held = if identity.is_some() { stored } else { core.cache.held() };
-        let is_served = |held: &Arc<Held>| held.is_valid(now) && !core.gate.is_dead(&held.object);
-        let fallback = held.filter(is_served).map(|held| held.object.clone());
+        let fallback = held.as_ref().filter(is_alive).filter(|held| held.is_valid(now));
+        let fallback = fallback.map(|held| held.object.clone());
         let fresh = match &outcome {
             Outcome::Done(renewed) if renewed.fresh => Some(renewed.held.object.clone()),
             _ => None,
