@@ -63,7 +63,7 @@
 //! | access token | the bearer token of API calls; lives an hour (RFC 6749 section 1.4) |
 //! | advisory window | the time before a token's expiry in which one caller renews it and the others are served |
 //! | authorization code | what a browser brings back from Concur; good once (RFC 6749 section 4.1) |
-//! | back-off | the pause after a failed renewal, in which a valid token is served and no renewal is tried |
+//! | back-off | the pause after a failed renewal, in which no renewal is tried; a valid token is served meanwhile |
 //! | code | the number in Concur's error reply, such as 108; see [`ConcurCode`] |
 //! | company request token | created by a company's administrator; lives 24 hours, five uses at most |
 //! | cool-down | the time in which a refused request is not sent again |

@@ -125,8 +125,8 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token); while the current token is valid, a
-    /// renewal that fails for a passing reason is not an error.
+    /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token); while the current token is valid, a renewal that
+    /// fails is not an error, unless the program must change ([`ErrorKind::Config`]). [`status`](Self::status) has it.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         match self.0.cache.fresh_access(self.0.now()) {
             Some(token) => Ok(token),
@@ -184,7 +184,7 @@ impl TokenManager {
 
     /// Signs in with this grant, replaces the current token, and returns the refresh token object once it is saved.
     ///
-    /// For explicit user actions: the grant is sent even if an earlier refusal is remembered.
+    /// For explicit user actions: the grant is sent whatever failed before. A success ends every pause.
     ///
     /// # Errors
     ///

@@ -70,8 +70,9 @@ impl AppTokens {
     /// # Errors
     ///
     /// The errors of [`OAuthClient::request_token`](crate::OAuthClient::request_token) and of the credential source;
-    /// while the current token is valid, a failure that may pass is not an error. A refusal is remembered: nothing is
-    /// sent for an hour or more unless the credentials change.
+    /// while the current token is valid, a failure is not an error, unless the program must change
+    /// ([`ErrorKind::Config`]). After a failure nothing is sent for 1 s, doubling to 60 s, after a refusal for an hour or
+    /// more, unless the credentials change.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         let app = &self.0;
         loop {
