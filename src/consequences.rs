@@ -7,7 +7,7 @@ use crate::ErrorKind;
 /// What a manager does after an error of this kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Consequences {
-    /// A caller gets the token that is still valid instead of the error.
+    /// A caller gets the token that is still valid instead of the error; never a refresh token that is known to be dead.
     pub(crate) serves_held: bool,
     /// The same is not sent again until credentials or token change, or a cool-down has passed.
     pub(crate) is_remembered: bool,
@@ -30,9 +30,10 @@ pub(crate) fn of(kind: ErrorKind) -> Consequences {
         // A person is editing the credentials, or has blanked what is not needed for the time being.
         ErrorKind::CredentialsNeeded => row(true, false, true),
         ErrorKind::CredentialsInvalid => row(true, false, false),
-        // Accounts get locked by asking again.
-        ErrorKind::Refused => row(false, true, false),
-        ErrorKind::ReauthorizationRequired => row(false, true, true),
+        // Accounts get locked by asking again. What is held lives nevertheless: what was refused is the account, the app or
+        // the sign-in. The one exception, a refresh token that was refused itself, is served to no caller.
+        ErrorKind::Refused => row(true, true, false),
+        ErrorKind::ReauthorizationRequired => row(true, true, true),
         // The program must change.
         ErrorKind::Config => row(false, false, false),
     }

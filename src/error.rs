@@ -53,12 +53,10 @@ pub enum ErrorKind {
 /// assert_eq!(error.kind(), ErrorKind::Store);
 /// assert_eq!(error.to_string(), "could not write the token to the vault; check its permissions");
 /// ```
-#[derive(Clone, thiserror::Error)]
-#[error(transparent)]
+#[derive(Clone)]
 pub struct Error(Arc<Inner>);
 
-#[derive(Debug, thiserror::Error)]
-#[error("{message}{}", Suffix(self))]
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: String,
@@ -75,8 +73,7 @@ struct Inner {
     /// The store holds a newer token than the one that was to be saved.
     superseded: bool,
     correlation_id: Option<String>,
-    #[source]
-    source: Option<BoxError>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
@@ -138,7 +135,7 @@ impl Error {
     }
 
     pub(crate) fn caused_by(self, source: impl Into<BoxError>) -> Self {
-        self.change(|inner| inner.source = Some(source.into()))
+        self.change(|inner| inner.source = Some(source.into().into()))
     }
 
     pub(crate) fn with_code(self, code: Option<ConcurCode>, invalid_grant: bool) -> Self {
@@ -178,7 +175,8 @@ impl Error {
         self.0.kind == ErrorKind::Unavailable || self.0.transient
     }
 
-    /// The pause that Concur asked for (`Retry-After`, RFC 9110 section 10.2.3).
+    /// How long to wait before the next attempt: the pause that Concur asked for (`Retry-After`, RFC 9110 section 10.2.3),
+    /// or what is left of the pause after an earlier failure, in which a [`TokenManager`](crate::TokenManager) sends nothing.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -197,6 +195,16 @@ impl Error {
 
     pub(crate) fn held_back(self) -> Self {
         self.change(|inner| inner.held_back = true)
+    }
+
+    /// The same error for a call for which nothing was sent: why, and how long it is until the next attempt.
+    pub(crate) fn not_sent(&self, why: &str, left: Duration) -> Self {
+        let message = format!("{} [not sent: {why}]", self.message());
+        self.clone().held_back().with_retry_after(Some(left)).change(|inner| inner.message = message)
+    }
+
+    pub(crate) fn with_kind(self, kind: ErrorKind) -> Self {
+        self.change(|inner| inner.kind = kind)
     }
 
     pub(crate) fn is_held_back(&self) -> bool {
@@ -226,12 +234,22 @@ impl Error {
         self.0.correlation_id.as_deref()
     }
 
-    /// Called only while the error is being built, when there are no clones of it.
+    /// Clones of the error stay as they are.
     fn change(mut self, change: impl FnOnce(&mut Inner)) -> Self {
-        if let Some(inner) = Arc::get_mut(&mut self.0) {
-            change(inner);
-        }
+        change(Arc::make_mut(&mut self.0));
         self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.0.message, Suffix(&self.0))
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|source| source as &(dyn StdError + 'static))
     }
 }
 
@@ -264,6 +282,21 @@ impl fmt::Display for Suffix<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The answer in which a host asks for a pause is kept, and goes on to the caller.
+    #[test]
+    fn an_error_that_was_cloned_can_still_be_marked() {
+        let error = Error::new(ErrorKind::Unavailable, "down").caused_by(std::io::Error::other("reset"));
+        let kept = error.clone();
+        let marked = error.in_doubt().with_correlation_id(Some("id".to_owned()));
+        assert!(marked.is_in_doubt() && !kept.is_in_doubt());
+        assert_eq!(
+            (marked.to_string().as_str(), kept.to_string().as_str()),
+            ("down (correlation id id)", "down")
+        );
+        let is_io = |e: &Error| e.source().is_some_and(|source| source.is::<std::io::Error>());
+        assert!(is_io(&marked) && is_io(&kept));
+    }
 
     #[test]
     fn an_error_that_main_returns_reads_well() {

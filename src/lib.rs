@@ -62,7 +62,7 @@
 //! | access token | the bearer token of API calls; lives an hour (RFC 6749 section 1.4) |
 //! | advisory window | the time before a token's expiry in which one caller renews it and the others are served |
 //! | authorization code | what a browser brings back from Concur; good once (RFC 6749 section 4.1) |
-//! | back-off | the pause after a failed renewal, in which a valid token is served and no renewal is tried |
+//! | back-off | the pause after a failed renewal, in which no renewal is tried; a valid token is served meanwhile |
 //! | code | the number in Concur's error reply, such as 108; see [`ConcurCode`] |
 //! | company request token | created by a company's administrator; lives 24 hours, five uses at most |
 //! | cool-down | the time in which a refused request is not sent again |
@@ -145,7 +145,7 @@ mod oauth_client;
 mod store;
 
 // Plain values, from the richest to the poorest.
-mod refusal; // what Concur refused, as a store remembers it
+mod failed_requests; // what must not be sent again too soon
 mod credentials;
 mod principal; // the owner of a token
 mod refresh_token_object;

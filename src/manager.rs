@@ -125,8 +125,8 @@ impl TokenManager {
     ///
     /// # Errors
     ///
-    /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token); while the current token is valid, a
-    /// renewal that fails for a passing reason is not an error.
+    /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token); while the current token is valid, a renewal that
+    /// fails is not an error, unless the program must change ([`ErrorKind::Config`]). [`status`](Self::status) has it.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         match self.0.cache.fresh_access(self.0.now()) {
             Some(token) => Ok(token),
@@ -137,13 +137,34 @@ impl TokenManager {
 
     /// Renews the tokens now, even if they are valid, and returns the new refresh token object.
     ///
-    /// Concurrent callers share one grant: each caller gets the result of a grant that was sent after its call.
+    /// Concurrent callers share one grant: each caller gets the result of a grant that was sent after its call. After a failure
+    /// nothing is sent before its pause is over, as for every other call; [`retry_now`](Self::retry_now) ends the pause.
     ///
     /// # Errors
     ///
     /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token).
     pub async fn refresh(&self) -> Result<RefreshTokenObject, Error> {
         serving::refresh(&self.0).await
+    }
+
+    /// Like [`refresh`](Self::refresh), and at once: ends every pause and forgets every refusal first, also those that the
+    /// store keeps for other processes.
+    ///
+    /// For a person who has removed the cause of a refusal, such as a locked account. A program must not call this by
+    /// itself: the pauses after failures are what keeps accounts from being locked.
+    ///
+    /// ```no_run
+    /// # async fn example(tokens: concur_auth::TokenManager) -> Result<(), concur_auth::Error> {
+    /// // The administrator says that the account is unlocked.
+    /// let refresh = tokens.retry_now().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token). A failure is followed by a pause again.
+    pub async fn retry_now(&self) -> Result<RefreshTokenObject, Error> {
+        serving::retry_now(&self.0).await
     }
 
     /// Reports that an API refused this access token (HTTP 401): this manager does not hand it out again.
@@ -167,7 +188,7 @@ impl TokenManager {
 
     /// Signs in with this grant, replaces the current token, and returns the refresh token object once it is saved.
     ///
-    /// For explicit user actions: the grant is sent even if an earlier refusal is remembered.
+    /// For explicit user actions: the grant is sent whatever failed before. A success ends every pause.
     ///
     /// # Errors
     ///

@@ -57,12 +57,8 @@ impl ServerPause {
         };
         let left = until.duration_since(now).unwrap_or_default();
         let seconds = left.as_secs_f64().ceil();
-        let message = format!(
-            "{} [not sent: Concur asked for a pause; the next attempt is possible in {seconds} s]",
-            answer.message()
-        );
-        let error = Error::new(answer.kind(), message).answered_as(answer).with_retry_after(Some(left));
-        Err(error.held_back())
+        let why = format!("Concur asked for a pause; the next attempt is possible in {seconds} s");
+        Err(answer.not_sent(&why, left))
     }
 }
 

@@ -289,8 +289,8 @@ impl Stored {
 /// ```
 pub struct StoreLock {
     value: Box<dyn Any + Send + Sync>,
-    /// Set by the default [`TokenStore::remember`]: `store_contract` cannot tell a store that keeps no notes from a store
-    /// that loses notes otherwise.
+    /// Set by the default [`TokenStore::remember`]: the manager then remembers by itself, and `store_contract` can tell a
+    /// store that keeps no notes from a store that loses them.
     has_no_notes: AtomicBool,
 }
 
@@ -310,7 +310,6 @@ impl StoreLock {
         self.has_no_notes.store(true, Ordering::Relaxed);
     }
 
-    #[cfg(feature = "simulator")]
     pub(crate) fn has_no_notes(&self) -> bool {
         self.has_no_notes.load(Ordering::Relaxed)
     }

@@ -1,17 +1,23 @@
-//! No hammering: what Concur has refused is not asked again until the credentials or the stored token change, or an hour has
-//! passed (promise 9 of docs/promises.md).
+//! No hammering: what failed is not asked again until a pause has passed, or the credentials or the stored token change; what
+//! Concur has refused, not for an hour or more (promise 9 of docs/promises.md).
 
 #![cfg(feature = "simulator")]
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use concur_auth::{
-    ErrorKind, Grant, MemoryStore, TokenManager,
+    Credentials, Error, ErrorKind, Grant, MemoryStore, TokenManager,
     simulator::{ConcurSimulator, Fault, Rotation},
 };
-use support::{HOUR, Scene, Watched, all_succeed, alone, child};
+use support::{Call, HOUR, Scene, Watched, all_succeed, alone, child};
 
 #[tokio::test]
 async fn a_refusal_is_remembered_by_the_manager_and_by_the_next_process() {
@@ -114,6 +120,253 @@ async fn a_valid_refresh_token_is_served_in_spite_of_a_refusal() {
     assert_eq!(scene.concur.token_requests(), 2);
 }
 
+/// Failures of a request with the stored refresh token that may be over the next time.
+fn passing() -> Vec<(&'static str, Fault, usize)> {
+    vec![
+        ("401", Fault::status(401), 1),
+        ("403", Fault::status(403), 1),
+        ("501", Fault::status(501), 1),
+        ("a captive portal's page", Fault::html(200), 1),
+        ("no access token", Fault::status(200).body(r#"{"refresh_token": "another"}"#), 1),
+        ("no refresh token", Fault::status(200).body(r#"{"access_token": "a", "expires_in": 3600}"#), 1),
+        ("429", Fault::status(429), 4),
+        ("503", Fault::status(503), 4),
+        ("reply lost", Fault::DropReply, 4),
+    ]
+}
+
+#[tokio::test]
+async fn with_nothing_valid_in_hand_a_failure_is_followed_by_a_pause() {
+    for (failure, fault, requests) in passing() {
+        let scene = Scene::skipping(Rotation::Never).await;
+        scene.write_token(&scene.concur.token_json());
+        scene.concur.set_fault(fault);
+        let tokens = scene.manager();
+        let first = tokens.access_token().await.unwrap_err();
+        for _ in 0..200 {
+            let again = tokens.access_token().await.unwrap_err();
+            assert_eq!((again.kind(), again.code()), (first.kind(), first.code()), "{failure}");
+            let left = again.retry_after().unwrap();
+            assert!(left > Duration::ZERO && left <= Duration::from_secs(1), "{failure}: {left:?}");
+            let said = " [not sent: the last request failed; next attempt in 1 s, or as soon as the credentials or the \
+                        stored token change]";
+            let shown = first.to_string();
+            let (message, id) = shown.rsplit_once(" (correlation id ").unwrap_or((&shown, ""));
+            let id = if id.is_empty() { String::new() } else { format!(" (correlation id {id}") };
+            assert_eq!(again.to_string(), format!("{message}{said}{id}"), "{failure}");
+        }
+        assert_eq!(scene.concur.token_requests(), requests, "{failure}");
+        // Whatever is asked for.
+        tokens.refresh().await.unwrap_err();
+        assert_eq!(scene.concur.token_requests(), requests, "{failure}");
+        scene.clock.advance(Duration::from_secs(1));
+        tokens.access_token().await.unwrap_err();
+        assert_eq!(scene.concur.token_requests(), 2 * requests, "{failure}");
+    }
+}
+
+/// For the app itself, too.
+#[tokio::test]
+async fn a_failure_of_the_apps_own_sign_in_is_followed_by_a_pause() {
+    let scene = Scene::new().await;
+    scene.concur.set_fault(Fault::status(403));
+    let tokens = scene.builder().build_for_app().unwrap();
+    for _ in 0..200 {
+        tokens.access_token().await.unwrap_err();
+    }
+    assert_eq!(scene.concur.token_requests(), 1);
+    scene.concur.clear_faults();
+    scene.clock.advance(Duration::from_secs(1));
+    tokens.access_token().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pause_ends_at_once_when_credentials_or_token_change_or_a_person_signs_in() {
+    for change in ["credentials", "token", "sign-in"] {
+        let scene = Scene::new().await;
+        scene.write_token(&scene.concur.token_json());
+        scene.concur.fault_next(1, Fault::status(501));
+        let tokens = scene.manager();
+        tokens.access_token().await.unwrap_err();
+        tokens.access_token().await.unwrap_err();
+        assert_eq!(scene.concur.token_requests(), 1);
+        match change {
+            "credentials" => {
+                scene.concur.issue_request_token();
+                scene.write_credentials(&scene.concur.credentials_json());
+            }
+            "token" => scene.write_token(&scene.concur.token_json()),
+            _ => {
+                let request_token = scene.concur.issue_request_token();
+                let grant = Grant::company_request_token(scene.concur.company_uuid(), request_token);
+                tokens.sign_in(grant).await.unwrap();
+            }
+        }
+        tokens.access_token().await.unwrap();
+        assert_eq!(scene.concur.token_requests(), 2, "{change}");
+    }
+}
+
+/// It costs Concur nothing, and is over as soon as its cause is.
+#[tokio::test]
+async fn what_failed_before_anything_was_sent_is_not_paused() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    scene.write_credentials("{");
+    for _ in 0..3 {
+        assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::CredentialsInvalid);
+    }
+    scene.write_credentials(&scene.concur.credentials_json());
+    tokens.access_token().await.unwrap();
+
+    let broken = Arc::new(AtomicBool::new(true));
+    let is_broken = Arc::clone(&broken);
+    let store = Watched::new(move |call| match call {
+        Call::Rehearse if is_broken.load(Ordering::Relaxed) => Err(Error::store("full", "disk")),
+        _ => Ok(()),
+    });
+    let tokens = scene.builder().store(store).build().unwrap();
+    for _ in 0..3 {
+        assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Store);
+    }
+    broken.store(false, Ordering::Relaxed);
+    tokens.access_token().await.unwrap();
+}
+
+/// And if the answer also asks for a pause: it says no more about the grant than without.
+#[tokio::test]
+async fn a_server_that_failed_with_a_sign_in_leaves_it_in_doubt_whatever_pause_it_asks_for() {
+    let scene = Scene::skipping(Rotation::Never).await;
+    scene.concur.set_fault(Fault::status(500).retry_after("2"));
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap_err();
+    scene.clock.advance(Duration::from_secs(2));
+    let error = tokens.access_token().await.unwrap_err();
+    assert!(error.to_string().contains("a sign-in may have used up the request token"), "{error}");
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+/// Two programs with different credentials, in turns.
+#[tokio::test]
+async fn refusals_of_two_programs_on_one_store_do_not_displace_each_other() {
+    let scene = Scene::with(Rotation::Never).await;
+    let json: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    let program = |secret: &str| {
+        let credentials = Credentials::new(json["appID"].as_str().unwrap(), secret);
+        let credentials = credentials.company(scene.concur.company_uuid(), "at-wrong");
+        scene.builder().credentials(credentials).base_uri(scene.concur.base_uri()).build().unwrap()
+    };
+    for _ in 0..20 {
+        for secret in ["wrong", "wrong too"] {
+            let error = program(secret).access_token().await.unwrap_err();
+            assert_eq!(error.code().map(|code| code.number()), Some(64));
+        }
+    }
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// It says nothing about another's secret.
+#[tokio::test]
+async fn one_programs_success_forgets_its_own_refusals_only() {
+    let scene = Scene::with(Rotation::Never).await;
+    scene.write_token(&scene.concur.token_json());
+    let json: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    let wrong = || {
+        let credentials = Credentials::new(json["appID"].as_str().unwrap(), "wrong");
+        let credentials = credentials.company(scene.concur.company_uuid(), "at-wrong");
+        scene.builder().credentials(credentials).base_uri(scene.concur.base_uri()).build().unwrap()
+    };
+    wrong().refresh().await.unwrap_err();
+    for _ in 0..7 {
+        for _ in 0..10 {
+            assert!(wrong().refresh().await.unwrap_err().to_string().contains("not sent"));
+        }
+        scene.manager().refresh().await.unwrap();
+    }
+    assert_eq!(scene.concur.token_requests(), 1 + 7);
+}
+
+#[tokio::test]
+async fn what_an_administrator_can_lift_is_asked_once_an_hour() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    scene.concur.set_fault(Fault::code(14));
+    for _ in 0..2 {
+        let before = scene.concur.token_requests();
+        for _ in 0..24 * 12 {
+            scene.manager().access_token().await.unwrap_err();
+            scene.clock.advance(Duration::from_secs(300));
+        }
+        assert_eq!(scene.concur.token_requests() - before, 24);
+    }
+}
+
+#[tokio::test]
+async fn after_an_account_is_unlocked_retry_now_works_at_once() {
+    for next_process in [false, true] {
+        let scene = Scene::new().await;
+        scene.write_token(&scene.concur.token_json());
+        scene.concur.set_fault(Fault::code(14));
+        let tokens = scene.manager();
+        tokens.access_token().await.unwrap_err();
+        // Still locked: it is sent, and holds back again.
+        assert_eq!(tokens.retry_now().await.unwrap_err().kind(), ErrorKind::Refused);
+        assert_eq!(scene.concur.token_requests(), 2);
+        tokens.access_token().await.unwrap_err();
+        tokens.refresh().await.unwrap_err();
+        assert_eq!(scene.concur.token_requests(), 2);
+
+        scene.concur.clear_faults();
+        let tokens = if next_process { scene.manager() } else { tokens };
+        tokens.refresh().await.unwrap_err();
+        let renewed = tokens.retry_now().await.unwrap();
+        assert_eq!(scene.stored_refresh_token(), renewed.secret());
+        tokens.access_token().await.unwrap();
+        tokens.refresh().await.unwrap();
+        assert_eq!(scene.concur.token_requests(), 4);
+        assert!(!scene.folder().contains(&"refreshTokenObjectFile.json.note".to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn retry_now_ends_the_pauses_too() {
+    for fault in
+        [Fault::status(501), Fault::status(429).retry_after("600"), Fault::code(134).retry_after("600")]
+    {
+        let scene = Scene::new().await;
+        scene.write_token(&scene.concur.token_json());
+        scene.concur.fault_next(1, fault);
+        let tokens = scene.manager();
+        tokens.access_token().await.unwrap_err();
+        tokens.refresh().await.unwrap_err();
+        tokens.retry_now().await.unwrap();
+        assert_eq!(scene.concur.token_requests(), 2);
+    }
+}
+
+/// Those that come while a request is under way share the next one, which is sent after their calls.
+#[tokio::test]
+async fn many_that_retry_at_once_share_a_request() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    scene.concur.set_fault(Fault::code(14));
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap_err();
+    let held = scene.concur.hold_replies();
+    let retrying: Vec<_> = (0..10)
+        .map(|_| {
+            let tokens = tokens.clone();
+            tokio::spawn(async move { tokens.retry_now().await })
+        })
+        .collect();
+    support::until(|| scene.concur.token_requests() == 2).await;
+    held.release();
+    for one in retrying {
+        assert_eq!(one.await.unwrap().unwrap_err().kind(), ErrorKind::Refused);
+    }
+    assert_eq!(scene.concur.token_requests(), 3);
+}
+
 #[tokio::test]
 async fn passing_failures_are_not_remembered() {
     let scene = Scene::skipping(Rotation::Never).await;
@@ -164,8 +417,9 @@ async fn a_refusal_on_disk_holds_no_secret_and_differs_each_time() {
         for secret in ["the-app", "the-secret", "the-token"] {
             assert!(!remembered.contains(secret), "{remembered}");
         }
-        assert!(json["fingerprint"].as_u64().unwrap() < 1 << 32, "more than 32 bits: {remembered}");
-        seen.push(json["fingerprint"].clone());
+        let fingerprint = json[0]["fingerprint"].as_u64().unwrap();
+        assert!(fingerprint < 1 << 32, "more than 32 bits: {remembered}");
+        seen.push(fingerprint);
     }
     assert_ne!(seen[0], seen[1], "not salted");
 }

@@ -96,6 +96,7 @@ async fn a_passing_failure_serves_the_valid_token_and_starts_a_back_off() {
     assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Unavailable);
 
     scene.concur.clear_faults();
+    scene.clock.advance(Duration::from_secs(1));
     assert_ne!(tokens.access_token().await.unwrap().secret(), old.secret());
     assert_eq!(tokens.status().last_error, None);
 }
@@ -221,26 +222,112 @@ async fn a_refresh_token_that_looks_expired_is_the_last_resort() {
     assert_eq!((scene.concur.count("password"), scene.concur.count("refresh_token")), (2, 2));
 }
 
-/// Only a passing failure is passed over in silence.
+/// The account was refused, not the token.
 #[tokio::test]
-async fn a_refusal_is_reported_though_the_held_token_is_valid() {
+async fn a_valid_token_is_served_though_concur_refused_to_renew_it() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
     let old = tokens.access_token().await.unwrap();
-    scene.clock.advance(56 * MINUTE + MINUTE / 2);
     scene.concur.set_fault(Fault::code(14));
+    // In the advisory window, in the mandatory one.
+    for minutes in [56, 59] {
+        scene.clock.advance(minutes * MINUTE + MINUTE / 2 - passed(&scene.clock));
+        for _ in 0..10 {
+            assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
+            scene.clock.advance(Duration::from_secs(2));
+        }
+    }
+    assert_eq!(scene.concur.token_requests(), 2);
+    assert!(tokens.status().last_error.unwrap().ends_with(")"), "with code and correlation id");
+    scene.clock.advance(MINUTE);
     assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Refused);
-    // During the back-off it is served again.
-    assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
     assert_eq!(scene.concur.token_requests(), 2);
 
-    // The same for a refresh token in its last days.
+    // The same for a refresh token in its last days, also in the next process.
     let scene = Scene::new().await;
     scene.write_token(&scene.concur.token_json());
     scene.clock.advance(160 * DAY);
     scene.concur.set_fault(Fault::code(14));
-    assert_eq!(scene.manager().get_valid_refresh_token().await.unwrap_err().kind(), ErrorKind::Refused);
+    for _ in 0..3 {
+        let served = scene.manager().get_valid_refresh_token().await.unwrap();
+        assert_eq!(served.secret(), scene.stored_refresh_token());
+    }
     assert_eq!(scene.concur.token_requests(), 1);
+}
+
+/// A refresh token that Concur refused itself is of no use to any caller; the access token lives for what is left of its hour.
+#[tokio::test]
+async fn a_refresh_token_that_is_dead_is_not_served_and_a_live_access_token_is() {
+    for next_process in [false, true] {
+        let scene = Scene::new().await;
+        let mut credentials: serde_json::Value =
+            serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+        let tokens = scene.manager();
+        let access = tokens.access_token().await.unwrap();
+        credentials["companyRequestToken"] = "".into();
+        scene.write_credentials(&credentials.to_string());
+        scene.concur.revoke();
+        scene.clock.advance(56 * MINUTE);
+        assert_eq!(tokens.access_token().await.unwrap().secret(), access.secret());
+        assert_eq!(scene.concur.token_requests(), 2);
+
+        let tokens = if next_process { scene.manager() } else { tokens };
+        assert_eq!(tokens.access_token().await.unwrap().secret(), access.secret());
+        let error = tokens.refresh().await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.code().map(|code| code.number())),
+            (ErrorKind::ReauthorizationRequired, Some(108))
+        );
+        assert_eq!(scene.concur.token_requests(), 2);
+    }
+}
+
+/// Also where a sign-in might have helped, and could not be tried for a passing reason.
+#[tokio::test]
+async fn a_refresh_token_in_its_last_days_that_is_dead_is_not_served_while_signing_in_fails() {
+    let scene = Scene::skipping(Rotation::Never).await;
+    scene.write_token(&scene.concur.token_json());
+    scene.clock.advance(160 * DAY);
+    scene.concur.fault_next(1, Fault::code(108));
+    scene.concur.set_fault(Fault::status(503));
+    for _ in 0..3 {
+        let tokens = scene.manager();
+        for _ in 0..3 {
+            let error = tokens.get_valid_refresh_token().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unavailable);
+        }
+    }
+    // Nor is it sent again, as long as signing in may help.
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+    scene.concur.clear_faults();
+    scene.concur.issue_request_token();
+    scene.write_credentials(&scene.concur.credentials_json());
+    scene.manager().get_valid_refresh_token().await.unwrap();
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+}
+
+/// It has months to live by its expiry. Only an access token was asked for when Concur refused it.
+#[tokio::test]
+async fn a_refresh_token_that_is_dead_is_not_served_until_it_is_replaced() {
+    let scene = Scene::new().await;
+    let mut credentials: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    credentials["companyRequestToken"] = "".into();
+    scene.write_credentials(&credentials.to_string());
+    scene.write_token(&scene.concur.token_json());
+    let tokens = scene.manager();
+    tokens.get_valid_refresh_token().await.unwrap();
+    scene.concur.revoke();
+    tokens.access_token().await.unwrap_err();
+    for tokens in [&tokens, &scene.manager()] {
+        for _ in 0..3 {
+            let error = tokens.get_valid_refresh_token().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
+        }
+    }
+    assert_eq!(scene.concur.token_requests(), 1);
+    scene.write_token(&scene.concur.token_json());
+    tokens.get_valid_refresh_token().await.unwrap();
+    tokens.access_token().await.unwrap();
 }
 
 /// Each pause is between a half and the whole of twice the one before, and a minute at most.

@@ -21,6 +21,7 @@ use crate::{
     AccessToken, Error, ErrorKind, Grant, OAuthClient,
     caught::caught,
     credential_source::DynCredentialSource,
+    failed_requests::Basis,
     machine::Machine,
     oauth_client::{Conditions, RetryBudget},
 };
@@ -69,8 +70,9 @@ impl AppTokens {
     /// # Errors
     ///
     /// The errors of [`OAuthClient::request_token`](crate::OAuthClient::request_token) and of the credential source;
-    /// while the current token is valid, a failure that may pass is not an error. A refusal is remembered: nothing is
-    /// sent for an hour or more unless the credentials change.
+    /// while the current token is valid, a failure is not an error, unless the program must change
+    /// ([`ErrorKind::Config`]). After a failure nothing is sent for 1 s, doubling to 60 s, after a refusal for an hour or
+    /// more, unless the credentials change.
     pub async fn access_token(&self) -> Result<AccessToken, Error> {
         let app = &self.0;
         loop {
@@ -153,18 +155,27 @@ impl App {
         self.gate.check_server_pause(clock.now())?;
         let credentials = self.source.credentials(&*self.machine.executor).await?;
         let base = &self.identification.of(&credentials)?.base;
-        self.gate.check(None, &credentials, None, clock.now())?;
+        let basis = Basis { credentials: &credentials, stored: None };
+        self.gate.check(basis, clock.now())?;
         let grant = Grant::client_credentials();
         // A request goes on until it is answered, whether or not a caller still waits: the next caller is served what it
         // brings.
         let budget = if has_fallback { RetryBudget::ahead_of_time() } else { RetryBudget::repeat(&|| false) };
         let conditions = Conditions { clock: &**clock, random, budget: &budget, heeds_pause: true };
         let sent = self.client.send(base, &credentials, &grant, &conditions).await;
-        let reply = sent.inspect_err(|e| {
-            self.gate.remember(e, None, &credentials, None, clock.now(), random);
-        })?;
-        reply.log();
-        reply.access_token()
+        let received = sent.and_then(|reply| {
+            reply.log();
+            reply.access_token()
+        });
+        if let Err(e) = &received
+            && budget.has_sent()
+        {
+            let failed = self.gate.judge(e, (&self.gate.known(), basis), basis, None, clock.now(), random);
+            if failed.is_lasting() || !has_fallback {
+                self.gate.remember(failed, basis);
+            }
+        }
+        received
     }
 
     fn note(&self, asked: Result<AccessToken, Error>, has_fallback: bool) -> Outcome<AccessToken> {

@@ -16,8 +16,8 @@ use super::{
     locked_store::{LockedStore, Rehearsed, Save},
 };
 use crate::{
-    AccessToken, Clock, Error, RefreshTokenObject, Status, TokenOrigin, caught::locked, log,
-    principal::Principal, random::Random, refusal::Refusal,
+    AccessToken, Clock, Error, RefreshTokenObject, Status, TokenOrigin, caught::locked,
+    failed_requests::FailedRequests, log, principal::Principal, random::Random,
 };
 
 pub(super) struct TokenCache {
@@ -38,7 +38,8 @@ struct SignedOut {
 /// What a flight found in the store.
 pub(super) struct Looked {
     pub(super) held: Option<Arc<Held>>,
-    pub(super) refusal: Option<Refusal>,
+    /// What the store keeps of them.
+    pub(super) failed: FailedRequests,
 }
 
 impl Looked {
@@ -121,12 +122,12 @@ impl TokenCache {
             let before = self.held();
             if let Some(held) = before.as_ref().filter(|held| held.is_unsaved) {
                 self.check_owner(&held.object, sync)?;
-                return Ok(Looked { held: before, refusal: None });
+                return Ok(Looked { held: before, failed: FailedRequests::default() });
             }
             let stored = if is_locked { self.store.read_locked().await? } else { self.store.read().await? };
-            let refusal = stored.note.as_deref().and_then(Refusal::from_json);
+            let failed = FailedRequests::from_note(stored.note.as_deref());
             if let Some(held) = self.take_over(stored.token, before, sync)? {
-                return Ok(Looked { held, refusal });
+                return Ok(Looked { held, failed });
             }
         }
     }

@@ -80,7 +80,8 @@ impl Core {
 
     /// Whether what is held makes a flight needless.
     pub(super) fn meets(&self, need: &Need, held: &Held) -> bool {
-        need.is_met_by(held, self.now(), self.policy.refresh_token_margin)
+        let is_useless = !matches!(need, Need::AccessToken) && self.gate.is_dead(&held.object);
+        !is_useless && need.is_met_by(held, self.now(), self.policy.refresh_token_margin)
     }
 
     /// Whether a renewal would come too soon, so that callers who hold something valid are served.

@@ -1,6 +1,6 @@
 //! What the steps of one flight know: what it is for, whose tokens, and how much trouble requests are worth.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::{
     cache::{Looked, Sync},
@@ -12,7 +12,9 @@ use super::{
     single_flight::Leader,
 };
 use crate::{
-    Credentials, Error, Geolocation, Grant, RefreshTokenObject, TokenReply, log,
+    Credentials, Error, Geolocation, Grant, RefreshTokenObject, TokenReply,
+    failed_requests::{Basis, FailedRequest, FailedRequests},
+    log,
     machine::Machine,
     oauth_client::{Conditions, RetryBudget},
 };
@@ -28,6 +30,8 @@ pub(super) struct Flight<'a> {
     pub(super) identity: &'a Identity,
     pub(super) leader: &'a Leader<Outcome>,
     pub(super) budget: RetryBudget<'a>,
+    /// How Concur refused the stored refresh token, if it said that the token is dead.
+    pub(super) dead: OnceLock<Error>,
 }
 
 impl Flight<'_> {
@@ -45,7 +49,14 @@ impl Flight<'_> {
         let principal = self.credentials.principal();
         let random = &self.core.machine.random;
         let sync = Sync { principal: principal.as_ref(), identity: self.identity, random };
-        self.core.telling(self.core.cache.sync(&sync, is_locked)).await
+        let looked = self.core.telling(self.core.cache.sync(&sync, is_locked)).await?;
+        self.core.gate.saw(&looked.failed, self.basis(looked.token()));
+        Ok(looked)
+    }
+
+    /// What a request is made from while this token is stored.
+    pub(super) fn basis<'b>(&'b self, stored: Option<&'b RefreshTokenObject>) -> Basis<'b> {
+        Basis { credentials: self.credentials, stored }
     }
 
     /// What is stored is not used if it names a foreign host. A new sign-in may replace it.
@@ -58,6 +69,7 @@ impl Flight<'_> {
 
     /// Whether the flight's callers can be served without it.
     pub(super) fn has_fallback(&self, stored: Option<&Held>) -> bool {
+        let stored = stored.filter(|stored| !self.core.gate.is_dead(&stored.object));
         self.need.has_fallback(stored, self.core.cache.held().as_deref(), self.core.now())
     }
 
@@ -67,13 +79,13 @@ impl Flight<'_> {
         matches!(self.need, Need::RefreshToken { .. }) && looked.held.as_deref().is_some_and(is_half_spent)
     }
 
-    /// Whether Concur may be asked now. An earlier refusal does not hold back what was asked for explicitly.
+    /// Whether Concur may be asked now. An earlier failure does not hold back what was asked for explicitly.
     pub(super) fn check_gate(&self, looked: &Looked) -> Result<(), Error> {
         if self.need.is_explicit() {
             return Ok(());
         }
         self.check_host(looked.token())?;
-        self.core.gate.check(looked.refusal.as_ref(), self.credentials, looked.token(), self.core.now())
+        self.core.gate.check(self.basis(looked.token()), self.core.now())
     }
 
     /// Whether the host that is asked first has asked for a pause: then there is no reason to lock or to rehearse.
@@ -84,37 +96,84 @@ impl Flight<'_> {
 
     pub(super) fn conditions(&self) -> Conditions<'_> {
         let Machine { clock, random, .. } = &self.core.machine;
-        // A person who signs in knows what was not known when Concur asked for a pause.
-        let heeds_pause = !matches!(self.need, Need::SignIn(_));
+        // A person knows what was not known when Concur asked for a pause.
+        let heeds_pause = !matches!(self.need, Need::SignIn(_) | Need::Retry);
         Conditions { clock: &**clock, random, budget: &self.budget, heeds_pause }
     }
 
-    /// Remembers a refusal, for all processes on the store. The lock is still held, so the processes that wait for it do not
-    /// ask again.
-    pub(super) async fn remember(&self, error: &Error, looked: &Looked) {
+    /// Remembers that a request has failed, a lasting failure for all processes on the store. The lock is still held, so the
+    /// processes that wait for it do not ask again. `before`: what was known before the request. `stored`: the token from
+    /// which the next request would be made. `has_fallback`: who holds something valid is served during the back-off, and who does not is owed more than the one
+    /// attempt of this flight.
+    pub(super) async fn remember(
+        &self,
+        error: &Error,
+        before: &FailedRequests,
+        looked: &Looked,
+        stored: Option<&RefreshTokenObject>,
+        has_fallback: bool,
+    ) {
         // What a person tried once says nothing about the credentials.
         if matches!(self.need, Need::SignIn(_)) {
             return;
         }
-        let Core { cache, gate, machine, .. } = &**self.core;
-        let now = self.core.now();
-        let (noted, token) = (looked.refusal.as_ref(), looked.token());
-        let refusal = gate.remember(error, noted, self.credentials, token, now, &machine.random);
-        if let Some(refusal) = refusal
-            && let Err(error) = cache.store.remember(Some(&refusal.to_json())).await
-        {
-            log::event!(warn, %error, "other processes will not know of the refusal");
+        let Core { gate, machine, .. } = &**self.core;
+        let (now, random) = (self.core.now(), &machine.random);
+        let (spent, basis) = (self.basis(looked.token()), self.basis(stored));
+        let dead = self.dead.get().and(looked.token());
+        let failed = gate.judge(error, (before, spent), basis, dead, now, random);
+        if failed.is_lasting() {
+            return self.note(failed, basis, looked).await;
+        }
+        if let (Some(refused), Some(token)) = (self.dead.get(), dead) {
+            self.note(FailedRequest::of_dead_token(refused, basis, token, now, random), basis, looked).await;
+        }
+        if !has_fallback {
+            gate.remember(failed, basis);
         }
     }
 
-    pub(super) async fn forget_refusal(&self, looked: &Looked) {
-        let Core { cache, gate, .. } = &**self.core;
-        if gate.known(looked.refusal.as_ref()).is_some()
-            && let Err(error) = cache.store.remember(None).await
-        {
+    async fn note(&self, failed: FailedRequest, basis: Basis<'_>, looked: &Looked) {
+        let mut noted = looked.failed.clone();
+        noted.add(failed.clone(), basis);
+        match self.core.cache.store.remember(noted.to_note().as_deref()).await {
+            Ok(true) => self.core.gate.has_noted(noted),
+            Ok(false) => self.core.gate.remember(failed, basis),
+            Err(error) => {
+                log::event!(warn, %error, "other processes will not know of the refusal");
+                self.core.gate.remember(failed, basis);
+            }
+        }
+    }
+
+    /// Forgets what the success of a request disproves. After a sign-in that a person made, nothing is held back any more.
+    pub(super) async fn forget(&self, looked: &Looked, issued: &RefreshTokenObject) {
+        let (gate, basis) = (&self.core.gate, self.basis(looked.token()));
+        let mut noted = looked.failed.clone();
+        let mut is_changed = noted.forget(basis) | noted.revive(issued);
+        if matches!(self.need, Need::SignIn(_)) {
+            gate.open();
+            is_changed |= noted.forget(self.basis(None));
+        }
+        gate.forget(basis, issued);
+        self.rewrite(noted, is_changed).await;
+    }
+
+    /// Forgets every failure of the requests that can be made now, and every pause.
+    pub(super) async fn open_gate(&self, looked: &mut Looked) {
+        self.core.gate.open();
+        let (basis, signing_in) = (self.basis(looked.token()), self.basis(None));
+        let mut noted = looked.failed.clone();
+        let is_changed = noted.forget(basis) | noted.forget(signing_in);
+        self.rewrite(noted.clone(), is_changed).await;
+        looked.failed = noted;
+    }
+
+    async fn rewrite(&self, noted: FailedRequests, is_changed: bool) {
+        if is_changed && let Err(error) = self.core.cache.store.remember(noted.to_note().as_deref()).await {
             log::event!(warn, %error, "a refusal that no longer holds could not be forgotten");
         }
-        gate.forget_refusal();
+        self.core.gate.has_noted(noted);
     }
 
     /// Sends a grant. It takes the proof that the reply can be saved.

@@ -1,27 +1,24 @@
-//! May Concur be asked now for this principal? Back-off after failures, refusals, and the pauses that Concur asks for with a
-//! code, such as a company's maintenance. What concerns all principals of a host, the client keeps.
+//! May Concur be asked now for this principal? Failed requests, the back-off after them, and the pauses that Concur asks for
+//! with a code, such as a company's maintenance. What concerns all principals of a host, the client keeps.
 //!
-//! Always: no I/O and no clock here. What Concur refused is not sent again too soon, because accounts get locked; nothing is
-//! sent while Concur asks for a pause.
+//! Always: no I/O and no clock here. What failed is not sent again too soon, because accounts get locked; nothing is sent
+//! while Concur asks for a pause.
 
 use std::{
-    mem,
     sync::{Mutex, MutexGuard},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use crate::{
-    Credentials, Error, RefreshTokenObject, Status,
-    backoff::{Backoff, jittered},
+    Error, RefreshTokenObject, Status,
+    backoff::jittered,
     caught::locked,
     clock,
+    failed_requests::{Basis, FailedRequest, FailedRequests, PASSING, Pending},
     random::Random,
-    refusal::Refusal,
     server_pause::ServerPause,
 };
 
-/// The pauses after failed renewals.
-const BACK_OFF: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 #[derive(Debug, Default)]
 pub(super) struct Gate(Mutex<History>);
 
@@ -33,29 +30,33 @@ struct History {
     pause: ServerPause,
     last_success: Option<SystemTime>,
     last_error: Option<Error>,
-    /// For stores that remember nothing.
-    refusal: Option<Refusal>,
+    /// Those that may pass, and those that the store does not keep.
+    failed: FailedRequests,
+    /// What the store was last seen to keep.
+    noted: FailedRequests,
+    pending: Option<Pending>,
 }
 
 impl Gate {
-    /// Whether a renewal would come too soon after one that failed. Callers who hold something valid are served meanwhile.
+    /// Whether a renewal would come too soon after one that failed, for callers who hold something valid: they are served
+    /// meanwhile.
     pub(super) fn is_backing_off(&self, now: SystemTime) -> bool {
         let history = self.history();
-        history.pause.is_on(now) || BACK_OFF.is_on(history.back_off_until, now)
+        history.pause.is_on(now) || PASSING.is_on(history.back_off_until, now)
     }
 
-    /// Whether Concur has refused the same thing, or asked for a pause, too short a time ago to ask again. `noted` is what
-    /// the store remembers.
-    pub(super) fn check(
-        &self,
-        noted: Option<&Refusal>,
-        credentials: &Credentials,
-        stored: Option<&RefreshTokenObject>,
-        now: SystemTime,
-    ) -> Result<(), Error> {
+    /// Takes note of what the store keeps, and of what requests are made from now.
+    pub(super) fn saw(&self, noted: &FailedRequests, basis: Basis<'_>) {
+        let mut history = self.history();
+        history.noted = noted.clone();
+        history.pending = history.known().last_of(basis).map(FailedRequest::pending);
+    }
+
+    /// Whether such a request failed, or Concur asked for a pause, too short a time ago to ask again.
+    pub(super) fn check(&self, basis: Basis<'_>, now: SystemTime) -> Result<(), Error> {
         self.check_server_pause(now)?;
-        let refusal = self.known(noted);
-        refusal.and_then(|refusal| refusal.still_holds(credentials, stored, now)).map_or(Ok(()), Err)
+        let known = self.known();
+        known.in_force(basis, now).map_or(Ok(()), |failed| Err(failed.again(now)))
     }
 
     /// The answer in which Concur asked for a pause for this principal, while that lasts.
@@ -63,54 +64,91 @@ impl Gate {
         self.history().pause.check(now)
     }
 
-    /// Remembers what the error says about credentials and token, and returns what the store should remember.
-    pub(super) fn remember(
+    /// The failures that this manager and the store remember.
+    pub(super) fn known(&self) -> FailedRequests {
+        self.history().known()
+    }
+
+    /// A request that was made from `spent` has failed, and the next one would be made from `basis`. `before` is what was
+    /// known before it was sent.
+    pub(super) fn judge(
         &self,
         error: &Error,
-        noted: Option<&Refusal>,
-        credentials: &Credentials,
-        stored: Option<&RefreshTokenObject>,
+        (before, spent): (&FailedRequests, Basis<'_>),
+        basis: Basis<'_>,
+        dead_token: Option<&RefreshTokenObject>,
         now: SystemTime,
         random: &Random,
-    ) -> Option<Refusal> {
-        let before = self.known(noted);
-        let refusal = Refusal::of(error, before.as_ref(), credentials, stored, now, random)?;
-        self.history().refusal = Some(refusal.clone());
-        Some(refusal)
+    ) -> FailedRequest {
+        let failed = FailedRequest::of(error, (before, spent), basis, dead_token, now, random);
+        self.history().pending = Some(failed.pending());
+        failed
     }
 
-    pub(super) fn forget_refusal(&self) {
-        self.history().refusal = None;
+    /// Remembers a failure that no store keeps.
+    pub(super) fn remember(&self, failed: FailedRequest, basis: Basis<'_>) {
+        self.history().failed.add(failed, basis);
     }
 
-    /// The store's comes first: another process may have more to tell.
-    pub(super) fn known(&self, noted: Option<&Refusal>) -> Option<Refusal> {
-        noted.cloned().or_else(|| self.history().refusal.clone())
+    /// What the store keeps now.
+    pub(super) fn has_noted(&self, noted: FailedRequests) {
+        self.history().noted = noted;
+    }
+
+    /// A request that was made from `basis` has succeeded.
+    pub(super) fn forget(&self, basis: Basis<'_>, issued: &RefreshTokenObject) {
+        let mut history = self.history();
+        history.failed.forget(basis);
+        history.failed.revive(issued);
+        history.pending = None;
+    }
+
+    /// Forgets every failure and every pause: a person knows better.
+    pub(super) fn open(&self) {
+        let mut history = self.history();
+        let last_success = history.last_success;
+        *history = History { last_success, ..History::default() };
+    }
+
+    /// Whether Concur has said that this refresh token is bad or expired, as far as this manager knows.
+    pub(super) fn is_dead(&self, token: &RefreshTokenObject) -> bool {
+        let history = self.history();
+        history.failed.is_dead(token) || history.noted.is_dead(token)
+    }
+
+    /// The last failure of a request from the same credentials and stored token, until one succeeds. Its next attempt may be
+    /// possible by now.
+    #[cfg_attr(not(test), expect(dead_code, reason = "what `Status` will show"))]
+    pub(super) fn pending(&self) -> Option<Pending> {
+        self.history().pending.clone()
     }
 
     /// `is_fresh`: Concur itself answered, so it no longer asks for a pause.
     pub(super) fn succeeded(&self, now: SystemTime, is_fresh: bool) {
         let mut history = self.history();
-        let mut pause = mem::take(&mut history.pause);
         if is_fresh {
-            pause.end();
+            history.pause.end();
         }
-        *history = History { last_success: Some(now), pause, ..History::default() };
+        history.failures = 0;
+        history.back_off_until = None;
+        history.last_success = Some(now);
+        history.last_error = None;
     }
 
     /// Another process holds the store's lock: it will be done in a moment.
     pub(super) fn found_busy(&self, now: SystemTime) {
-        self.history().back_off_until = now.checked_add(BACK_OFF.first);
+        self.history().back_off_until = now.checked_add(PASSING.first);
     }
 
-    /// An error for which nothing was sent is no news.
+    /// An error for which nothing was sent because of an earlier one is no news: who holds something valid need not look
+    /// again for a moment.
     pub(super) fn failed(&self, error: &Error, now: SystemTime, random: &Random) {
         if error.is_held_back() {
-            return;
+            return self.found_busy(now);
         }
         let mut history = self.history();
-        history.back_off_until = now.checked_add(jittered(BACK_OFF.nth(history.failures), random.fraction()));
-        history.failures += 1;
+        history.back_off_until = now.checked_add(jittered(PASSING.nth(history.failures), random.fraction()));
+        history.failures = history.failures.saturating_add(1);
         history.last_error = Some(error.clone());
         // What concerns all principals is kept by the client.
         if !ServerPause::is_for_all(error) {
@@ -129,10 +167,18 @@ impl Gate {
     }
 }
 
+impl History {
+    fn known(&self) -> FailedRequests {
+        self.noted.and(&self.failed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::{ConcurCode, ErrorKind, clock::from_unix_seconds};
+    use crate::{ConcurCode, Credentials, ErrorKind, clock::from_unix_seconds};
 
     fn at(seconds: u64) -> SystemTime {
         from_unix_seconds(seconds).unwrap()
@@ -148,6 +194,16 @@ mod tests {
 
     fn refused() -> Error {
         Error::new(ErrorKind::Refused, "no").with_code(Some(ConcurCode::new(14)), true)
+    }
+
+    fn token(secret: &str) -> RefreshTokenObject {
+        RefreshTokenObject::from_json(&format!(r#"{{"refresh_token": "{secret}"}}"#)).unwrap()
+    }
+
+    fn fail(gate: &Gate, error: &Error, basis: Basis<'_>, now: u64) -> FailedRequest {
+        let failed = gate.judge(error, (&gate.known(), basis), basis, None, at(now), &Random::System);
+        gate.remember(failed.clone(), basis);
+        failed
     }
 
     #[test]
@@ -197,28 +253,104 @@ mod tests {
         gate.check_server_pause(at(1001)).unwrap();
     }
 
+    /// Who holds something valid looks once a second, and the next failure is the first one.
     #[test]
-    fn what_was_not_sent_is_no_failure() {
+    fn what_was_held_back_is_no_failure() {
         let gate = Gate::default();
         gate.failed(&unavailable(None).held_back(), at(1000), &Random::System);
-        assert!(!gate.is_backing_off(at(1000)));
+        assert!(gate.is_backing_off(at(1000)) && !gate.is_backing_off(at(1001)));
         assert_eq!(gate.history().failures, 0);
+        assert!(gate.history().last_error.is_none());
     }
 
     #[test]
-    fn a_refusal_holds_back_the_same_credentials_and_what_the_store_remembers_comes_first() {
+    fn a_failed_request_holds_back_the_same_one_whether_the_store_keeps_it_or_not() {
         let (ours, other) = (Credentials::new("a", "s"), Credentials::new("a", "new"));
+        let [ours, other] = [&ours, &other].map(|credentials| Basis { credentials, stored: None });
         let (gate, sibling) = (Gate::default(), Gate::default());
-        let noted = gate.remember(&refused(), None, &ours, None, at(1000), &Random::System);
-        assert!(gate.remember(&unavailable(None), None, &ours, None, at(1000), &Random::System).is_none());
-        let kind = |checked: Result<(), Error>| checked.unwrap_err().kind();
-        assert_eq!(kind(gate.check(None, &ours, None, at(1001))), ErrorKind::Refused);
-        assert_eq!(kind(sibling.check(noted.as_ref(), &ours, None, at(1001))), ErrorKind::Refused);
-        sibling.check(None, &ours, None, at(1001)).unwrap();
-        gate.check(None, &other, None, at(1001)).unwrap();
-        let about_others = sibling.remember(&refused(), None, &other, None, at(1001), &Random::System);
-        gate.check(about_others.as_ref(), &ours, None, at(1001)).unwrap();
-        gate.forget_refusal();
-        gate.check(None, &ours, None, at(1001)).unwrap();
+        let mut noted = FailedRequests::default();
+        noted.add(fail(&gate, &refused(), ours, 1000), ours);
+        sibling.check(ours, at(1001)).unwrap();
+        sibling.saw(&noted, ours);
+        for gate in [&gate, &sibling] {
+            assert_eq!(gate.check(ours, at(1001)).unwrap_err().kind(), ErrorKind::Refused);
+            gate.check(other, at(1001)).unwrap();
+        }
+        // A third process has succeeded with the same.
+        sibling.saw(&FailedRequests::default(), ours);
+        sibling.check(ours, at(1001)).unwrap();
+        gate.forget(ours, &token("t"));
+        gate.check(ours, at(1001)).unwrap();
+    }
+
+    #[test]
+    fn a_success_with_other_credentials_or_another_token_forgets_nothing() {
+        let (ours, other) = (Credentials::new("a", "s"), Credentials::new("a", "new"));
+        let token = token("t");
+        let basis = Basis { credentials: &ours, stored: Some(&token) };
+        let gate = Gate::default();
+        fail(&gate, &unavailable(None), basis, 1000);
+        gate.forget(Basis { credentials: &other, ..basis }, &token);
+        gate.forget(Basis { stored: None, ..basis }, &token);
+        gate.succeeded(at(1000), false);
+        gate.check(basis, at(1000)).unwrap_err();
+        gate.forget(basis, &token);
+        gate.check(basis, at(1000)).unwrap();
+    }
+
+    #[test]
+    fn an_open_gate_holds_nothing_back() {
+        let credentials = Credentials::new("a", "s");
+        let basis = Basis { credentials: &credentials, stored: None };
+        let gate = Gate::default();
+        gate.failed(&maintenance(100), at(1000), &Random::System);
+        fail(&gate, &refused(), basis, 1000);
+        gate.open();
+        gate.check(basis, at(1000)).unwrap();
+        assert!(!gate.is_backing_off(at(1000)));
+        assert_eq!(gate.pending(), None);
+    }
+
+    #[test]
+    fn what_a_person_is_told_is_what_concerns_the_present_credentials_and_token() {
+        let (ours, other) = (Credentials::new("a", "s"), Credentials::new("a", "new"));
+        let [ours, other] = [&ours, &other].map(|credentials| Basis { credentials, stored: None });
+        let (gate, next_process) = (Gate::default(), Gate::default());
+        assert_eq!(gate.pending(), None);
+        let error = refused().with_correlation_id(Some("id".to_owned()));
+        let mut noted = FailedRequests::default();
+        noted.add(fail(&gate, &error, ours, 1000), ours);
+        next_process.saw(&FailedRequests::from_note(noted.to_note().as_deref()), ours);
+        let told = Pending {
+            kind: ErrorKind::Refused,
+            code: Some(ConcurCode::new(14)),
+            correlation_id: Some("id".to_owned()),
+            since: at(1000),
+            next_attempt: at(4600),
+        };
+        assert_eq!((gate.pending(), next_process.pending()), (Some(told.clone()), Some(told)));
+        // Another process was told something else, which does not concern this one.
+        next_process.saw(&noted, other);
+        assert_eq!(next_process.pending(), None);
+        gate.forget(ours, &token("t"));
+        assert_eq!(gate.pending(), None);
+    }
+
+    #[test]
+    fn a_dead_token_is_known_from_the_store_and_by_itself() {
+        let (credentials, token) = (Credentials::new("a", "s"), token("dead"));
+        let basis = Basis { credentials: &credentials, stored: Some(&token) };
+        let (gate, next_process) = (Gate::default(), Gate::default());
+        let failed = FailedRequest::of_dead_token(&refused(), basis, &token, at(1000), &Random::System);
+        gate.remember(failed.clone(), basis);
+        let mut noted = FailedRequests::default();
+        noted.add(failed, basis);
+        assert!(gate.is_dead(&token) && !next_process.is_dead(&token));
+        next_process.saw(&noted, basis);
+        assert!(next_process.is_dead(&token));
+        // It holds nothing back.
+        next_process.check(basis, at(1000)).unwrap();
+        gate.forget(basis, &token);
+        assert!(!gate.is_dead(&token));
     }
 }

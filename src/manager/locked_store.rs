@@ -116,9 +116,12 @@ impl LockedStore {
         Ok(Rehearsed(()))
     }
 
-    pub(super) async fn remember(&self, note: Option<&str>) -> Result<(), Error> {
+    /// Whether the store keeps the note, for all processes; `false` if it keeps none.
+    pub(super) async fn remember(&self, note: Option<&str>) -> Result<bool, Error> {
         let ours = self.ours.lock().await;
-        self.call(self.store.remember(note, lock_in(&ours)?)).await
+        let lock = lock_in(&ours)?;
+        self.call(self.store.remember(note, lock)).await?;
+        Ok(!lock.has_no_notes())
     }
 
     pub(super) async fn remove(&self) -> Result<(), Error> {

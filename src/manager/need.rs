@@ -25,6 +25,8 @@ pub(super) enum Need {
     KeepAlive,
     /// A grant to be sent, whatever is held.
     Grant,
+    /// The same, whatever failed before.
+    Retry,
     /// This grant to be sent, in place of whatever is held.
     SignIn(Grant),
     /// This token to be held, in place of whatever is held.
@@ -41,15 +43,16 @@ impl Need {
             Self::AccessToken => "access_token",
             Self::KeepAlive => "keep_alive",
             Self::Grant => "grant",
+            Self::Retry => "retry",
             Self::SignIn(_) => "sign_in",
             Self::Adopt(_) => "adopt",
             Self::Revoke => "revoke",
         }
     }
 
-    /// Whether a person or a program asked for this very thing, so that no earlier refusal holds it back.
+    /// Whether a person or a program asked for this very thing, so that no earlier failure holds it back.
     pub(super) fn is_explicit(&self) -> bool {
-        matches!(self, Self::SignIn(_) | Self::Adopt(_) | Self::Revoke)
+        matches!(self, Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke)
     }
 
     /// Whether what is held makes a flight needless. `margin`: how long before its expiry a refresh token is
@@ -64,7 +67,7 @@ impl Need {
             Self::KeepAlive => {
                 has_refresh() && held.access().is_some_and(|access| access.window.is_early(now))
             }
-            Self::Grant | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
+            Self::Grant | Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
         }
     }
 
@@ -73,7 +76,7 @@ impl Need {
         match self {
             Self::RefreshToken { .. } => stored.is_some_and(|stored| stored.is_valid(now)),
             Self::AccessToken | Self::KeepAlive => held.is_some_and(|held| held.live_access(now).is_some()),
-            Self::Grant | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
+            Self::Grant | Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
         }
     }
 }
@@ -122,7 +125,7 @@ mod tests {
         Held::new(object, TokenOrigin::Stored, &base, None, &random)
     }
 
-    fn all() -> [Need; 7] {
+    fn all() -> [Need; 8] {
         let token = RefreshTokenObject::from_json(r#"{"refresh_token": "other"}"#).unwrap();
         let sign_in = Need::SignIn(Grant::refresh_token("r"));
         [
@@ -130,6 +133,7 @@ mod tests {
             Need::AccessToken,
             Need::KeepAlive,
             Need::Grant,
+            Need::Retry,
             sign_in,
             Need::Adopt(token),
             Need::Revoke,
@@ -148,7 +152,7 @@ mod tests {
             (9_700, [false, false, false]),
             (10_000, [false, false, false]),
         ] {
-            let expected = met.into_iter().chain([false; 4]);
+            let expected = met.into_iter().chain([false; 5]);
             for (need, met) in all().iter().zip(expected) {
                 assert_eq!(need.is_met_by(&held(), at(now), MARGIN), met, "{} at {now}", need.name());
             }
@@ -165,7 +169,7 @@ mod tests {
             (5_000, Some(&held), Some(&held), [true, false, false]),
             (10_000, Some(&held), Some(&held), [false, false, false]),
         ] {
-            for (need, fallback) in all().iter().zip(fallback.into_iter().chain([false; 4])) {
+            for (need, fallback) in all().iter().zip(fallback.into_iter().chain([false; 5])) {
                 assert_eq!(
                     need.has_fallback(stored, in_memory, at(now)),
                     fallback,

@@ -9,7 +9,7 @@
 //!        ▼
 //! look again ─────────────────▶ done: another process was faster
 //!        ▼        ▲
-//! may Concur be asked? ───────▶ error: refused before, or Concur asked for a pause
+//! may Concur be asked? ───────▶ error: a request failed just now, or Concur asked for a pause
 //!        ▼        │
 //! rehearse the save ──────────▶ error: the store could not save a reply
 //!        ▼        │
@@ -29,11 +29,15 @@ mod exchange;
 mod owner;
 mod sign_out;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 pub(super) use self::accept::save_in_background;
 use self::exchange::Exchanged;
 use super::{
+    cache::Looked,
     core::Core,
     flight::{Flight, RACES},
     held::Held,
@@ -42,7 +46,10 @@ use super::{
     shared_flight::{End, share},
     single_flight::{Join, Leader},
 };
-use crate::{Error, ErrorKind, backoff::Backoff, caught::caught, log, oauth_client::RetryBudget};
+use crate::{
+    Error, ErrorKind, backoff::Backoff, caught::caught, failed_requests::FailedRequests, log,
+    oauth_client::RetryBudget,
+};
 
 /// The first pause between two looks at the lock and the store; the store says which is the longest.
 const FIRST_POLL: Duration = Duration::from_millis(2);
@@ -102,7 +109,9 @@ async fn renew(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Resul
     let identity = core.identify(&credentials)?;
     let is_given_up = || leader.is_alone();
     let budget = RetryBudget::repeat(&is_given_up);
-    let mut flight = Flight { core, need, credentials: &credentials, identity: &identity, leader, budget };
+    let dead = OnceLock::new();
+    let mut flight =
+        Flight { core, need, credentials: &credentials, identity: &identity, leader, budget, dead };
     flight.check_replacement()?;
     match flight.start().await? {
         Start::Locked => flight.go_on().await,
@@ -172,9 +181,8 @@ impl Flight<'_> {
 
     /// Under the lock.
     async fn go_on(&mut self) -> Result<Outcome, Error> {
-        let cache = &self.core.cache;
         for _ in 0..RACES {
-            let looked = self.look_again().await?;
+            let mut looked = self.look_again().await?;
             self.check_geolocation(&looked)?;
             if let Some(held) = looked.held.as_ref().filter(|held| self.core.meets(self.need, held)) {
                 return Ok(Outcome::Done(Renewed { held: Arc::clone(held), fresh: false }));
@@ -190,28 +198,60 @@ impl Flight<'_> {
             match self.need {
                 Need::Adopt(adopted) => return self.adopt(adopted, &looked).await,
                 Need::Revoke => return self.sign_out(looked).await,
+                Need::Retry => self.open_gate(&mut looked).await,
                 _ => self.check_gate(&looked)?,
             }
-            match (self.need, looked.token()) {
-                (Need::SignIn(_), _) | (_, Some(_)) => {}
-                // The store was emptied: another process or an administrator signed the principal out. Only a caller who
-                // needs a token signs it in again.
-                (Need::KeepAlive, None) if cache.had_token() => return Ok(Outcome::Busy),
-                (_, None) => _ = self.credentials.require_sign_in()?,
+            let before = self.core.gate.known();
+            let asked = self.ask(&looked).await;
+            if self.budget.has_sent() {
+                self.remember_failure(&asked, &before, &looked, has_fallback).await;
             }
-            let rehearsed = cache.store.rehearse(looked.token()).await?;
-            match self.exchange(looked.token(), &rehearsed).await {
-                Ok(Exchanged::Reply(reply, origin)) => {
-                    return self.accept(&reply, origin, &looked, rehearsed, Save::Last).await;
-                }
-                Ok(Exchanged::Overtaken) => {}
-                Err(e) => {
-                    self.remember(&e, &looked).await;
-                    return if is_early { Ok(Outcome::FailedOnce(e)) } else { Err(e) };
-                }
+            match asked {
+                Ok(Some(outcome)) => return Ok(outcome),
+                Ok(None) => {}
+                Err(e) if is_early => return Ok(Outcome::FailedOnce(e)),
+                Err(e) => return Err(e),
             }
         }
         Err(self.too_many_races())
+    }
+
+    /// Asks Concur, and keeps what it sends; `None` if another program has replaced the stored token meanwhile.
+    async fn ask(&self, looked: &Looked) -> Result<Option<Outcome>, Error> {
+        let cache = &self.core.cache;
+        match (self.need, looked.token()) {
+            (Need::SignIn(_), _) | (_, Some(_)) => {}
+            // The store was emptied: another process or an administrator signed the principal out. Only a caller who
+            // needs a token signs it in again.
+            (Need::KeepAlive, None) if cache.had_token() => return Ok(Some(Outcome::Busy)),
+            (_, None) => _ = self.credentials.require_sign_in()?,
+        }
+        let rehearsed = cache.store.rehearse(looked.token()).await?;
+        match self.exchange(looked.token(), &rehearsed).await? {
+            Exchanged::Reply(reply, origin) => {
+                self.accept(&reply, origin, looked, rehearsed, Save::Last).await.map(Some)
+            }
+            Exchanged::Overtaken => Ok(None),
+        }
+    }
+
+    /// After a request was sent: every failure of it holds back the next one for a while.
+    async fn remember_failure(
+        &self,
+        asked: &Result<Option<Outcome>, Error>,
+        before: &FailedRequests,
+        looked: &Looked,
+        has_fallback: bool,
+    ) {
+        match asked {
+            Err(e) => self.remember(e, before, looked, looked.token(), has_fallback).await,
+            Ok(Some(Outcome::SavedWithFault(e))) => {
+                let held = self.core.cache.held();
+                let stored = held.as_deref().map(|held| &held.object);
+                self.remember(e, before, looked, stored, has_fallback).await;
+            }
+            Ok(_) => {}
+        }
     }
 
     fn too_many_races(&self) -> Error {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::{
     core::Core,
     decision::{Decision, decide},
+    held::Held,
     need::{Need, Outcome},
     renewal::fly,
     single_flight::Join,
@@ -59,8 +60,10 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         };
         let now = core.now();
         let margin = core.policy.refresh_token_margin;
+        let is_alive = |held: &&Arc<Held>| !core.gate.is_dead(&held.object);
         let decision = stored
             .as_ref()
+            .filter(is_alive)
             .map_or(Decision::Wait, |held| held.decide(now, margin, || core.is_backing_off(now)));
         let join = match (decision, &stored) {
             (Decision::Serve, Some(held)) => return Ok(held.object.clone()),
@@ -70,7 +73,8 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         let outcome = fly(core, &Need::RefreshToken { is_looked_at }, join).await;
         // Where only the flight has read the store, what it made the held token is the fallback.
         let held = if is_looked_at { stored } else { core.cache.held() };
-        let fallback = held.filter(|held| held.is_valid(now)).map(|held| held.object.clone());
+        let fallback = held.as_ref().filter(is_alive).filter(|held| held.is_valid(now));
+        let fallback = fallback.map(|held| held.object.clone());
         let fresh = match &outcome {
             Outcome::Done(renewed) if renewed.fresh => Some(renewed.held.object.clone()),
             _ => None,
@@ -127,6 +131,25 @@ pub(super) async fn refresh(core: &Arc<Core>) -> Result<RefreshTokenObject, Erro
     }
 }
 
+/// The same, whatever failed before. What is told to another caller of the flight that this one joined may be about that.
+pub(super) async fn retry_now(core: &Arc<Core>) -> Result<RefreshTokenObject, Error> {
+    let mut first = core.flights.next_number();
+    loop {
+        let outcome = fly(core, &Need::Retry, Join::Since(first)).await;
+        if matches!(&outcome, Outcome::Failed(e) if e.is_held_back()) {
+            first = core.flights.next_number();
+            continue;
+        }
+        let fresh = match &outcome {
+            Outcome::Done(renewed) if renewed.fresh => Some(renewed.held.object.clone()),
+            _ => None,
+        };
+        if let Next::Return(served) = next(outcome, fresh, None) {
+            return served;
+        }
+    }
+}
+
 /// Puts another token in place of whatever is held, in a flight of its own.
 pub(super) async fn replace(core: &Arc<Core>, need: Need) -> Result<RefreshTokenObject, Error> {
     loop {
@@ -160,7 +183,7 @@ mod tests {
     use crate::ErrorKind;
 
     const PASSING: ErrorKind = ErrorKind::Unavailable;
-    const LASTING: ErrorKind = ErrorKind::Refused;
+    const LASTING: ErrorKind = ErrorKind::Config;
 
     #[test]
     fn what_callers_get_as_a_table() {
@@ -184,9 +207,9 @@ mod tests {
             ["again", "fallback"],
             ["Protocol", "Protocol"],
             ["Unavailable", "fallback"],
-            ["Refused", "Refused"],
+            ["Config", "Config"],
             ["again", "fallback"],
-            ["again", "Refused"],
+            ["again", "Config"],
         ];
         let what = |next| match next {
             Next::Return(Ok(served)) => String::from(served),

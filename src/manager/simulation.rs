@@ -3,6 +3,7 @@
 //! Always: the code that runs is the code of a program; simulated are only the time, chance, threads, the network and the
 //! disk. A failure prints the seed; `CONCUR_AUTH_SEED` repeats it.
 
+mod a_day;
 mod crowd;
 mod kept_alive;
 mod one_host;

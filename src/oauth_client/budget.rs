@@ -60,6 +60,8 @@ pub(super) struct Spent {
     pub(super) passed: Duration,
     /// By waiting for turns. That is no part of the time for attempts: how busy the client is says nothing about the host.
     pub(super) waited: Duration,
+    /// A request was sent, or tried to be: there may have been no connection.
+    pub(super) has_sent: bool,
 }
 
 impl Spent {
@@ -100,6 +102,11 @@ impl<'a> RetryBudget<'a> {
 
     pub(super) fn limits(&self) -> Limits {
         self.limits
+    }
+
+    /// Whether any request was sent, or tried to be.
+    pub(crate) fn has_sent(&self) -> bool {
+        self.spent().has_sent
     }
 
     pub(super) fn is_given_up(&self) -> bool {

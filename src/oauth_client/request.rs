@@ -72,6 +72,7 @@ pub(super) async fn exchange(
     let entry = Entry::new(request, number);
     let correlation_id = request.correlation_id();
     entry.sent(base.host(), correlation_id);
+    conditions.budget.spent().has_sent = true;
     let Sent { elapsed, outcome } = gated.transport.send(&call).await;
     conditions.budget.spent().passed += elapsed;
     match outcome {

@@ -222,7 +222,7 @@ mod tests {
                 detours,
                 is_repeatable,
                 limits: RetryBudget::repeat(&|| false).limits(),
-                spent: Spent { attempts, passed: secs(passed), waited: Duration::ZERO },
+                spent: Spent { attempts, passed: secs(passed), ..Spent::default() },
                 fraction: 1.0,
             };
             assert_eq!(step(fate, None, &situation), next, "{what}");
@@ -274,6 +274,7 @@ mod tests {
                     attempts: 1,
                     passed: Duration::from_secs(9),
                     waited: Duration::from_secs(waited),
+                    ..Spent::default()
                 },
                 fraction: 1.0,
             };

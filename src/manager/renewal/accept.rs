@@ -1,6 +1,6 @@
 //! From the reply to the store: saved, published, and only then judged.
 //!
-//! Always: the order is save, publish, forget the refusal, tell the log. A token that could not be saved is handed out all
+//! Always: the order is save, publish, forget what failed before, tell the log. A token that could not be saved is handed out all
 //! the same, and saving it goes on in the background.
 
 use std::{sync::Arc, time::Duration};
@@ -47,10 +47,8 @@ impl Flight<'_> {
         let Accepted { object, fault } = match reply.succeed(predecessor, company) {
             Ok(accepted) => accepted,
             Err(e) => {
-                let e = if same_grant { e } else { e.in_doubt() };
-                self.remember(&e, looked).await;
                 reply.log();
-                return Err(e);
+                return Err(if same_grant { e } else { e.in_doubt() });
             }
         };
         let fault = match self.judge(&object, stored, fault) {
@@ -131,7 +129,7 @@ impl Flight<'_> {
         };
         match cache.save_and_publish(token, rehearsed, save, &*machine.clock, as_held).await {
             Saved::Held(held, None) => {
-                self.forget_refusal(looked).await;
+                self.forget(looked, &held.object).await;
                 Some(held)
             }
             Saved::Held(held, Some(error)) => {

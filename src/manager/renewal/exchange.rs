@@ -32,9 +32,10 @@ enum Tried {
     Closed(Error),
 }
 
-/// Best first. A refresh token that looks expired comes last, but it comes: this machine's clock may be the wrong one.
-fn ways(looks_expired: bool) -> [Way; 2] {
-    if looks_expired { [Way::SignIn, Way::Refresh] } else { [Way::Refresh, Way::SignIn] }
+/// Best first. A refresh token that is no longer accepted, or looks expired, comes last, but it comes: this machine's clock may
+/// be the wrong one.
+fn ways(looks_dead: bool) -> [Way; 2] {
+    if looks_dead { [Way::SignIn, Way::Refresh] } else { [Way::Refresh, Way::SignIn] }
 }
 
 /// Whether a failure leaves only the other way; any other failure ends the flight.
@@ -69,7 +70,7 @@ impl Flight<'_> {
         // While the access token of the last grant lives, the refresh token's expiry is what is wrong.
         let is_recent = stored.access().is_some_and(|access| now < access.expires_at);
         let looks_expired = !is_recent && stored.expiry().is_some_and(|expiry| expiry <= now);
-        let [first, last] = ways(looks_expired);
+        let [first, last] = ways(looks_expired || self.core.gate.is_dead(stored));
         let first_closed = match self.try_way(first, false, stored, rehearsed).await? {
             Tried::Answered(answer) => return Ok(answer),
             Tried::Closed(e) => e,
@@ -110,7 +111,13 @@ impl Flight<'_> {
         {
             return Ok(Tried::Answered(Exchanged::Overtaken));
         }
-        if closes(way, is_last, &e) { Ok(Tried::Closed(e)) } else { Err(e) }
+        if !closes(way, is_last, &e) {
+            return Err(e);
+        }
+        if way == Way::Refresh {
+            let _ = self.dead.set(e.clone());
+        }
+        Ok(Tried::Closed(e))
     }
 
     /// The refresh grant, at the token's last geolocation.

@@ -29,9 +29,12 @@ impl Flight<'_> {
                 geolocation_of(token, &self.identity.base)?;
                 self.check_new(token, None)
             }
-            Need::RefreshToken { .. } | Need::AccessToken | Need::KeepAlive | Need::Grant | Need::Revoke => {
-                Ok(())
-            }
+            Need::RefreshToken { .. }
+            | Need::AccessToken
+            | Need::KeepAlive
+            | Need::Grant
+            | Need::Retry
+            | Need::Revoke => Ok(()),
         }
     }
 
