@@ -12,7 +12,7 @@
 //! may Concur be asked? ───────▶ error: refused before, or Concur asked for a pause
 //!        ▼        │
 //! rehearse the save ──────────▶ error: the store could not save a reply
-//!        ▼        │
+//!        ▼        │ another program has replaced the token meanwhile
 //! exchange ───────┘ overtaken ▶ error: refused, or no answer
 //!        ▼
 //! save ───────────────────────▶ the store fails: kept with its lock, and saved in the background
@@ -184,8 +184,15 @@ impl Flight<'_> {
                 self.budget = RetryBudget::ahead_of_time();
             }
             match self.need {
-                Need::Adopt(adopted) => return self.adopt(adopted, &looked).await,
-                Need::Revoke => return self.sign_out(looked).await,
+                // Another program has replaced the stored token since the look, and nothing was done yet.
+                Need::Adopt(adopted) => match self.adopt(adopted, &looked).await {
+                    Err(e) if e.is_superseded() => continue,
+                    outcome => return outcome,
+                },
+                Need::Revoke => match self.sign_out(looked).await {
+                    Err(e) if e.is_superseded() => continue,
+                    outcome => return outcome,
+                },
                 _ => self.check_gate(&looked)?,
             }
             match (self.need, looked.token()) {
@@ -195,7 +202,10 @@ impl Flight<'_> {
                 (Need::KeepAlive, None) if cache.had_token() => return Ok(Outcome::Busy),
                 (_, None) => _ = self.credentials.require_sign_in()?,
             }
-            let rehearsed = cache.store.rehearse(looked.token()).await?;
+            let rehearsed = match cache.store.rehearse(looked.token()).await {
+                Err(e) if e.is_superseded() => continue,
+                rehearsed => rehearsed?,
+            };
             match self.exchange(looked.token(), &rehearsed).await {
                 Ok(Exchanged::Reply(reply, origin)) => {
                     return self.accept(&reply, origin, &looked, rehearsed, Save::Last).await;
