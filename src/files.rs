@@ -3,6 +3,7 @@
 //! Always: a file that appears under its name is complete and synced, and no other user could read it before.
 //! On Windows there are no modes and owners and no syncing of folders; the rest holds.
 
+#[cfg_attr(not(unix), path = "files/no_owner.rs")]
 mod owner;
 
 use std::{
@@ -86,24 +87,22 @@ fn create_private(path: &Path, original: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-        let file = options.mode(0o600).open(path)?;
-        // A umask may have taken even the owner's bits away.
-        let made = file
-            .set_permissions(fs::Permissions::from_mode(0o600))
-            .and_then(|()| owner::keep(&file, original));
-        if let Err(e) = made {
-            let _ = fs::remove_file(path);
-            return Err(e);
-        }
-        Ok(file)
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    if let Err(e) = owners_bits(&file).and_then(|()| owner::keep(&file, original)) {
+        let _ = fs::remove_file(path);
+        return Err(e);
     }
+    Ok(file)
+}
+
+/// A umask may have taken even the owner's bits away.
+fn owners_bits(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     #[cfg(not(unix))]
-    {
-        let _ = original;
-        options.open(path)
-    }
+    let _ = file;
+    Ok(())
 }
 
 /// Opens a file, or makes a new private file for the owner of `original`; an existing file keeps owner and mode. A

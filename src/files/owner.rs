@@ -1,4 +1,4 @@
-//! Whose files are, on Unix: a file made beside another gets that file's owner.
+//! The owners of files, on Unix: a file made beside another gets that file's owner.
 //!
 //! Always: only a file that this process has just made changes its owner, by its descriptor.
 
@@ -7,6 +7,7 @@ use std::{
     fmt,
     fs::{self, File},
     io,
+    os::unix::fs::{MetadataExt as _, fchown},
     path::{Path, PathBuf},
 };
 
@@ -35,10 +36,7 @@ pub(crate) fn with_path(path: &Path, e: &io::Error) -> io::Error {
 
 /// Gives `new` the owner of `original`. If there is no such file, root gives it the owner of the folder, so that the
 /// program that owns the folder can use the file; what another user makes stays that user's.
-#[cfg(unix)]
 pub(super) fn keep(new: &File, original: &Path) -> io::Result<()> {
-    use std::os::unix::fs::{MetadataExt as _, fchown};
-
     let ours = new.metadata()?;
     let wanted = match fs::symlink_metadata(original) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -64,10 +62,7 @@ pub(super) fn keep(new: &File, original: &Path) -> io::Result<()> {
 }
 
 /// If access was denied: who owns the file at `path`, or the one that `e` names, and its folder, and their modes.
-#[cfg(unix)]
 pub(crate) fn owners(path: &Path, e: &io::Error) -> Option<String> {
-    use std::os::unix::fs::MetadataExt as _;
-
     if e.kind() != io::ErrorKind::PermissionDenied {
         return None;
     }
@@ -86,9 +81,4 @@ pub(crate) fn owners(path: &Path, e: &io::Error) -> Option<String> {
         owners += &format!(", and this process runs as user {us}");
     }
     Some(owners)
-}
-
-#[cfg(not(unix))]
-pub(crate) fn owners(_: &Path, _: &io::Error) -> Option<String> {
-    None
 }

@@ -27,7 +27,8 @@ use crate::{
 const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 
 /// What to do where access was denied.
-const RIGHT_USER: &str = "run this program as the user that owns them, or give them to the user that runs it (chown)";
+const RIGHT_USER: &str =
+    "run this program as the user that owns them, or give them to the user that runs it (chown)";
 
 /// The default store: one JSON file of mode 0600, such as `refreshTokenObjectFile.json`.
 ///
@@ -323,7 +324,9 @@ impl TokenStore for JsonFileStore {
             return Ok(());
         }
         let path = self.path.display();
-        Err(Error::superseded(format!("{path} was changed by a program that does not take its lock; read it again")))
+        Err(Error::superseded(format!(
+            "{path} was changed by a program that does not take its lock; read it again"
+        )))
     }
 
     async fn read(&self) -> Result<Stored, Error> {

@@ -83,7 +83,9 @@ fn could_not_open(path: &Path, e: io::Error) -> Error {
     let message = format!("could not open the lock file {}", path.display());
     let message = match files::owners(path, &e) {
         Some(owners) => format!("{message}; {owners}; {}", super::RIGHT_USER),
-        None => format!("{message}; check that it is no symbolic link, and that this user may write in its folder"),
+        None => format!(
+            "{message}; check that it is no symbolic link, and that this user may write in its folder"
+        ),
     };
     Error::store(message, e)
 }
