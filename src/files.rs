@@ -3,7 +3,7 @@
 //! Always: a file that appears under its name is complete and synced, and no other user could read it before.
 //! On Windows there are no modes and owners and no syncing of folders; the rest holds.
 
-#[cfg_attr(not(unix), path = "files/no_owner.rs")]
+#[cfg(unix)]
 mod owner;
 
 use std::{
@@ -16,6 +16,24 @@ use std::{
 use zeroize::Zeroizing;
 
 pub(crate) use self::owner::{owners, with_path};
+
+/// Where files have no owner that matters here.
+#[cfg(not(unix))]
+mod owner {
+    use std::{fs::File, io, path::Path};
+
+    pub(crate) fn with_path(path: &Path, e: &io::Error) -> io::Error {
+        io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+    }
+
+    pub(super) fn keep(_: &File, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn owners(_: &Path, _: &io::Error) -> Option<String> {
+        None
+    }
+}
 
 /// Larger than any token or credentials file can be: a reply is read up to 256 KiB.
 const MAX_SIZE: u64 = 1 << 20;

@@ -75,22 +75,26 @@ pub struct JsonFileStore {
 struct Seen {
     place: Option<Place>,
     token: Option<LastRead>,
-    note: Option<note::LastRead>,
+    note: Option<Box<note::LastRead>>,
 }
 
 /// Where the token file is.
 #[derive(Debug)]
 struct Place {
-    /// The path with every symbolic link resolved.
-    target: PathBuf,
+    /// The store's path with every symbolic link resolved, if there are any. Many managers have a path each.
+    target: Option<Box<Path>>,
     /// The folder as it was when it held no leftovers.
     folder: Option<Stamp>,
 }
 
 impl Place {
-    fn is_unchanged(&self) -> bool {
-        let now = || Stamp::of_folder(files::folder_of(&self.target)).ok();
-        self.folder.is_some() && self.folder == now()
+    fn target<'a>(&'a self, path: &'a Path) -> &'a Path {
+        self.target.as_deref().unwrap_or(path)
+    }
+
+    /// Whether the folder is what it was when it held no leftovers.
+    fn is_free_of_leftovers(&self, target: &Path) -> bool {
+        self.folder.is_some() && self.folder == Stamp::of_folder(files::folder_of(target)).ok()
     }
 }
 
@@ -133,13 +137,14 @@ impl JsonFileStore {
         let stamp = Stamp::of_file(&self.path)?;
         let last = seen.token.as_ref().filter(|last| last.stamp == stamp && stamp != Stamp::NOTHING);
         if let Some(last) = last
-            && seen.place.as_ref().is_some_and(Place::is_unchanged)
+            && seen.place.as_ref().is_some_and(|place| place.is_free_of_leftovers(place.target(&self.path)))
         {
             return Ok(last.token.clone());
         }
         let target = files::resolve(&self.path)?;
-        if !seen.is_free_of_leftovers(&target) {
-            seen.place = Some(self.recover(target));
+        if !self.is_free_of_leftovers(seen, &target) {
+            let folder = self.recover(&target);
+            seen.place = Some(self.place(&target, folder));
         }
         let stamp = Stamp::of_file(&self.path)?;
         match &seen.token {
@@ -150,22 +155,31 @@ impl JsonFileStore {
 
     /// Adopts the token that a killed process left, so that the token it replaced is not served. A process that may only
     /// read, or that finds the lock taken by a process that is saving, goes on with the file as it is.
-    fn recover(&self, target: PathBuf) -> Place {
-        let recovered = leftovers::list(&target).and_then(|listing| {
+    fn recover(&self, target: &Path) -> Option<Stamp> {
+        let recovered = leftovers::list(target).and_then(|listing| {
             if listing.is_empty() {
                 return Ok(listing.folder(SystemClock.now()));
             }
-            if let Ok(Some(lock)) = FileLock::try_acquire(target.clone()) {
+            if let Ok(Some(lock)) = FileLock::try_acquire(target.to_owned()) {
                 leftovers::adopt(leftovers::list(lock.target())?, lock.target())?;
             }
             Ok(None)
         });
-        let folder = recovered.unwrap_or_else(|error| {
+        recovered.unwrap_or_else(|error| {
             let file = self.path.display();
             log::event!(warn, %file, %error, "could not look for files that a killed process left");
             None
-        });
-        Place { target, folder }
+        })
+    }
+
+    fn place(&self, target: &Path, folder: Option<Stamp>) -> Place {
+        Place { target: Some(target.into()).filter(|_| target != self.path), folder }
+    }
+
+    /// Whether no leftovers of `target` can have come since the last look.
+    fn is_free_of_leftovers(&self, seen: &Seen, target: &Path) -> bool {
+        let place = seen.place.as_ref().filter(|place| place.target(&self.path) == target);
+        place.is_some_and(|place| place.is_free_of_leftovers(target))
     }
 
     fn could_not_read(&self, e: io::Error) -> Error {
@@ -178,7 +192,7 @@ impl JsonFileStore {
     }
 
     /// A note that cannot be read is no reason not to renew.
-    fn note(&self, target: &Path, last: &mut Option<note::LastRead>) -> Option<String> {
+    fn note(&self, target: &Path, last: &mut Option<Box<note::LastRead>>) -> Option<String> {
         note::read(target, last).unwrap_or_else(|error| {
             log::event!(warn, file = %self.path.display(), %error, "could not read the note beside the token file");
             None
@@ -265,13 +279,6 @@ impl JsonFileStore {
     }
 }
 
-impl Seen {
-    /// Whether no leftovers of `target` can have come since the last look.
-    fn is_free_of_leftovers(&self, target: &Path) -> bool {
-        self.place.as_ref().is_some_and(|place| place.target == target && place.is_unchanged())
-    }
-}
-
 /// What is left to do after a rename.
 fn put_in_place(renamed: &files::TempFile, lock: &FileLock) -> io::Result<()> {
     lock.learn(renamed.metadata().ok().map(|metadata| Stamp::of(&metadata)));
@@ -306,13 +313,13 @@ impl TokenStore for JsonFileStore {
             return Ok(None);
         };
         let mut seen = self.seen();
-        if !seen.is_free_of_leftovers(lock.target()) {
+        if !self.is_free_of_leftovers(&seen, lock.target()) {
             let failed = self.failed("look at unfinished saves of");
             let folder = leftovers::list(lock.target()).and_then(|listing| {
                 let folder = listing.folder(SystemClock.now());
                 leftovers::adopt(listing, lock.target()).map(|()| folder)
             });
-            seen.place = Some(Place { target: lock.target().to_owned(), folder: folder.map_err(failed)? });
+            seen.place = Some(self.place(lock.target(), folder.map_err(failed)?));
         }
         // Under the lock the files are read again in any case: a stamp could miss a write within the same tick of the clock.
         (seen.token, seen.note) = (None, None);
@@ -336,7 +343,7 @@ impl TokenStore for JsonFileStore {
             _ => self.could_not_read(e),
         })?;
         let Seen { place, note, .. } = &mut *seen;
-        let note = place.as_ref().and_then(|place| self.note(&place.target, note));
+        let note = place.as_ref().and_then(|place| self.note(place.target(&self.path), note));
         Ok(Stored::new(token, note))
     }
 

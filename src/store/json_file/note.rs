@@ -23,7 +23,7 @@ pub(super) struct LastRead {
 }
 
 /// The note beside the token file; not read again if it is unchanged since it was `last` read.
-pub(super) fn read(target: &Path, last: &mut Option<LastRead>) -> io::Result<Option<String>> {
+pub(super) fn read(target: &Path, last: &mut Option<Box<LastRead>>) -> io::Result<Option<String>> {
     let path = path_for(target);
     let stamp = Stamp::of_file(&path)?;
     if stamp == Stamp::NOTHING {
@@ -36,7 +36,7 @@ pub(super) fn read(target: &Path, last: &mut Option<LastRead>) -> io::Result<Opt
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         note => std::str::from_utf8(&note?).ok().map(str::to_owned),
     };
-    *last = stamp.is_settled(SystemClock.now()).then(|| LastRead { stamp, note: note.clone() });
+    *last = stamp.is_settled(SystemClock.now()).then(|| Box::new(LastRead { stamp, note: note.clone() }));
     Ok(note)
 }
 

@@ -20,8 +20,9 @@ pub(super) struct Stamp(Option<Parts>);
 struct Parts {
     length: u64,
     modified: Option<SystemTime>,
+    /// Device, number on it, and when anything about it changed, which no program can set.
     #[cfg(unix)]
-    identity: (u64, u64, i64, i64),
+    identity: (u64, u64, i64),
 }
 
 impl Stamp {
@@ -50,7 +51,11 @@ impl Stamp {
             length: metadata.len(),
             modified: metadata.modified().ok(),
             #[cfg(unix)]
-            identity: (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
+            identity: (
+                metadata.dev(),
+                metadata.ino(),
+                metadata.ctime().wrapping_mul(1_000_000_000).wrapping_add(metadata.ctime_nsec()),
+            ),
         }))
     }
 
