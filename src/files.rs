@@ -1,10 +1,13 @@
-//! Files that are never half written, and whose mode is never wider than 0600.
+//! Files that are never half written, whose mode is never wider than 0600, and that stay their owner's.
 //!
 //! Always: a file that appears under its name is complete and synced, and no other user could read it before.
-//! On Windows there are no modes and no syncing of folders; the rest holds.
+//! On Windows there are no modes and owners and no syncing of folders; the rest holds.
+
+#[cfg(unix)]
+mod owner;
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
@@ -12,6 +15,26 @@ use std::{
 };
 
 use zeroize::Zeroizing;
+
+pub(crate) use self::owner::{owners, with_path};
+
+/// Where files have no owner that matters here.
+#[cfg(not(unix))]
+mod owner {
+    use std::{fs::File, io, path::Path};
+
+    pub(crate) fn with_path(path: &Path, e: &io::Error) -> io::Error {
+        io::Error::new(e.kind(), format!("{}: {e}", path.display()))
+    }
+
+    pub(super) fn keep(_: &File, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    pub(crate) fn owners(_: &Path, _: &io::Error) -> Option<String> {
+        None
+    }
+}
 
 /// Larger than any token or credentials file can be: a reply is read up to 256 KiB.
 const MAX_SIZE: u64 = 1 << 20;
@@ -104,30 +127,65 @@ pub(crate) fn folder_of(path: &Path) -> &Path {
     }
 }
 
-/// A new file that only this user may read, whatever the umask.
-fn create_private(path: &Path) -> io::Result<File> {
+/// A new file that only the owner of `original` may read, whatever the umask. It belongs to this user where there is no
+/// `original`, except that root leaves it to the owner of the folder.
+fn create_private(path: &Path, original: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create_new(true);
     #[cfg(unix)]
-    {
-        use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
-        let file = options.mode(0o600).open(path)?;
-        // A umask may have taken even the owner's bits away.
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
-        Ok(file)
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    let file = options.open(path)?;
+    if let Err(e) = owners_bits(&file).and_then(|()| owner::keep(&file, original)) {
+        let _ = fs::remove_file(path);
+        return Err(e);
     }
-    #[cfg(not(unix))]
-    options.open(path)
+    Ok(file)
 }
 
-/// Opens a file, or makes a new private file; an existing file keeps its mode.
-pub(crate) fn open_or_create_private(path: &Path) -> io::Result<File> {
-    match create_private(path) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            OpenOptions::new().read(true).write(true).open(path)
-        }
+/// A umask may have taken even the owner's bits away.
+fn owners_bits(file: &File) -> io::Result<()> {
+    #[cfg(unix)]
+    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    #[cfg(not(unix))]
+    let _ = file;
+    Ok(())
+}
+
+/// Opens a file, or makes a new private file for the owner of `original`; an existing file keeps owner and mode. A
+/// symbolic link is refused: it could lead to any file.
+pub(crate) fn open_or_create_private(path: &Path, original: &Path) -> io::Result<File> {
+    match open_itself(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        opened => return opened,
+    }
+    if fs::exists(original)? {
+        // Whether the owner can be kept is found out with a file that no other process uses: to take a lock file away
+        // again could leave two processes with a lock each.
+        drop(TempFile::create(original)?);
+    }
+    match create_private(path, original) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => open_itself(path),
         created => created,
     }
+}
+
+/// Opens an existing file, which must not be a symbolic link.
+fn open_itself(path: &Path) -> io::Result<File> {
+    let before = fs::symlink_metadata(path)?;
+    if before.is_symlink() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is a symbolic link"));
+    }
+    regular(&before)?;
+    let file = OpenOptions::new().read(true).write(true).open(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt as _;
+        let opened = file.metadata()?;
+        if (opened.dev(), opened.ino()) != (before.dev(), before.ino()) {
+            return Err(io::Error::other("it was replaced while it was opened"));
+        }
+    }
+    Ok(file)
 }
 
 /// Makes a rename, link or removal in `folder` survive a power cut.
@@ -156,10 +214,17 @@ impl TempFile {
     /// What a temporary file's name adds to its target's, before the random part.
     pub(crate) const INFIX: &str = ".tmp-";
 
+    /// Whether [`Self::create`] could have given this name to a file beside one called `target`.
+    pub(crate) fn is_made(name: &OsStr, target: &OsStr) -> bool {
+        let rest = name.as_encoded_bytes().strip_prefix(target.as_encoded_bytes());
+        let random = rest.and_then(|rest| rest.strip_prefix(Self::INFIX.as_bytes()));
+        random.is_some_and(|it| it.len() == 16 && it.iter().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
+    }
+
     pub(crate) fn create(target: &Path) -> io::Result<Self> {
         loop {
             let path = beside(target, &format!("{}{:016x}", Self::INFIX, fastrand::u64(..)));
-            match create_private(&path) {
+            match create_private(&path, target) {
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(e),
                 Ok(file) => {
@@ -183,6 +248,10 @@ impl TempFile {
         self.file.write_all(content)?;
         self.file.set_len(content.len() as u64)?;
         self.file.sync_all()
+    }
+
+    pub(crate) fn metadata(&self) -> io::Result<fs::Metadata> {
+        self.file.metadata()
     }
 
     /// From here on the file is not deleted on drop: it may be the only copy of a token.
@@ -209,5 +278,33 @@ impl Drop for TempFile {
         if !self.keep {
             let _ = fs::remove_file(&self.path);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_are_made_here_are_those_of_temporary_files() {
+        for (name, is_made) in [
+            ("t.json.tmp-0123456789abcdef", true),
+            ("t.json.tmp-0123456789ABCDEF", false),
+            ("t.json.tmp-0123456789abcdeg", false),
+            ("t.json.tmp-0123456789abcde", false),
+            ("t.json.tmp-0123456789abcdef0", false),
+            ("t.json.tmp-0123456789abcdef.bak", false),
+            ("t.json.tmp-backup", false),
+            ("t.json.tmp-", false),
+            ("t.json.tmp_0123456789abcdef", false),
+            ("t.json", false),
+            ("u.json.tmp-0123456789abcdef", false),
+            ("t.json.lock.tmp-0123456789abcdef", false),
+        ] {
+            assert_eq!(TempFile::is_made(name.as_ref(), "t.json".as_ref()), is_made, "{name}");
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let temp = TempFile::create(&dir.path().join("t.json")).unwrap();
+        assert!(TempFile::is_made(temp.path.file_name().unwrap(), "t.json".as_ref()));
     }
 }

@@ -169,7 +169,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Checks, before a grant is sent, that its reply could be saved. `held` is the token that is stored now.
     ///
-    /// The default saves `held` again.
+    /// The default saves `held` again. A store that finds that another program has replaced `held` since it was read under
+    /// the lock may change nothing and return [`Error::superseded`]: then the store is read again.
     ///
     /// # Errors
     ///

@@ -14,10 +14,10 @@ use std::{
 };
 
 use concur_auth::{
-    ErrorKind, TokenStore as _,
-    simulator::{ManualClock, Rotation},
+    ErrorKind, TokenManager, TokenStore as _,
+    simulator::{ConcurSimulator, ManualClock, Rotation},
 };
-use support::{Call, HOUR, Scene, Watched, alone, skip, until};
+use support::{Call, HOUR, Scene, Watched, alone, skip, succeeds_as_nobody, until};
 
 /// Mounts go away when dropped.
 struct Mount(PathBuf);
@@ -168,20 +168,8 @@ async fn a_folder_without_permission_shows_before_the_grant_is_spent() {
     let _alone = alone().await;
     let scene = Scene::among_forks(Rotation::Never).await;
     // Root may write anywhere, so the program runs as somebody else.
-    let output = Command::new("setpriv")
-        .args(["--reuid=65534", "--clear-groups", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "as_nobody", "--ignored", "--nocapture"])
-        .env("DIR", scene.dir.path())
-        .output();
-    match output {
-        Ok(output) if output.status.success() => {}
-        // This user is not root, or the other user may not even run the test.
-        Ok(output) if String::from_utf8_lossy(&output.stderr).contains("setpriv") => {
-            return skip("setpriv cannot run this test as another user");
-        }
-        Ok(output) => panic!("{}", String::from_utf8_lossy(&output.stdout)),
-        Err(e) => return skip(&format!("setpriv: {e}")),
+    if !succeeds_as_nobody("as_nobody", scene.dir.path()) {
+        return;
     }
     assert_eq!(scene.concur.token_requests(), 0);
 }
@@ -428,4 +416,190 @@ async fn tokens_that_wait_for_the_disk_take_no_threads() {
     }
     let taken = threads().saturating_sub(before);
     assert!(taken < 30, "{taken} threads");
+}
+
+/// A folder that belongs to user 65534; `None`, after a [`skip`], where this user may not give files away.
+async fn scene_of_nobody() -> Option<Scene> {
+    let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
+    let nobodys = std::os::unix::fs::chown(scene.dir.path(), Some(65534), Some(65534));
+    if nobodys.is_err() {
+        skip("this user is not root");
+        return None;
+    }
+    set_mode(scene.dir.path(), 0o755);
+    Some(scene)
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+fn owner_and_mode(path: &Path) -> (u32, u32, u32) {
+    use std::os::unix::fs::MetadataExt as _;
+    let metadata = fs::metadata(path).unwrap();
+    (metadata.uid(), metadata.gid(), metadata.mode() & 0o7777)
+}
+
+/// An administrator tries the program out as root, in the folder of the user that runs it every day.
+#[tokio::test]
+async fn what_root_makes_belongs_to_the_owner_of_the_folder_who_can_go_on() {
+    let _alone = alone().await;
+    let Some(scene) = scene_of_nobody().await else { return };
+    // In real time, as the other user's process.
+    let concur = ConcurSimulator::start().await;
+    scene.write_credentials(&concur.credentials_json());
+    set_mode(&scene.credentials_path(), 0o644);
+    let template = scene.dir.path().join("template.json");
+    let source = concur_auth::CredentialsFile::new(&template);
+    concur_auth::CredentialSource::credentials(&source).await.unwrap_err();
+    let tokens = TokenManager::load_from(scene.dir.path()).await.unwrap();
+    tokens.get_valid_refresh_token().await.unwrap();
+    let store = concur_auth::JsonFileStore::new(scene.token_path());
+    let lock = store.try_lock().await.unwrap().unwrap();
+    store.remember(Some("a note"), &lock).await.unwrap();
+    drop(lock);
+    for name in ["", ".lock", ".note"] {
+        let path = scene.dir.path().join(format!("refreshTokenObjectFile.json{name}"));
+        assert_eq!(owner_and_mode(&path), (65534, 65534, 0o600), "{name}");
+    }
+    assert_eq!(owner_and_mode(&template), (65534, 65534, 0o600));
+    // What was there before is left as it is.
+    assert_eq!(owner_and_mode(&scene.credentials_path()).0, 0);
+
+    if !succeeds_as_nobody("renews", scene.dir.path()) {
+        return;
+    }
+    assert_eq!((concur.count("password"), concur.count("refresh_token")), (1, 1));
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn renews() {
+    let tokens = TokenManager::load_from(std::env::var_os("DIR").unwrap()).await.unwrap();
+    tokens.refresh().await.unwrap();
+}
+
+/// The owner of the file comes before that of the folder.
+#[tokio::test]
+async fn what_root_renews_stays_the_owners() {
+    let _alone = alone().await;
+    let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
+    scene.write_token(&scene.concur.token_json());
+    if std::os::unix::fs::chown(scene.token_path(), Some(65533), Some(65532)).is_err() {
+        return skip("this user is not root");
+    }
+    scene.manager().refresh().await.unwrap();
+    for name in ["", ".lock"] {
+        let path = scene.dir.path().join(format!("refreshTokenObjectFile.json{name}"));
+        assert_eq!(owner_and_mode(&path), (65533, 65532, 0o600), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn another_users_token_file_shows_before_the_grant_is_spent() {
+    let _alone = alone().await;
+    let Some(scene) = scene_of_nobody().await else { return };
+    // Readable for all, and replaceable for the owner of the folder.
+    scene.write_token(&scene.concur.token_json());
+    set_mode(&scene.token_path(), 0o644);
+    let before = (scene.folder(), scene.token_file());
+    if !succeeds_as_nobody("finds_roots_token_file", scene.dir.path()) {
+        return;
+    }
+    assert_eq!(before, (scene.folder(), scene.token_file()));
+
+    // The lock is there already.
+    let lock = scene.dir.path().join("refreshTokenObjectFile.json.lock");
+    fs::write(&lock, "").unwrap();
+    std::os::unix::fs::chown(&lock, Some(65534), None).unwrap();
+    let before = scene.folder();
+    assert!(succeeds_as_nobody("finds_roots_token_file_under_the_lock", scene.dir.path()));
+    assert_eq!(before, scene.folder());
+
+    set_mode(&scene.token_path(), 0o600);
+    assert!(succeeds_as_nobody("cannot_read_roots_token_file", scene.dir.path()));
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+/// A root's token file in the folder of user 65534, seen by that user.
+fn advice(doing: &str, dir: &Path, mode: &str, us: &str, cause: &str) -> String {
+    let token = dir.join("refreshTokenObjectFile.json");
+    format!(
+        "Store: could not {doing}; {} belongs to user 0 (mode {mode}), its folder belongs to user 65534 (mode 0755){us}; run \
+         this program as the user that owns them, or give them to the user that runs it (chown)\n  caused by: {cause}",
+        token.display()
+    )
+}
+
+const US: &str = ", and this process runs as user 65534";
+const CANNOT_GIVE: &str =
+    "user 65534 cannot make a file that belongs to user 0: Operation not permitted (os error 1)";
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn finds_roots_token_file() {
+    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
+    let tokens = TokenManager::load_from(&dir).await.unwrap();
+    let doing = format!("open the lock file {}/refreshTokenObjectFile.json.lock", dir.display());
+    let error = tokens.refresh().await.unwrap_err();
+    assert_eq!(format!("{error:?}"), advice(&doing, &dir, "0644", US, CANNOT_GIVE));
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn finds_roots_token_file_under_the_lock() {
+    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
+    let tokens = TokenManager::load_from(&dir).await.unwrap();
+    let doing = format!("save a token to {}/refreshTokenObjectFile.json", dir.display());
+    let error = tokens.refresh().await.unwrap_err();
+    assert_eq!(format!("{error:?}"), advice(&doing, &dir, "0644", US, CANNOT_GIVE));
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn cannot_read_roots_token_file() {
+    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
+    let tokens = TokenManager::load_from(&dir).await.unwrap();
+    let doing = format!("read {}/refreshTokenObjectFile.json", dir.display());
+    let error = tokens.refresh().await.unwrap_err();
+    assert_eq!(format!("{error:?}"), advice(&doing, &dir, "0600", "", "Permission denied (os error 13)"));
+}
+
+/// A link could lead to any file, which root would then lock, write or give away.
+#[tokio::test]
+async fn a_lock_or_a_note_that_is_a_symbolic_link_is_refused() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    let victim = scene.dir.path().join("victim");
+    fs::write(&victim, "whatever").unwrap();
+    let before = owner_and_mode(&victim);
+    let store = concur_auth::JsonFileStore::new(scene.token_path());
+    let note = scene.dir.path().join("refreshTokenObjectFile.json.note");
+    let lock = scene.dir.path().join("refreshTokenObjectFile.json.lock");
+    for target in [&victim, &scene.dir.path().join("nothing there")] {
+        std::os::unix::fs::symlink(target, &note).unwrap();
+        let held = store.try_lock().await.unwrap().unwrap();
+        let error = store.remember(Some("a note"), &held).await.unwrap_err();
+        assert_eq!(std::error::Error::source(&error).unwrap().to_string(), "it is a symbolic link");
+        drop(held);
+        fs::remove_file(&note).unwrap();
+
+        fs::remove_file(&lock).unwrap();
+        std::os::unix::fs::symlink(target, &lock).unwrap();
+        let error = scene.manager().refresh().await.unwrap_err();
+        assert_eq!(
+            format!("{error:?}"),
+            format!(
+                "Store: could not open the lock file {}; check that it is no symbolic link, and that this user may write in \
+                 its folder\n  caused by: it is a symbolic link",
+                lock.display()
+            )
+        );
+        fs::remove_file(&lock).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "whatever");
+    assert_eq!(owner_and_mode(&victim), before);
+    assert!(!scene.dir.path().join("nothing there").exists());
+    assert_eq!(scene.concur.token_requests(), 0);
 }

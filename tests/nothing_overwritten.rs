@@ -5,9 +5,12 @@
 
 mod support;
 
-use std::fs;
+use std::{fs, path::PathBuf, sync::Mutex};
 
-use concur_auth::{CredentialSource, CredentialsFile, ErrorKind};
+use concur_auth::{
+    CredentialSource, CredentialsFile, Error, ErrorKind, JsonFileStore, RefreshTokenObject, StoreLock,
+    Stored, TokenManager, TokenStore,
+};
 use support::{Scene, names_in};
 
 /// The message after `<path>`, for credentials that cannot be used or need something.
@@ -310,4 +313,166 @@ async fn under_the_lock_the_file_is_read_whatever_its_metadata_says() {
             break;
         }
     }
+}
+
+const CLEAN: [&str; 3] =
+    ["credentials.json", "refreshTokenObjectFile.json", "refreshTokenObjectFile.json.lock"];
+
+/// SAP's sample, or an administrator, between the read under the lock and the rehearsal.
+#[tokio::test]
+async fn a_rehearsal_overwrites_nothing_that_was_written_without_the_lock() {
+    let scene = Scene::new().await;
+    let (first, second) = (scene.concur.token_json(), scene.concur.token_json());
+    let store = JsonFileStore::new(scene.token_path());
+    let put = |content: Option<&String>| match content {
+        Some(json) => scene.write_token(json),
+        None => _ = fs::remove_file(scene.token_path()),
+    };
+    let unusable = "not a token".to_owned();
+    for (before, after) in [
+        (Some(&first), Some(&second)),
+        (Some(&first), Some(&unusable)),
+        (Some(&first), None),
+        (None, Some(&second)),
+        (None, Some(&unusable)),
+    ] {
+        put(before);
+        let lock = store.try_lock().await.unwrap().unwrap();
+        let read = store.read_locked(&lock).await.unwrap().token;
+        // Our own writing is not another program's.
+        for _ in 0..2 {
+            store.rehearse(read.as_ref(), &lock).await.unwrap();
+        }
+        put(after);
+        // What others read meanwhile is not what this holder has read.
+        let _ = store.read().await.unwrap();
+        for _ in 0..2 {
+            let error = store.rehearse(read.as_ref(), &lock).await.unwrap_err();
+            assert_eq!(
+                format!("{error:?}"),
+                format!(
+                    "Store: {} was changed by a program that does not take its lock; read it again",
+                    scene.token_path().display()
+                )
+            );
+        }
+        assert_eq!(fs::read_to_string(scene.token_path()).ok().as_ref(), after);
+        // Having read it, it goes on.
+        let read = store.read_locked(&lock).await.unwrap().token;
+        store.rehearse(read.as_ref(), &lock).await.unwrap();
+        // So it does after its own save and removal.
+        let token = RefreshTokenObject::from_json(&first).unwrap();
+        store.save(&token, &lock).await.unwrap();
+        store.rehearse(Some(&token), &lock).await.unwrap();
+        store.remove(&lock).await.unwrap();
+        store.rehearse(None, &lock).await.unwrap();
+        drop(lock);
+        for name in scene.folder().iter().filter(|name| name.contains(".corrupt-")) {
+            fs::remove_file(scene.dir.path().join(name)).unwrap();
+        }
+        assert_eq!(scene.folder(), [CLEAN[0], CLEAN[2]]);
+    }
+}
+
+/// A token file into which a program without the lock writes right before each rehearsal, as long as it has something to.
+#[derive(Debug)]
+struct Meddled {
+    store: JsonFileStore,
+    path: PathBuf,
+    writes: Mutex<Vec<String>>,
+}
+
+impl Meddled {
+    fn with(scene: &Scene, writes: &[String]) -> TokenManager {
+        let (path, store) = (scene.token_path(), JsonFileStore::new(scene.token_path()));
+        let writes = writes.iter().rev().cloned().collect();
+        scene.builder().store(Self { store, path, writes: Mutex::new(writes) }).build().unwrap()
+    }
+}
+
+impl TokenStore for Meddled {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        self.store.load().await
+    }
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.store.save(token, lock).await
+    }
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.store.remove(lock).await
+    }
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.store.try_lock().await
+    }
+    async fn read_locked(&self, lock: &StoreLock) -> Result<Stored, Error> {
+        self.store.read_locked(lock).await
+    }
+    async fn rehearse(&self, held: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
+        if let Some(json) = self.writes.lock().unwrap().pop() {
+            fs::write(&self.path, json).unwrap();
+        }
+        self.store.rehearse(held, lock).await
+    }
+    fn describe(&self) -> String {
+        self.store.describe()
+    }
+}
+
+/// A token as the sample keeps it, and one without an access token that a revocation could use.
+fn refresh_token_only(json: &str) -> String {
+    let mut json: serde_json::Value = serde_json::from_str(json).unwrap();
+    json.as_object_mut().unwrap().remove("access_token").unwrap();
+    json.to_string()
+}
+
+fn secret_in(json: &str) -> String {
+    RefreshTokenObject::from_json(json).unwrap().secret().to_owned()
+}
+
+#[tokio::test]
+async fn a_token_written_right_before_the_rehearsal_is_the_one_that_is_used() {
+    let scene = Scene::new().await;
+    let [old, new] = [(); 2].map(|()| refresh_token_only(&scene.concur.token_json()));
+    scene.write_token(&old);
+    Meddled::with(&scene, std::slice::from_ref(&new)).refresh().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+    assert!(scene.concur.requests()[0].body().contains(&secret_in(&new)));
+
+    // A sign-in that is asked for replaces what is stored, whatever that is.
+    scene.write_token(&old);
+    let adopted = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    Meddled::with(&scene, std::slice::from_ref(&new)).adopt(adopted.clone()).await.unwrap();
+    assert_eq!(scene.stored_refresh_token(), adopted.secret());
+    assert_eq!(scene.concur.token_requests(), 1);
+
+    // What is signed out is the token that is stored now.
+    scene.write_token(&old);
+    Meddled::with(&scene, std::slice::from_ref(&new)).revoke().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 2);
+    let grants: Vec<_> =
+        scene.concur.requests().into_iter().filter(|it| it.grant_type() == Some("refresh_token")).collect();
+    assert!(grants[1].body().contains(&secret_in(&new)));
+    assert_eq!(scene.folder(), [CLEAN[0], CLEAN[2]]);
+}
+
+#[tokio::test]
+async fn a_program_that_keeps_replacing_the_token_is_told_of_and_nothing_is_spent() {
+    let scene = Scene::new().await;
+    let tokens = [(); 4].map(|()| refresh_token_only(&scene.concur.token_json()));
+    let message = format!(
+        "another program keeps replacing the token in {}; stop that program",
+        scene.token_path().display()
+    );
+    for call in ["refresh", "adopt", "revoke"] {
+        scene.write_token(&tokens[0]);
+        let manager = Meddled::with(&scene, &tokens[1..]);
+        let error = match call {
+            "refresh" => manager.refresh().await.map(drop),
+            "adopt" => manager.adopt(RefreshTokenObject::from_json(&tokens[0]).unwrap()).await.map(drop),
+            _ => manager.revoke().await,
+        };
+        assert_eq!(error.unwrap_err().to_string(), message, "{call}");
+        assert_eq!(scene.token_file(), tokens[3], "{call}");
+        assert_eq!(scene.folder(), CLEAN, "{call}");
+    }
+    assert_eq!(scene.concur.token_requests(), 0);
 }

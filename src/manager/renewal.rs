@@ -12,7 +12,7 @@
 //! may Concur be asked? ───────▶ error: a request failed just now, or Concur asked for a pause
 //!        ▼        │
 //! rehearse the save ──────────▶ error: the store could not save a reply
-//!        ▼        │
+//!        ▼        │ another program has replaced the token meanwhile
 //! exchange ───────┘ overtaken ▶ error: refused, or no answer
 //!        ▼
 //! save ───────────────────────▶ the store fails: kept with its lock, and saved in the background
@@ -196,8 +196,15 @@ impl Flight<'_> {
                 self.budget = RetryBudget::ahead_of_time();
             }
             match self.need {
-                Need::Adopt(adopted) => return self.adopt(adopted, &looked).await,
-                Need::Revoke => return self.sign_out(looked).await,
+                // Another program has replaced the stored token since the look, and nothing was done yet.
+                Need::Adopt(adopted) => match self.adopt(adopted, &looked).await {
+                    Err(e) if e.is_superseded() => continue,
+                    outcome => return outcome,
+                },
+                Need::Revoke => match self.sign_out(looked).await {
+                    Err(e) if e.is_superseded() => continue,
+                    outcome => return outcome,
+                },
                 Need::Retry => self.open_gate(&mut looked).await,
                 _ => self.check_gate(&looked)?,
             }
@@ -209,6 +216,7 @@ impl Flight<'_> {
             match asked {
                 Ok(Some(outcome)) => return Ok(outcome),
                 Ok(None) => {}
+                Err(e) if e.is_superseded() => {}
                 Err(e) if is_early => return Ok(Outcome::FailedOnce(e)),
                 Err(e) => return Err(e),
             }

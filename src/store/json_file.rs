@@ -1,25 +1,34 @@
 //! One JSON file, readable by SAP's Node.js sample and this crate alike.
 //!
 //! Always: readers never need the lock and never see half a file; no file of the user's is overwritten; files that a
-//! killed process left behind are looked at, under the lock, before a grant is sent.
+//! killed process left behind are looked at, under the lock, before a grant is sent. What has not changed is not read again.
 
 mod leftovers;
 mod lock;
 mod note;
+mod stamp;
 
 use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard},
-    time::SystemTime,
 };
 
-use self::lock::FileLock;
-use crate::{Error, RefreshTokenObject, StoreLock, Stored, TokenStore, caught::locked, files, log};
+use self::{lock::FileLock, stamp::Stamp};
+use crate::{
+    Error, RefreshTokenObject, StoreLock, Stored, TokenStore,
+    caught::locked,
+    clock::{Clock as _, SystemClock},
+    files, log,
+};
 
 /// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members.
 const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
+
+/// What to do where access was denied.
+const RIGHT_USER: &str =
+    "run this program as the user that owns them, or give them to the user that runs it (chown)";
 
 /// The default store: one JSON file of mode 0600, such as `refreshTokenObjectFile.json`.
 ///
@@ -30,7 +39,23 @@ const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 /// `….tmp-<random>`, a save in progress, and `….corrupt-<time>`, a token file that could not be used and was moved out of
 /// the way.
 ///
-/// File operations run in place, not on another thread: an unchanged file costs one `stat`.
+/// File operations run in place, not on another thread: a look at unchanged files costs three `stat`s, of the token file,
+/// its folder and the note. The folder is listed only when it has changed, or has changed within 2 seconds before the
+/// last look, to find what a killed process left. In a folder that other programs, or thousands of tenants, change all
+/// the time that is every look, so give the tenants folders of their own.
+///
+/// # Programs without the lock
+///
+/// SAP's sample program and a person's editor take no lock. What they write is noticed until right before a renewal sends
+/// its grant, and then used instead. What they write while the request is under way is replaced by the reply, and what
+/// they write between the last look before a rename and that rename, a few microseconds, is lost.
+///
+/// # Owners
+///
+/// On Unix, new files get the owner of the token file. Where there is no token file yet, root gives them the owner of the
+/// folder, so that the program that owns the folder can go on after root has run it once; any other user's files are that
+/// user's own. If the token file belongs to another user whose file cannot be made, an error says so before anything is
+/// sent. A lock or a note that is a symbolic link is refused.
 ///
 /// ```
 /// use concur_auth::{JsonFileStore, TokenManager};
@@ -45,39 +70,56 @@ pub struct JsonFileStore {
     seen: Mutex<Seen>,
 }
 
-/// What earlier reads have found.
+/// What earlier looks have found.
 #[derive(Debug, Default)]
 struct Seen {
-    /// Leftovers were looked at under the lock, or there were none.
-    leftovers_looked_for: bool,
-    last_read: Option<LastRead>,
+    place: Option<Place>,
+    token: Option<LastRead>,
+    note: Option<Box<note::LastRead>>,
 }
 
+/// Where the token file is.
 #[derive(Debug)]
+struct Place {
+    /// The store's path with every symbolic link resolved, if there are any. Many managers have a path each.
+    target: Option<Box<Path>>,
+    /// The folder as it was when it held no leftovers.
+    folder: Option<Stamp>,
+}
+
+impl Place {
+    fn target<'a>(&'a self, path: &'a Path) -> &'a Path {
+        self.target.as_deref().unwrap_or(path)
+    }
+
+    /// Whether the folder is what it was when it held no leftovers.
+    fn is_free_of_leftovers(&self, target: &Path) -> bool {
+        self.folder.is_some() && self.folder == Stamp::of_folder(files::folder_of(target)).ok()
+    }
+}
+
+#[derive(Clone, Debug)]
 struct LastRead {
     stamp: Stamp,
     token: Option<RefreshTokenObject>,
 }
 
-/// Changes whenever the file is replaced or written.
-#[derive(Debug, PartialEq, Eq)]
-struct Stamp {
-    length: u64,
-    modified: Option<SystemTime>,
-    #[cfg(unix)]
-    identity: (u64, u64, i64, i64),
-}
-
-impl Stamp {
-    fn of(metadata: &fs::Metadata) -> Self {
-        #[cfg(unix)]
-        use std::os::unix::fs::MetadataExt as _;
-        Self {
-            length: metadata.len(),
-            modified: metadata.modified().ok(),
-            #[cfg(unix)]
-            identity: (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
+impl LastRead {
+    fn of(path: &Path) -> io::Result<Self> {
+        let nothing = Self { stamp: Stamp::NOTHING, token: None };
+        if Stamp::of_file(path)? == Stamp::NOTHING {
+            return Ok(nothing);
         }
+        let mut file = match File::open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(nothing),
+            file => file?,
+        };
+        let stamp = Stamp::of(&file.metadata()?);
+        let token = usable(&files::read_open(&mut file)?);
+        if token.is_none() {
+            log::event!(warn, file = %path.display(), "the token file holds no usable refresh token");
+        }
+        Ok(Self { stamp, token })
     }
 }
 
@@ -90,53 +132,71 @@ impl JsonFileStore {
         Self { path, seen: Mutex::default() }
     }
 
-    fn read(&self) -> io::Result<Option<RefreshTokenObject>> {
-        let mut seen = self.seen();
-        if !seen.leftovers_looked_for {
-            seen.leftovers_looked_for = self.recover();
-        }
-        let metadata = match fs::metadata(&self.path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            metadata => metadata?,
-        };
-        // Asked before opening: to open a named pipe would wait for its writer.
-        files::regular(&metadata)?;
-        if let Some(last) = seen.last_read.as_ref().filter(|last| last.stamp == Stamp::of(&metadata)) {
+    /// The token as it is now, after which `seen` has the place, too. `NotFound`: the folder is missing.
+    fn look(&self, seen: &mut Seen) -> io::Result<Option<RefreshTokenObject>> {
+        let stamp = Stamp::of_file(&self.path)?;
+        let last = seen.token.as_ref().filter(|last| last.stamp == stamp && stamp != Stamp::NOTHING);
+        if let Some(last) = last
+            && seen.place.as_ref().is_some_and(|place| place.is_free_of_leftovers(place.target(&self.path)))
+        {
             return Ok(last.token.clone());
         }
-        let mut file = match File::open(&self.path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            file => file?,
-        };
-        let stamp = Stamp::of(&file.metadata()?);
-        let token = usable(&files::read_open(&mut file)?);
-        if token.is_none() {
-            log::event!(warn, file = %self.path.display(), "the token file holds no usable refresh token");
+        let target = files::resolve(&self.path)?;
+        if !self.is_free_of_leftovers(seen, &target) {
+            let folder = self.recover(&target);
+            seen.place = Some(self.place(&target, folder));
         }
-        seen.last_read = Some(LastRead { stamp, token: token.clone() });
-        Ok(token)
+        let stamp = Stamp::of_file(&self.path)?;
+        match &seen.token {
+            Some(last) if last.stamp == stamp => Ok(last.token.clone()),
+            _ => Ok(seen.token.insert(LastRead::of(&self.path)?).token.clone()),
+        }
     }
 
-    /// Adopts the token that a killed process left, so that the token it replaced is not served; whether nothing is
-    /// left. A process that may only read, or that finds the lock taken by a process that is saving, goes on with the
-    /// file as it is.
-    fn recover(&self) -> bool {
-        let recovered = files::resolve(&self.path).and_then(|target| {
-            if !leftovers::are_there(&target)? {
-                return Ok(true);
+    /// Adopts the token that a killed process left, so that the token it replaced is not served. A process that may only
+    /// read, or that finds the lock taken by a process that is saving, goes on with the file as it is.
+    fn recover(&self, target: &Path) -> Option<Stamp> {
+        let recovered = leftovers::list(target).and_then(|listing| {
+            if listing.is_empty() {
+                return Ok(listing.folder(SystemClock.now()));
             }
-            let Ok(Some(lock)) = FileLock::try_acquire(target) else { return Ok(false) };
-            leftovers::adopt(lock.target()).map(|()| true)
+            if let Ok(Some(lock)) = FileLock::try_acquire(target.to_owned()) {
+                leftovers::adopt(leftovers::list(lock.target())?, lock.target())?;
+            }
+            Ok(None)
         });
-        match recovered {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => true,
-            Err(error) => {
-                let file = self.path.display();
-                log::event!(warn, %file, %error, "could not look for files that a killed process left");
-                false
-            }
-            Ok(nothing_left) => nothing_left,
-        }
+        recovered.unwrap_or_else(|error| {
+            let file = self.path.display();
+            log::event!(warn, %file, %error, "could not look for files that a killed process left");
+            None
+        })
+    }
+
+    fn place(&self, target: &Path, folder: Option<Stamp>) -> Place {
+        Place { target: Some(target.into()).filter(|_| target != self.path), folder }
+    }
+
+    /// Whether no leftovers of `target` can have come since the last look.
+    fn is_free_of_leftovers(&self, seen: &Seen, target: &Path) -> bool {
+        let place = seen.place.as_ref().filter(|place| place.target(&self.path) == target);
+        place.is_some_and(|place| place.is_free_of_leftovers(target))
+    }
+
+    fn could_not_read(&self, e: io::Error) -> Error {
+        let message = format!("could not read {}", self.path.display());
+        let message = match files::owners(&self.path, &e) {
+            Some(owners) => format!("{message}; {owners}; {RIGHT_USER}"),
+            None => format!("{message}; check that it is a file this user may read"),
+        };
+        Error::store(message, e)
+    }
+
+    /// A note that cannot be read is no reason not to renew.
+    fn note(&self, target: &Path, last: &mut Option<Box<note::LastRead>>) -> Option<String> {
+        note::read(target, last).unwrap_or_else(|error| {
+            log::event!(warn, file = %self.path.display(), %error, "could not read the note beside the token file");
+            None
+        })
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
@@ -152,47 +212,64 @@ impl JsonFileStore {
         temp.write(token.as_json().as_bytes())?;
         // If a step below fails, this file is the only copy of a token that has replaced its predecessor.
         temp.keep();
-        if let Err(e) = leftovers::set_aside_if_unusable(lock.target()).and_then(|()| temp.rename()) {
+        if let Err(e) = leftovers::set_aside_if_unusable(lock.target()).and_then(|_| temp.rename()) {
             // Where the folder was taken away, the file went with it, and the next attempt needs a new one.
             *reserved = Some(temp).filter(|_| e.kind() != io::ErrorKind::NotFound);
             return Err(e);
         }
-        files::sync_folder(files::folder_of(lock.target()))
+        put_in_place(&temp, lock)
     }
 
-    /// The same steps as [`Self::write`] with the current token, and then room for the reply.
-    fn try_out(&self, held: Option<&RefreshTokenObject>, lock: &FileLock) -> io::Result<()> {
-        leftovers::set_aside_if_unusable(lock.target())?;
+    /// The same steps as [`Self::write`] with the current token, and then room for the reply; `false` if a program without
+    /// the lock has written the token file since it was read.
+    fn try_out(&self, held: Option<&RefreshTokenObject>, lock: &FileLock) -> io::Result<bool> {
+        if !lock.is_as_known()? {
+            return Ok(false);
+        }
+        if leftovers::set_aside_if_unusable(lock.target())? {
+            lock.learn(Some(Stamp::NOTHING));
+        }
         let mut room = ROOM_FOR_REPLY;
         if let Some(token) = held {
             let json = token.as_json();
             room += json.len();
             let mut temp = files::TempFile::create(lock.target())?;
             temp.write(json.as_bytes())?;
+            // Again, as late as can be: to write and sync takes time.
+            if !lock.is_as_known()? {
+                return Ok(false);
+            }
             temp.rename()?;
-            files::sync_folder(files::folder_of(lock.target()))?;
+            put_in_place(&temp, lock)?;
         }
         let mut temp = files::TempFile::create(lock.target())?;
         temp.reserve(room)?;
         *lock.reserved() = Some(temp);
-        Ok(())
+        Ok(true)
     }
 
     fn delete(&self, lock: &FileLock) -> io::Result<()> {
         leftovers::set_aside_if_unusable(lock.target())?;
         match fs::remove_file(lock.target()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed.and_then(|()| files::sync_folder(files::folder_of(lock.target()))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => removed.and_then(|()| files::sync_folder(files::folder_of(lock.target())))?,
         }
+        lock.learn(Some(Stamp::NOTHING));
+        Ok(())
     }
 
     fn failed(&self, what: &str) -> impl FnOnce(io::Error) -> Error {
-        let message = format!(
-            "could not {what} {}; check that the file and its folder belong to this user, can be replaced, and \
-             that the disk has room",
-            self.path.display()
-        );
-        |e| Error::store(message, e)
+        let message = format!("could not {what} {}", self.path.display());
+        move |e| {
+            let message = match files::owners(&self.path, &e) {
+                Some(owners) => format!("{message}; {owners}; {RIGHT_USER}"),
+                None => format!(
+                    "{message}; check that the file and its folder belong to this user, can be replaced, and that the disk \
+                     has room"
+                ),
+            };
+            Error::store(message, e)
+        }
     }
 
     fn lock<'a>(&self, lock: &'a StoreLock) -> Result<&'a FileLock, Error> {
@@ -202,6 +279,12 @@ impl JsonFileStore {
     }
 }
 
+/// What is left to do after a rename.
+fn put_in_place(renamed: &files::TempFile, lock: &FileLock) -> io::Result<()> {
+    lock.learn(renamed.metadata().ok().map(|metadata| Stamp::of(&metadata)));
+    files::sync_folder(files::folder_of(lock.target()))
+}
+
 /// The token in a file's content, if there is one.
 fn usable(json: &[u8]) -> Option<RefreshTokenObject> {
     RefreshTokenObject::parse(json).ok()
@@ -209,10 +292,11 @@ fn usable(json: &[u8]) -> Option<RefreshTokenObject> {
 
 impl TokenStore for JsonFileStore {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        self.read().map_err(|e| {
-            let path = self.path.display();
-            Error::store(format!("could not read {path}; check that it is a file this user may read"), e)
-        })
+        match self.look(&mut self.seen()) {
+            // The folder is missing.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            token => token.map_err(|e| self.could_not_read(e)),
+        }
     }
 
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
@@ -228,25 +312,47 @@ impl TokenStore for JsonFileStore {
         let Some(lock) = FileLock::try_acquire(target)? else {
             return Ok(None);
         };
-        leftovers::adopt(lock.target()).map_err(self.failed("look at unfinished saves of"))?;
-        // Under the lock the file is read again in any case: a stamp could miss a write within the same tick of the
-        // clock.
-        self.seen().last_read = None;
+        let mut seen = self.seen();
+        if !self.is_free_of_leftovers(&seen, lock.target()) {
+            let failed = self.failed("look at unfinished saves of");
+            let folder = leftovers::list(lock.target()).and_then(|listing| {
+                let folder = listing.folder(SystemClock.now());
+                leftovers::adopt(listing, lock.target()).map(|()| folder)
+            });
+            seen.place = Some(self.place(lock.target(), folder.map_err(failed)?));
+        }
+        // Under the lock the files are read again in any case: a stamp could miss a write within the same tick of the clock.
+        (seen.token, seen.note) = (None, None);
         Ok(Some(StoreLock::new(lock)))
     }
 
     async fn rehearse(&self, held: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
-        self.try_out(held, self.lock(lock)?).map_err(self.failed("save a token to"))
+        if self.try_out(held, self.lock(lock)?).map_err(self.failed("save a token to"))? {
+            return Ok(());
+        }
+        let path = self.path.display();
+        Err(Error::superseded(format!(
+            "{path} was changed by a program that does not take its lock; read it again"
+        )))
     }
 
     async fn read(&self) -> Result<Stored, Error> {
-        let target = files::resolve(&self.path).map_err(self.failed("find the place of"))?;
-        // A note that cannot be read is no reason not to renew.
-        let note = note::read(&target).unwrap_or_else(|error| {
-            log::event!(warn, file = %self.path.display(), %error, "could not read the note beside the token file");
-            None
-        });
-        Ok(Stored::new(self.load().await?, note))
+        let mut seen = self.seen();
+        let token = self.look(&mut seen).map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => self.failed("find the place of")(e),
+            _ => self.could_not_read(e),
+        })?;
+        let Seen { place, note, .. } = &mut *seen;
+        let note = place.as_ref().and_then(|place| self.note(place.target(&self.path), note));
+        Ok(Stored::new(token, note))
+    }
+
+    /// Reads the file that is locked, wherever a symbolic link may lead by now.
+    async fn read_locked(&self, lock: &StoreLock) -> Result<Stored, Error> {
+        let lock = self.lock(lock)?;
+        let LastRead { stamp, token } = LastRead::of(lock.target()).map_err(|e| self.could_not_read(e))?;
+        lock.learn(Some(stamp));
+        Ok(Stored::new(token, self.note(lock.target(), &mut None)))
     }
 
     async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {

@@ -210,6 +210,33 @@ pub fn child(test: &str) -> Command {
     command
 }
 
+/// Runs one `#[ignore]`d test of this very binary as user 65534, with `DIR` set to `folder`; it must succeed. `false`, after
+/// a [`skip`], where this user is not root, or the other user may not even run the test.
+pub fn succeeds_as_nobody(test: &str, folder: &Path) -> bool {
+    let child = child(test);
+    let output = Command::new("setpriv")
+        .args(["--reuid=65534", "--clear-groups", "--"])
+        .arg(child.get_program())
+        .args(child.get_args())
+        .env("DIR", folder)
+        .output();
+    let output = match output {
+        Ok(output) => output,
+        Err(e) => {
+            skip(&format!("setpriv: {e}"));
+            return false;
+        }
+    };
+    let (said, complained) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if complained.contains("setpriv") {
+        skip(&complained);
+        return false;
+    }
+    assert!(output.status.success(), "{said}\n{complained}");
+    true
+}
+
 /// Waits for all, and for each to have succeeded.
 pub fn all_succeed(children: Vec<Child>) {
     for child in children {

@@ -1,6 +1,7 @@
 //! What killed processes and broken files leave next to the token file.
 //!
-//! Always: files are renamed or deleted only under the lock, when no other living process has a temporary file.
+//! Always: files are renamed or deleted only under the lock, when no other living process has a temporary file that matters,
+//! and only files whose names this crate makes. A folder that has not changed is not listed again.
 
 use std::{
     fs, io,
@@ -8,24 +9,56 @@ use std::{
     time::SystemTime,
 };
 
-use super::usable;
+use super::{stamp::Stamp, usable};
 use crate::{
     clock,
     files::{self, TempFile},
     log,
 };
 
-/// Whether there are temporary files. This needs no lock.
-pub(super) fn are_there(target: &Path) -> io::Result<bool> {
-    Ok(!temp_files_of(target)?.is_empty())
+/// The temporary files in a folder, and what the folder looked like before they were listed.
+pub(super) struct Listing {
+    folder: Stamp,
+    files: Vec<(SystemTime, PathBuf)>,
 }
 
-/// Puts the newest complete temporary file in the target's place, and deletes the others.
+impl Listing {
+    pub(super) fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// What the folder looks like until another file is made in it; `None` if that cannot be told.
+    pub(super) fn folder(&self, now: SystemTime) -> Option<Stamp> {
+        Some(self.folder).filter(|folder| folder.is_settled(now))
+    }
+}
+
+/// Looks for temporary files of `target`. This needs no lock.
+pub(super) fn list(target: &Path) -> io::Result<Listing> {
+    // Before the list: what is made in between shows in the next stamp.
+    let folder = Stamp::of_folder(files::folder_of(target))?;
+    let mut files = Vec::new();
+    let Some(name) = target.file_name() else {
+        return Ok(Listing { folder, files });
+    };
+    for entry in fs::read_dir(files::folder_of(target))? {
+        let entry = entry?;
+        if TempFile::is_made(&entry.file_name(), name) && entry.file_type()?.is_file() {
+            match entry.metadata() {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                metadata => files.push((metadata?.modified()?, entry.path())),
+            }
+        }
+    }
+    Ok(Listing { folder, files })
+}
+
+/// Puts the newest complete temporary file in the target's place, and deletes the others. The list was made under the lock.
 ///
 /// A complete file that is not older than the target is a save that was killed before its rename: the only copy of a
 /// token whose predecessor may already be used up. A file that cannot be read may be such a copy, so it is an error.
-pub(super) fn adopt(target: &Path) -> io::Result<()> {
-    let mut leftovers = temp_files_of(target)?;
+pub(super) fn adopt(listing: Listing, target: &Path) -> io::Result<()> {
+    let mut leftovers = listing.files;
     if leftovers.is_empty() {
         return Ok(());
     }
@@ -44,37 +77,29 @@ pub(super) fn adopt(target: &Path) -> io::Result<()> {
     if let Some(index) = newest {
         let (_, path) = leftovers.remove(index);
         set_aside_if_unusable(target)?;
-        // The process that wrote it may have been killed before the sync.
-        fs::File::open(&path)?.sync_all()?;
+        // The process that wrote it may have been killed before the sync. Windows syncs only what may be written.
+        fs::OpenOptions::new().read(true).write(true).open(&path)?.sync_all()?;
         fs::rename(&path, target)?;
         files::sync_folder(files::folder_of(target))?;
         log::event!(warn, file = %target.display(), "recovered the token that a killed process had not finished saving");
     }
     for (_, path) in leftovers {
-        fs::remove_file(path)?;
+        match fs::remove_file(path) {
+            // A file with which a process has tried out, without the lock, whose files it can make.
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
     }
     Ok(())
 }
 
-fn temp_files_of(target: &Path) -> io::Result<Vec<(SystemTime, PathBuf)>> {
-    let mut found = Vec::new();
-    let Some(name) = target.file_name() else {
-        return Ok(found);
-    };
-    let mut prefix = name.as_encoded_bytes().to_owned();
-    prefix.extend_from_slice(TempFile::INFIX.as_bytes());
-    for entry in fs::read_dir(files::folder_of(target))? {
-        let entry = entry?;
-        if entry.file_name().as_encoded_bytes().starts_with(&prefix) && entry.file_type()?.is_file() {
-            found.push((entry.metadata()?.modified()?, entry.path()));
-        }
+/// A file without a usable token may still matter to its owner: it is moved out of the way. Whether that was so.
+pub(super) fn set_aside_if_unusable(target: &Path) -> io::Result<bool> {
+    let is_unusable = fs::exists(target)? && !holds_token(target)?;
+    if is_unusable {
+        set_aside(target)?;
     }
-    Ok(found)
-}
-
-/// A file without a usable token may still matter to its owner: it is moved out of the way.
-pub(super) fn set_aside_if_unusable(target: &Path) -> io::Result<()> {
-    if fs::exists(target)? && !holds_token(target)? { set_aside(target) } else { Ok(()) }
+    Ok(is_unusable)
 }
 
 fn holds_token(path: &Path) -> io::Result<bool> {
@@ -82,7 +107,8 @@ fn holds_token(path: &Path) -> io::Result<bool> {
         Ok(json) => Ok(usable(&json).is_some()),
         // Larger than any token file: a reservation, or a file of another program.
         Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(false),
-        Err(e) => Err(io::Error::new(e.kind(), format!("{}: {e}", path.display()))),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(files::with_path(path, &e)),
     }
 }
 

@@ -11,12 +11,16 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
+use super::stamp::Stamp;
 use crate::{Error, caught::locked, files};
 
-/// The lock, and the room reserved for the reply while it is held.
+/// The lock, what is known of the token file, and the room reserved for the reply while the lock is held.
 #[derive(Debug)]
 pub(super) struct FileLock {
     reserved: Mutex<Option<files::TempFile>>,
+    /// The token file as it was last read or written under this lock. Kept here: others read without the lock, and what they
+    /// see this holder has not seen.
+    known: Mutex<Option<Stamp>>,
     target: PathBuf,
     file: File,
     /// The process that took the lock.
@@ -28,16 +32,11 @@ impl FileLock {
     pub(super) fn try_acquire(target: PathBuf) -> Result<Option<Self>, Error> {
         let path = path_for(&target);
         // Never deleted: after that, the next process would lock another file than the current holder.
-        let file = files::open_or_create_private(&path).map_err(|e| {
-            let path = path.display();
-            Error::store(
-                format!("could not open the lock file {path}; check that this user may write in its folder"),
-                e,
-            )
-        })?;
+        let file = files::open_or_create_private(&path, &target).map_err(|e| could_not_open(&path, e))?;
         let is_ours = outcome(file.try_lock(), &path)?;
         let holder = process::id();
-        Ok(is_ours.then(|| Self { reserved: Mutex::new(None), target, file, holder }))
+        let (reserved, known) = (Mutex::new(None), Mutex::new(None));
+        Ok(is_ours.then(|| Self { reserved, known, target, file, holder }))
     }
 
     pub(super) fn target(&self) -> &Path {
@@ -46,6 +45,21 @@ impl FileLock {
 
     pub(super) fn reserved(&self) -> MutexGuard<'_, Option<files::TempFile>> {
         locked(&self.reserved)
+    }
+
+    /// What the token file looks like after this holder has read or written it.
+    pub(super) fn learn(&self, stamp: Option<Stamp>) {
+        *locked(&self.known) = stamp;
+    }
+
+    /// Whether the token file is still what this holder knows, as far as its metadata can tell: a program without the lock
+    /// may have written it.
+    pub(super) fn is_as_known(&self) -> io::Result<bool> {
+        let known = *locked(&self.known);
+        match known {
+            Some(known) => Ok(Stamp::of_file(&self.target)? == known),
+            None => Ok(true),
+        }
     }
 }
 
@@ -63,6 +77,17 @@ impl Drop for FileLock {
             mem::forget(reserved);
         }
     }
+}
+
+fn could_not_open(path: &Path, e: io::Error) -> Error {
+    let message = format!("could not open the lock file {}", path.display());
+    let message = match files::owners(path, &e) {
+        Some(owners) => format!("{message}; {owners}; {}", super::RIGHT_USER),
+        None => format!(
+            "{message}; check that it is no symbolic link, and that this user may write in its folder"
+        ),
+    };
+    Error::store(message, e)
 }
 
 /// Whether the lock was taken; an error if it never can be.
@@ -132,6 +157,7 @@ mod tests {
         let lock = take().unwrap();
         let in_child = FileLock {
             reserved: Mutex::new(Some(files::TempFile::create(&target).unwrap())),
+            known: Mutex::new(None),
             target: target.clone(),
             file: lock.file.try_clone().unwrap(),
             holder: lock.holder + 1,

@@ -9,13 +9,35 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::files;
+use super::stamp::Stamp;
+use crate::{
+    clock::{Clock as _, SystemClock},
+    files,
+};
 
-pub(super) fn read(target: &Path) -> io::Result<Option<String>> {
-    match files::read(&path_for(target)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-        note => Ok(std::str::from_utf8(&note?).ok().map(str::to_owned)),
+/// A note that was read while its time stamp was old enough to show every change since.
+#[derive(Debug)]
+pub(super) struct LastRead {
+    stamp: Stamp,
+    note: Option<String>,
+}
+
+/// The note beside the token file; not read again if it is unchanged since it was `last` read.
+pub(super) fn read(target: &Path, last: &mut Option<Box<LastRead>>) -> io::Result<Option<String>> {
+    let path = path_for(target);
+    let stamp = Stamp::of_file(&path)?;
+    if stamp == Stamp::NOTHING {
+        return Ok(None);
     }
+    if let Some(last) = last.as_ref().filter(|last| last.stamp == stamp) {
+        return Ok(last.note.clone());
+    }
+    let note = match files::read(&path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        note => std::str::from_utf8(&note?).ok().map(str::to_owned),
+    };
+    *last = stamp.is_settled(SystemClock.now()).then(|| Box::new(LastRead { stamp, note: note.clone() }));
+    Ok(note)
 }
 
 pub(super) fn write(target: &Path, note: Option<&str>) -> io::Result<()> {
@@ -26,7 +48,7 @@ pub(super) fn write(target: &Path, note: Option<&str>) -> io::Result<()> {
             removed => removed,
         };
     };
-    let mut file = files::open_or_create_private(&path)?;
+    let mut file = files::open_or_create_private(&path, target)?;
     file.set_len(0)?;
     file.write_all(note.as_bytes())?;
     file.sync_all()
