@@ -5,18 +5,21 @@
 
 #[cfg(unix)]
 mod owner;
+mod stamp;
 
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
-    time::SystemTime,
 };
 
 use zeroize::Zeroizing;
 
-pub(crate) use self::owner::{owners, with_path};
+pub(crate) use self::{
+    owner::{owners, with_path},
+    stamp::Stamp,
+};
 
 /// Where files have no owner that matters here.
 #[cfg(not(unix))]
@@ -55,33 +58,6 @@ pub(crate) fn read_open(file: &mut File) -> io::Result<Zeroizing<Vec<u8>>> {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it is larger than 1 MiB"));
     }
     Ok(bytes)
-}
-
-/// Changes whenever a file is replaced or written, as far as the file system's time stamps tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Stamp {
-    length: u64,
-    modified: Option<SystemTime>,
-    #[cfg(unix)]
-    identity: (u64, u64, i64, i64),
-}
-
-impl Stamp {
-    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
-        #[cfg(unix)]
-        use std::os::unix::fs::MetadataExt as _;
-        Self {
-            length: metadata.len(),
-            modified: metadata.modified().ok(),
-            #[cfg(unix)]
-            identity: (metadata.dev(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()),
-        }
-    }
-
-    /// `None` if there is no file, or none that this user may see.
-    pub(crate) fn of_file(path: &Path) -> Option<Self> {
-        fs::metadata(path).ok().map(|metadata| Self::of(&metadata))
-    }
 }
 
 pub(crate) fn regular(metadata: &fs::Metadata) -> io::Result<()> {

@@ -170,11 +170,11 @@ impl CredentialSource for CredentialsFile {
     /// Reads in place: the file is small, and a hop to another thread would cost more than the read.
     async fn credentials(&self) -> Result<Credentials, Error> {
         // Before the read, so that a change during the read is seen later.
-        *locked(&self.last_read) = Stamp::of_file(&self.path);
+        *locked(&self.last_read) = Stamp::of_file(&self.path).ok();
         self.read()
     }
 
     fn has_changed(&self) -> bool {
-        *locked(&self.last_read) != Stamp::of_file(&self.path)
+        *locked(&self.last_read) != Stamp::of_file(&self.path).ok()
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct TokenCache {
     pub(super) store: LockedStore,
     held: ArcSwapOption<Held>,
     signed_out: Mutex<SignedOut>,
+    /// When the store was last read.
+    read_at: Mutex<Option<SystemTime>>,
 }
 
 /// What is known of the last revocation.
@@ -43,6 +45,11 @@ pub(super) struct Looked {
 }
 
 impl Looked {
+    /// What is held comes before what is stored, as long as it is newer.
+    fn unsaved(held: Option<Arc<Held>>) -> Self {
+        Self { held, failed: FailedRequests::default() }
+    }
+
     pub(super) fn token(&self) -> Option<&RefreshTokenObject> {
         self.held.as_deref().map(|held| &held.object)
     }
@@ -53,6 +60,7 @@ pub(super) struct Sync<'a> {
     pub(super) principal: Option<&'a Principal>,
     pub(super) identity: &'a Identity,
     pub(super) random: &'a Random,
+    pub(super) now: SystemTime,
 }
 
 /// What became of a token that was to be saved.
@@ -65,7 +73,7 @@ pub(super) enum Saved {
 
 impl TokenCache {
     pub(super) fn new(store: LockedStore) -> Self {
-        Self { store, held: ArcSwapOption::empty(), signed_out: Mutex::default() }
+        Self { store, held: ArcSwapOption::empty(), signed_out: Mutex::default(), read_at: Mutex::default() }
     }
 
     /// The warm path: one pointer read, one comparison, one reference count.
@@ -101,16 +109,16 @@ impl TokenCache {
     }
 
     /// What is stored, for a caller outside of any flight; it also becomes what is held.
-    pub(super) async fn sync_for_caller(&self, sync: &Sync<'_>) -> Result<Option<Arc<Held>>, Error> {
+    pub(super) async fn sync_for_caller(&self, sync: &Sync<'_>) -> Result<Looked, Error> {
         loop {
             let before = self.held();
             if let Some(held) = before.as_ref().filter(|held| held.is_unsaved) {
                 self.check_owner(&held.object, sync)?;
-                return Ok(before);
+                return Ok(Looked::unsaved(before));
             }
-            let object = self.store.load_for_caller().await?;
-            if let Some(held) = self.take_over(object, before, sync)? {
-                return Ok(held);
+            let stored = self.store.read_for_caller().await?;
+            if let Some(looked) = self.take_over(stored, before, sync)? {
+                return Ok(looked);
             }
         }
     }
@@ -122,44 +130,42 @@ impl TokenCache {
             let before = self.held();
             if let Some(held) = before.as_ref().filter(|held| held.is_unsaved) {
                 self.check_owner(&held.object, sync)?;
-                return Ok(Looked { held: before, failed: FailedRequests::default() });
+                return Ok(Looked::unsaved(before));
             }
             let stored = if is_locked { self.store.read_locked().await? } else { self.store.read().await? };
-            let failed = FailedRequests::from_note(stored.note.as_deref());
-            if let Some(held) = self.take_over(stored.token, before, sync)? {
-                return Ok(Looked { held, failed });
+            if let Some(looked) = self.take_over(stored, before, sync)? {
+                return Ok(looked);
             }
         }
     }
 
     /// Makes what was read what is held; `None` if that has changed since `before` the read, and what was read may be older.
-    #[allow(
-        clippy::option_option,
-        reason = "the outer says whether the read counts, the inner what it found"
-    )]
     fn take_over(
         &self,
-        object: Option<RefreshTokenObject>,
+        stored: Stored,
         before: Option<Arc<Held>>,
         sync: &Sync<'_>,
-    ) -> Result<Option<Option<Arc<Held>>>, Error> {
-        let Some(object) = object else {
-            return Ok(Some(None));
+    ) -> Result<Option<Looked>, Error> {
+        let failed = FailedRequests::from_note(stored.note.as_deref());
+        *locked(&self.read_at) = Some(sync.now);
+        let nothing = |failed| Ok(Some(Looked { held: None, failed }));
+        let Some(object) = stored.token else {
+            return nothing(failed);
         };
         // With nothing held, a revoked token in the store is what a revocation failed to remove. With something held,
         // the manager has been signed in since, and what is stored was stored after that.
         if before.is_none() && self.is_revoked(&object) {
-            return Ok(Some(None));
+            return nothing(failed);
         }
         self.check_owner(&object, sync)?;
         // Without its access token it was another principal's, as far as the credentials said then.
         let is_whole = |held: &Held| held.access().is_some() || object.access().is_none();
         if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object) && is_whole(held)) {
-            return Ok(Some(before));
+            return Ok(Some(Looked { held: before, failed }));
         }
         let base = &sync.identity.base;
         let held = Held::new(object, TokenOrigin::Stored, base, before.as_deref(), sync.random);
-        Ok(self.publish_after(&before, held).map(Some))
+        Ok(self.publish_after(&before, held).map(|held| Looked { held: Some(held), failed }))
     }
 
     fn check_owner(&self, token: &RefreshTokenObject, sync: &Sync<'_>) -> Result<(), Error> {
@@ -223,6 +229,7 @@ impl TokenCache {
     }
 
     pub(super) fn report(&self, status: &mut Status, now: SystemTime) {
+        status.as_of = locked(&self.read_at).map(clock::public_time);
         match self.held() {
             Some(held) => held.report(status, now),
             None => status.signed_out = self.is_signed_out(),

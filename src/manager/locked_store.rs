@@ -57,19 +57,19 @@ impl LockedStore {
     }
 
     /// For a caller outside of any flight. What opens connections does so on this crate's runtime, where they live on.
-    pub(super) async fn load_for_caller(&self) -> Result<Option<RefreshTokenObject>, Error> {
+    pub(super) async fn read_for_caller(&self) -> Result<Stored, Error> {
         if self.store.is_local() {
-            return self.store.load().await;
+            return self.store.read().await;
         }
         let (store, executor) = (Arc::clone(&self.store), Arc::clone(&self.executor));
         let (told, loaded) = oneshot::channel();
         self.executor.spawn_blocking(Box::pin(async move {
-            // Without a deadline of its own a load that stands still would keep what the next one needs.
-            if let Some(answer) = within(executor.wait(DEADLINE), store.load()).await {
+            // Without a deadline of its own a read that stands still would keep what the next one needs.
+            if let Some(answer) = within(executor.wait(DEADLINE), store.read()).await {
                 let _ = told.send(answer);
             }
         }))?;
-        // The load may also block its thread, where no deadline ends it.
+        // The read may also block its thread, where no deadline ends it.
         self.call(Box::pin(async { loaded.await.unwrap_or_else(|_| Err(self.no_answer())) })).await
     }
 

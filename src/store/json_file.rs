@@ -6,7 +6,6 @@
 mod leftovers;
 mod lock;
 mod note;
-mod stamp;
 
 use std::{
     fs::{self, File},
@@ -15,12 +14,13 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use self::{lock::FileLock, stamp::Stamp};
+use self::lock::FileLock;
 use crate::{
     Error, RefreshTokenObject, StoreLock, Stored, TokenStore,
     caught::locked,
     clock::{Clock as _, SystemClock},
-    files, log,
+    files::{self, Stamp},
+    log,
 };
 
 /// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members.

@@ -9,10 +9,10 @@ use std::{
     time::SystemTime,
 };
 
-use super::{stamp::Stamp, usable};
+use super::usable;
 use crate::{
     clock,
-    files::{self, TempFile},
+    files::{self, Stamp, TempFile},
     log,
 };
 

@@ -11,8 +11,11 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use super::stamp::Stamp;
-use crate::{Error, caught::locked, files};
+use crate::{
+    Error,
+    caught::locked,
+    files::{self, Stamp},
+};
 
 /// The lock, what is known of the token file, and the room reserved for the reply while the lock is held.
 #[derive(Debug)]

@@ -9,7 +9,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::stamp::Stamp;
 use crate::{
     clock::{Clock as _, SystemClock},
     files,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::files;
+use super::regular;
 
 /// Time stamps of file systems are coarse, up to the 2 s of FAT: after that long, a change shows in them.
 const COARSEST: Duration = Duration::from_secs(2);
@@ -14,7 +14,7 @@ const COARSEST: Duration = Duration::from_secs(2);
 /// Changes whenever the file is replaced or written, and whenever a file is made in the folder. That there is nothing is a
 /// state, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Stamp(Option<Parts>);
+pub(crate) struct Stamp(Option<Parts>);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parts {
@@ -26,25 +26,25 @@ struct Parts {
 }
 
 impl Stamp {
-    pub(super) const NOTHING: Self = Self(None);
+    pub(crate) const NOTHING: Self = Self(None);
 
     /// Of a regular file, or of none. Asked before opening: to open a named pipe would wait for its writer.
-    pub(super) fn of_file(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of_file(path: &Path) -> io::Result<Self> {
         match fs::metadata(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::NOTHING),
             metadata => {
                 let metadata = metadata?;
-                files::regular(&metadata)?;
+                regular(&metadata)?;
                 Ok(Self::of(&metadata))
             }
         }
     }
 
-    pub(super) fn of_folder(path: &Path) -> io::Result<Self> {
+    pub(crate) fn of_folder(path: &Path) -> io::Result<Self> {
         Ok(Self::of(&fs::metadata(path)?))
     }
 
-    pub(super) fn of(metadata: &fs::Metadata) -> Self {
+    pub(crate) fn of(metadata: &fs::Metadata) -> Self {
         #[cfg(unix)]
         use std::os::unix::fs::MetadataExt as _;
         Self(Some(Parts {
@@ -60,7 +60,7 @@ impl Stamp {
     }
 
     /// Whether a change from `now` on is certain to show: the last one was long enough ago.
-    pub(super) fn is_settled(&self, now: SystemTime) -> bool {
+    pub(crate) fn is_settled(&self, now: SystemTime) -> bool {
         let modified = self.0.and_then(|parts| parts.modified);
         modified.is_some_and(|modified| now.duration_since(modified).is_ok_and(|age| age > COARSEST))
     }
