@@ -167,6 +167,7 @@ mod returned_query; // what a browser brings back
 mod consequences;
 mod error;
 mod code;
+mod shown; // what may be shown of Concur's texts
 
 // Below everything: no word of OAuth or Concur.
 mod members; // JSON objects, member by member

@@ -21,11 +21,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
-    /// The company that owns the current token.
+    /// The company that owns the current token; `None` also if what names it is not a UUID.
     pub company_uuid: Option<String>,
-    /// The user or company that owns the current token, by its unverified `id_token`.
+    /// The user or company that owns the current token, by its unverified `id_token`; `None` also if what names it is not
+    /// a UUID.
     pub principal_uuid: Option<String>,
-    /// The base URI of the owner's data centre; `None` if it is not known, or not Concur's.
+    /// The base URI of the owner's data centre, as [`Geolocation`](crate::Geolocation) displays it; `None` if it is not
+    /// known, or not Concur's.
     pub geolocation: Option<String>,
     /// Whether the current refresh token is valid by this machine's clock; `true` also if its expiry is not known.
     pub refresh_token_valid: bool,

@@ -110,7 +110,10 @@ async fn sign_in_replaces_the_token_and_saves_it_before_it_returns() {
     let theirs = Grant::company_request_token("another", "at-x");
     let error = tokens.sign_in(theirs).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().starts_with("the new token belongs to company another, but"), "{error}");
+    assert!(
+        error.to_string().starts_with("the new token belongs to a company without a UUID, but"),
+        "{error}"
+    );
     assert_eq!(scene.concur.token_requests(), 2);
 }
 

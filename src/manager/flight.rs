@@ -89,7 +89,8 @@ impl Flight<'_> {
         if let Some(refusal) = refusal
             && let Err(error) = cache.store.remember(Some(&refusal.to_json())).await
         {
-            log::event!(warn, %error, "other processes will not know of the refusal");
+            let cause = log::causes(&error);
+            log::event!(warn, %error, cause, "other processes will not know of the refusal");
         }
     }
 
@@ -98,7 +99,8 @@ impl Flight<'_> {
         if gate.known(looked.refusal.as_ref()).is_some()
             && let Err(error) = cache.store.remember(None).await
         {
-            log::event!(warn, %error, "a refusal that no longer holds could not be forgotten");
+            let cause = log::causes(&error);
+            log::event!(warn, %error, cause, "a refusal that no longer holds could not be forgotten");
         }
         gate.forget_refusal();
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use super::decision::{Decision, Window, decide};
 use crate::{
-    AccessToken, Error, Geolocation, RefreshTokenObject, Status, TokenOrigin, clock, random::Random,
+    AccessToken, Error, Geolocation, RefreshTokenObject, Status, TokenOrigin, clock, random::Random, shown,
 };
 
 #[derive(Clone, Debug)]
@@ -116,9 +116,9 @@ impl Held {
 
     pub(super) fn report(&self, status: &mut Status, now: SystemTime) {
         let Self { object, access, geolocation, .. } = self;
-        status.company_uuid = object.company_uuid().map(str::to_owned);
-        status.principal_uuid = object.principal_uuid().map(str::to_owned);
-        status.geolocation = geolocation.as_ref().map(|it| it.as_str().trim_end_matches('/').to_owned());
+        status.company_uuid = shown::uuid(object.company_uuid()).map(str::to_owned);
+        status.principal_uuid = shown::uuid(object.principal_uuid()).map(str::to_owned);
+        status.geolocation = geolocation.as_ref().map(|it| it.to_string().trim_end_matches('/').to_owned());
         status.refresh_token_valid = object.expiry().is_none_or(|at| now < at);
         status.refresh_token_expires_at = object.expiry().map(clock::public_time);
         status.access_token_valid = access.as_ref().is_some_and(|access| access.window.is_valid(now));
