@@ -50,15 +50,18 @@ pub struct Geolocation {
 
 /// The hosts that are trusted in addition to Concur's: the configuration named them.
 #[derive(Clone, Debug)]
-struct Trust {
-    /// The host of the configured base URI: no secret, so it is shown whatever it is.
-    base: Arc<str>,
+struct Trust(Arc<Named>);
+
+#[derive(Debug)]
+struct Named {
+    /// The host of the configured base URI, if its words are not known. The program named it, so it is shown.
+    base: Option<Box<str>>,
     hosts: Arc<[String]>,
     loopback: bool,
 }
 
-impl Trust {
-    fn names(&self, host: &str) -> bool {
+impl Named {
+    fn trusts(&self, host: &str) -> bool {
         self.hosts.iter().any(|named| named.eq_ignore_ascii_case(host))
     }
 }
@@ -95,8 +98,8 @@ impl Geolocation {
             Error::new(ErrorKind::Config, message).caused_by(e)
         })?;
         let loopback = is_loopback(&base);
-        let host = base.host_str().unwrap_or_default().into();
-        Self::check(base, origin, Trust { base: host, hosts, loopback })
+        let host = base.host_str().filter(|host| !consists_of_known_words(host)).map(Into::into);
+        Self::check(base, origin, Trust(Arc::new(Named { base: host, hosts, loopback })), true)
     }
 
     /// A URI from outside (a reply, the token file), checked against the hosts that `self`, the configured base,
@@ -104,10 +107,10 @@ impl Geolocation {
     pub(crate) fn received(&self, uri: &str, origin: &str) -> Result<Self, Error> {
         let base =
             Url::parse(uri.trim()).map_err(|e| refused("a text that is not a URL", origin).caused_by(e))?;
-        Self::check(base, origin, self.trust.clone())
+        Self::check(base, origin, self.trust.clone(), false)
     }
 
-    fn check(mut base: Url, origin: &str, trust: Trust) -> Result<Self, Error> {
+    fn check(mut base: Url, origin: &str, trust: Trust, is_ours: bool) -> Result<Self, Error> {
         if !base.username().is_empty() || base.password().is_some() {
             return Err(refused("a URI with user information", origin));
         }
@@ -115,15 +118,17 @@ impl Geolocation {
             return Err(refused("a URI without a host", origin));
         };
         let is_concur = is_below_concur(host) && base.port().is_none();
-        let is_named = trust.names(host);
+        let named = &*trust.0;
+        let is_named = named.trusts(host);
         let allowed = match base.scheme() {
-            "https" => is_concur || is_named || (trust.loopback && is_loopback(&base)),
-            "http" => trust.loopback && is_loopback(&base),
+            "https" => is_concur || is_named || (named.loopback && is_loopback(&base)),
+            "http" => named.loopback && is_loopback(&base),
             _ => false,
         };
         if !allowed {
-            let what = match (base.scheme(), host_shown(&base, &trust)) {
-                (scheme @ ("http" | "https"), Some(host)) => format!("{scheme}://{host}"),
+            let what = match base.scheme() {
+                scheme if is_ours => format!("{scheme}://{host}"),
+                scheme @ ("http" | "https") if is_shown(&base, named) => format!("{scheme}://{host}"),
                 _ if is_below_concur(host) => "a URI that is not Concur's".to_owned(),
                 _ => "a host that is not Concur's".to_owned(),
             };
@@ -165,11 +170,14 @@ impl Geolocation {
 
     /// The host, without scheme and port, as errors and logs show it.
     pub(crate) fn host(&self) -> &str {
-        let domain = || CONCUR_DOMAINS.into_iter().find(|domain| self.real_host().ends_with(domain));
-        host_shown(&self.base, &self.trust).unwrap_or_else(|| match domain() {
-            Some(".concurcdc.cn") => "a host below concurcdc.cn",
-            _ => "a host below concursolutions.com",
-        })
+        let host = self.real_host();
+        if is_shown(&self.base, &self.trust.0) {
+            host
+        } else if host.ends_with(CONCUR_DOMAINS[1]) {
+            "a host below concurcdc.cn"
+        } else {
+            "a host below concursolutions.com"
+        }
     }
 
     fn real_host(&self) -> &str {
@@ -202,15 +210,18 @@ impl Geolocation {
     }
 }
 
-/// The host, if it may be shown: the configuration named it, or it consists of known words.
-fn host_shown<'a>(uri: &'a Url, trust: &Trust) -> Option<&'a str> {
-    let host = uri.host_str()?;
-    let labels = CONCUR_DOMAINS.into_iter().find_map(|domain| host.strip_suffix(domain));
-    let is_shown = *trust.base == *host
-        || trust.names(host)
-        || is_loopback(uri)
-        || labels.is_some_and(shown::are_known_words);
-    is_shown.then_some(host)
+/// Whether the host may be shown: the configuration named it, or it is loopback, or consists of known words.
+fn is_shown(uri: &Url, named: &Named) -> bool {
+    uri.host_str().is_some_and(|host| {
+        named.base.as_deref() == Some(host) || named.trusts(host) || consists_of_known_words(host)
+    }) || is_loopback(uri)
+}
+
+fn consists_of_known_words(host: &str) -> bool {
+    CONCUR_DOMAINS
+        .into_iter()
+        .find_map(|domain| host.strip_suffix(domain))
+        .is_some_and(shown::are_known_words)
 }
 
 /// Names are sent in clear text, so no part of a trusted name may be as long as a secret.
@@ -250,16 +261,13 @@ impl FromStr for Geolocation {
 
 impl fmt::Display for Geolocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match host_shown(&self.base, &self.trust) {
-            Some(_) => f.write_str(self.as_str()),
-            None => f.write_str(self.host()),
-        }
+        f.write_str(if is_shown(&self.base, &self.trust.0) { self.as_str() } else { self.host() })
     }
 }
 
 impl fmt::Debug for Geolocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Geolocation").field(&format_args!("{self}")).finish()
+        f.debug_tuple("Geolocation").field(&self.to_string()).finish()
     }
 }
 
@@ -328,7 +336,7 @@ mod tests {
             let shown = shown.map_or(format!("{uri}/"), |()| host.to_owned());
             assert_eq!(
                 (received.to_string(), format!("{received:?}")),
-                (shown.clone(), format!("Geolocation({shown})"))
+                (shown.clone(), format!("Geolocation({shown:?})"))
             );
             assert!(received.for_browsers().as_str().starts_with("https://www-"));
         }
