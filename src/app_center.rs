@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Credentials, Error, Grant, returned_query::ReturnedQuery, secret::Secret};
+use crate::{Credentials, Error, Grant, returned_query::ReturnedQuery, secret::Secret, shown};
 
 /// The query that an administrator's browser brings after connecting a company with the app in SAP Concur's App Center:
 /// `?id=…&requestToken=…&userId=…`.
@@ -75,8 +75,8 @@ impl AppCenterRedirect {
 impl fmt::Debug for AppCenterRedirect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppCenterRedirect")
-            .field("company_uuid", &self.company_uuid)
-            .field("user_uuid", &self.user_uuid)
+            .field("company_uuid", &shown::uuid(Some(&self.company_uuid)))
+            .field("user_uuid", &shown::uuid(self.user_uuid()))
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,10 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::{clock, members::Members};
+use crate::{clock, members::Members, shown};
+
+/// The kinds of principals that SAP names.
+const PRINCIPALS: [&str; 2] = ["company", "user"];
 
 /// The claims of an `id_token`, **not verified**: its signature has not been checked.
 ///
@@ -104,8 +107,8 @@ impl UnverifiedClaims {
 impl fmt::Debug for UnverifiedClaims {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UnverifiedClaims")
-            .field("subject", &self.subject)
-            .field("principal_type", &self.principal_type)
+            .field("subject", &shown::uuid(self.subject()))
+            .field("principal_type", &self.principal_type().filter(|kind| PRINCIPALS.contains(kind)))
             .finish_non_exhaustive()
     }
 }
@@ -133,6 +136,22 @@ mod tests {
 
         let odd = UnverifiedClaims::read(&jwt(r#"{"sub":7,"aud":["a"],"iat":-1}"#)).unwrap();
         assert_eq!((odd.subject(), odd.audience(), odd.issued_at()), (None, None, None));
+    }
+
+    #[test]
+    fn only_uuids_and_known_words_are_shown() {
+        for (subject, kind, shown) in [
+            ("s3cr3t", "s3cr3t", "UnverifiedClaims { subject: None, principal_type: None, .. }"),
+            (
+                "b9eff11c-8129-5656-6196-2688ce930647",
+                "company",
+                r#"UnverifiedClaims { subject: Some("b9eff11c-8129-5656-6196-2688ce930647"), principal_type: Some("company"), .. }"#,
+            ),
+        ] {
+            let claims =
+                UnverifiedClaims::read(&jwt(&format!(r#"{{"sub":"{subject}","concur.type":"{kind}"}}"#)));
+            assert_eq!(format!("{:?}", claims.unwrap()), shown);
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConcurCode(u32);
 
-/// Who has to act on a [`ConcurCode`].
+/// Who has to act on a [`ConcurCode`], or on what a [`Status`](crate::Status) tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Responsible {
@@ -35,6 +35,8 @@ pub enum Responsible {
     AppOwner,
     /// The program's developers: it sent an impossible request.
     Developer,
+    /// Who runs the program: its credentials, its disk or its database. No code of Concur's is theirs.
+    Operator,
 }
 
 impl ConcurCode {

@@ -14,7 +14,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ConcurCode, Credentials, Error, ErrorKind, RefreshTokenObject, Responsible,
+    ConcurCode, Credentials, Error, ErrorKind, LastError, RefreshTokenObject, Responsible,
     backoff::{Backoff, jittered},
     clock, consequences,
     random::Random,
@@ -102,9 +102,7 @@ pub(crate) struct FailedRequest {
 /// What a person is told about a failure that holds back requests, or did until a moment ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
-    pub(crate) kind: ErrorKind,
-    pub(crate) code: Option<ConcurCode>,
-    pub(crate) correlation_id: Option<String>,
+    pub(crate) error: LastError,
     pub(crate) since: SystemTime,
     pub(crate) next_attempt: SystemTime,
 }
@@ -186,9 +184,7 @@ impl FailedRequest {
 
     pub(crate) fn pending(&self) -> Pending {
         Pending {
-            kind: self.error.kind(),
-            code: self.error.code(),
-            correlation_id: self.error.correlation_id().map(str::to_owned),
+            error: LastError::of(&self.error),
             since: self.at,
             next_attempt: self.at.checked_add(self.pause).unwrap_or(self.at),
         }

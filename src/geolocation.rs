@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use url::{Host, Url};
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, shown};
 
 /// The domains that SAP runs Concur's API under; data centres are added below them.
 const CONCUR_DOMAINS: [&str; 2] = [".concursolutions.com", ".concurcdc.cn"];
@@ -38,6 +38,9 @@ const LONGEST_LABEL: usize = 30;
 /// The constants are the data centres that SAP lists today, for
 /// [`base_uri`](crate::TokenManagerBuilder::base_uri); other hosts below SAP's domains are accepted, too.
 ///
+/// `Display` and `Debug` are for people and logs. A host that only a reply of Concur's named is shown if it consists of
+/// known words, such as `us2`; of any other they say "a host below concursolutions.com".
+///
 /// Source: SAP Concur developer centre, "Base URIs".
 #[derive(Clone)]
 pub struct Geolocation {
@@ -46,10 +49,21 @@ pub struct Geolocation {
 }
 
 /// The hosts that are trusted in addition to Concur's: the configuration named them.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Trust {
+#[derive(Clone, Debug)]
+struct Trust(Arc<Named>);
+
+#[derive(Debug)]
+struct Named {
+    /// The host of the configured base URI, if its words are not known. The program named it, so it is shown.
+    base: Option<Box<str>>,
     hosts: Arc<[String]>,
     loopback: bool,
+}
+
+impl Named {
+    fn trusts(&self, host: &str) -> bool {
+        self.hosts.iter().any(|named| named.eq_ignore_ascii_case(host))
+    }
 }
 
 impl Geolocation {
@@ -84,7 +98,8 @@ impl Geolocation {
             Error::new(ErrorKind::Config, message).caused_by(e)
         })?;
         let loopback = is_loopback(&base);
-        Self::check(base, origin, Trust { hosts, loopback })
+        let host = base.host_str().filter(|host| !consists_of_known_words(host)).map(Into::into);
+        Self::check(base, origin, Trust(Arc::new(Named { base: host, hosts, loopback })), true)
     }
 
     /// A URI from outside (a reply, the token file), checked against the hosts that `self`, the configured base,
@@ -92,10 +107,10 @@ impl Geolocation {
     pub(crate) fn received(&self, uri: &str, origin: &str) -> Result<Self, Error> {
         let base =
             Url::parse(uri.trim()).map_err(|e| refused("a text that is not a URL", origin).caused_by(e))?;
-        Self::check(base, origin, self.trust.clone())
+        Self::check(base, origin, self.trust.clone(), false)
     }
 
-    fn check(mut base: Url, origin: &str, trust: Trust) -> Result<Self, Error> {
+    fn check(mut base: Url, origin: &str, trust: Trust, is_ours: bool) -> Result<Self, Error> {
         if !base.username().is_empty() || base.password().is_some() {
             return Err(refused("a URI with user information", origin));
         }
@@ -103,14 +118,21 @@ impl Geolocation {
             return Err(refused("a URI without a host", origin));
         };
         let is_concur = is_below_concur(host) && base.port().is_none();
-        let is_named = trust.hosts.iter().any(|named| named.eq_ignore_ascii_case(host));
+        let named = &*trust.0;
+        let is_named = named.trusts(host);
         let allowed = match base.scheme() {
-            "https" => is_concur || is_named || (trust.loopback && is_loopback(&base)),
-            "http" => trust.loopback && is_loopback(&base),
+            "https" => is_concur || is_named || (named.loopback && is_loopback(&base)),
+            "http" => named.loopback && is_loopback(&base),
             _ => false,
         };
         if !allowed {
-            return Err(refused(&format!("{}://{}", base.scheme(), presentable(host)), origin));
+            let what = match base.scheme() {
+                scheme if is_ours => format!("{scheme}://{host}"),
+                scheme @ ("http" | "https") if is_shown(&base, named) => format!("{scheme}://{host}"),
+                _ if is_below_concur(host) => "a URI that is not Concur's".to_owned(),
+                _ => "a host that is not Concur's".to_owned(),
+            };
+            return Err(refused(&what, origin));
         }
         base.set_path("/");
         base.set_query(None);
@@ -138,15 +160,27 @@ impl Geolocation {
     #[must_use]
     pub fn for_browsers(&self) -> Self {
         let mut browsers = self.clone();
-        if is_below_concur(self.host()) && !self.host().starts_with("www-") {
+        let host = self.real_host();
+        if is_below_concur(host) && !host.starts_with("www-") {
             // A name is refused only if it has more than 253 letters, and then no server has that name.
-            let _ = browsers.base.set_host(Some(&format!("www-{}", self.host())));
+            let _ = browsers.base.set_host(Some(&format!("www-{host}")));
         }
         browsers
     }
 
     /// The host, without scheme and port, as errors and logs show it.
     pub(crate) fn host(&self) -> &str {
+        let host = self.real_host();
+        if is_shown(&self.base, &self.trust.0) {
+            host
+        } else if host.ends_with(CONCUR_DOMAINS[1]) {
+            "a host below concurcdc.cn"
+        } else {
+            "a host below concursolutions.com"
+        }
+    }
+
+    fn real_host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
     }
 
@@ -176,10 +210,18 @@ impl Geolocation {
     }
 }
 
-/// A server may name a host that contains a secret of ours: parts as long as a secret are not shown.
-fn presentable(host: &str) -> String {
-    let labels = host.split('.').map(|label| if label.len() < LONGEST_LABEL { label } else { "…" });
-    labels.collect::<Vec<_>>().join(".")
+/// Whether the host may be shown: the configuration named it, or it is loopback, or consists of known words.
+fn is_shown(uri: &Url, named: &Named) -> bool {
+    uri.host_str().is_some_and(|host| {
+        named.base.as_deref() == Some(host) || named.trusts(host) || consists_of_known_words(host)
+    }) || is_loopback(uri)
+}
+
+fn consists_of_known_words(host: &str) -> bool {
+    CONCUR_DOMAINS
+        .into_iter()
+        .find_map(|domain| host.strip_suffix(domain))
+        .is_some_and(shown::are_known_words)
 }
 
 /// Names are sent in clear text, so no part of a trusted name may be as long as a secret.
@@ -219,13 +261,13 @@ impl FromStr for Geolocation {
 
 impl fmt::Display for Geolocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(if is_shown(&self.base, &self.trust.0) { self.as_str() } else { self.host() })
     }
 }
 
 impl fmt::Debug for Geolocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Geolocation").field(&self.as_str()).finish()
+        f.debug_tuple("Geolocation").field(&self.to_string()).finish()
     }
 }
 
@@ -281,13 +323,43 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_shows_no_part_of_a_host_that_may_be_a_secret() {
+    fn of_a_host_that_a_reply_names_only_known_words_are_shown() {
         let concur: Geolocation = Geolocation::GLZ.parse().unwrap();
-        for secret in ["at-0123456789abcdefghijklmnopqr", "0123456789abcdefghijklmnopqrst"] {
-            let error = concur.received(&format!("https://{secret}.example.net"), "a test").unwrap_err();
-            assert!(
-                error.to_string().starts_with("refused to send secrets to https://….example.net (a test); ")
+        for (uri, host, shown) in [
+            ("https://us2.api.concursolutions.com", "us2.api.concursolutions.com", None),
+            ("https://cn.api.concurcdc.cn", "cn.api.concurcdc.cn", None),
+            ("https://s3cr3t.api.concursolutions.com", "a host below concursolutions.com", Some(())),
+            ("https://s3cr3t.api.concurcdc.cn", "a host below concurcdc.cn", Some(())),
+        ] {
+            let received = concur.received(uri, "a test").unwrap();
+            assert_eq!((received.host(), received.as_str()), (host, format!("{uri}/").as_str()));
+            let shown = shown.map_or(format!("{uri}/"), |()| host.to_owned());
+            assert_eq!(
+                (received.to_string(), format!("{received:?}")),
+                (shown.clone(), format!("Geolocation({shown:?})"))
             );
+            assert!(received.for_browsers().as_str().starts_with("https://www-"));
+        }
+        // What the program itself names is shown, also when a reply names it.
+        let mars: Geolocation = "https://mars.api.concursolutions.com".parse().unwrap();
+        assert_eq!(mars.received(mars.as_str(), "a test").unwrap().host(), "mars.api.concursolutions.com");
+    }
+
+    #[test]
+    fn a_refusal_shows_no_unknown_word_of_a_reply() {
+        let concur: Geolocation = Geolocation::GLZ.parse().unwrap();
+        for (uri, what) in [
+            ("https://s3cr3t.example.net", "a host that is not Concur's"),
+            ("s3cr3t://us.api.concursolutions.com", "a URI that is not Concur's"),
+            ("https://s3cr3t.api.concursolutions.com:8443", "a URI that is not Concur's"),
+            ("http://us.api.concursolutions.com", "http://us.api.concursolutions.com"),
+            (
+                "https://at-0123456789abcdefghijklmnopqr.api.concursolutions.com",
+                "a host that is not Concur's",
+            ),
+        ] {
+            let error = concur.received(uri, "a test").unwrap_err().to_string();
+            assert!(error.starts_with(&format!("refused to send secrets to {what} (a test); ")), "{error}");
         }
     }
 

@@ -166,6 +166,7 @@ mod returned_query; // what a browser brings back
 mod consequences;
 mod error;
 mod code;
+mod shown; // what may be shown of Concur's texts
 
 // Below everything: no word of OAuth or Concur.
 mod members; // JSON objects, member by member
@@ -204,7 +205,7 @@ pub use self::{
     },
     refresh_token_object::RefreshTokenObject,
     runtime::on_runtime,
-    status::{Status, TokenOrigin},
+    status::{Health, LastError, Status, TokenOrigin},
     store::{BoxedStore, JsonFileStore, MemoryStore, StoreLock, Stored, TokenStore},
 };
 

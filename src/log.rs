@@ -4,7 +4,9 @@
 //! for example because it writes to a closed pipe or a full disk.
 
 use std::{
+    error::Error as StdError,
     future::{Future, poll_fn},
+    iter::successors,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
 };
@@ -21,6 +23,13 @@ pub(crate) use event;
 
 pub(crate) fn quietly(tell: impl FnOnce()) {
     let _ = catch_unwind(AssertUnwindSafe(tell));
+}
+
+/// The chain of an error's causes on one line, for the field `cause`: they tell a refused connection from a full disk.
+pub(crate) fn causes(error: &(dyn StdError + 'static)) -> Option<String> {
+    let causes = successors(error.source(), |&cause| cause.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    (!texts.is_empty()).then(|| texts.join(": "))
 }
 
 /// A span, if the subscriber can make one.
@@ -40,4 +49,26 @@ pub(crate) async fn within<T>(span: Span, work: impl Future<Output = T>) -> T {
     .await;
     quietly(|| drop(span));
     outcome
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("could not save")]
+    struct NotSaved(#[source] NotWritten);
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("could not write")]
+    struct NotWritten(#[source] io::Error);
+
+    #[test]
+    fn every_cause_is_named_once() {
+        let full = NotWritten(io::ErrorKind::StorageFull.into());
+        assert_eq!(causes(&NotSaved(full)).unwrap(), "could not write: no storage space");
+        assert_eq!(causes(&io::Error::from(io::ErrorKind::NotFound)), None);
+    }
 }

@@ -180,10 +180,31 @@ impl TokenManager {
         self.0.announce();
     }
 
-    /// The state of this manager's tokens, without any secret. Reads memory only.
+    /// The state of this manager's tokens, without any secret. Reads memory only, so it knows nothing before the first call
+    /// that reads the store.
     #[must_use]
     pub fn status(&self) -> Status {
         self.0.status()
+    }
+
+    /// The same after a look at the credentials and the store, which also tells what failed before a restart, or in another
+    /// process. Sends nothing, and takes no lock.
+    ///
+    /// A look that fails is the status's `last_error`.
+    ///
+    /// ```
+    /// # use concur_auth::{Credentials, Health, MemoryStore, TokenManager};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), concur_auth::Error> {
+    /// # let builder = TokenManager::builder().credentials(Credentials::new("a", "s"));
+    /// # let tokens = builder.store(MemoryStore::new()).build()?;
+    /// let status = tokens.read_status().await;
+    /// if status.health() == Health::PersonNeeded {
+    ///     println!("{:?} must act before {:?}: {status}", status.responsible(), status.act_before);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn read_status(&self) -> Status {
+        serving::read_status(&self.0).await
     }
 
     /// Signs in with this grant, replaces the current token, and returns the refresh token object once it is saved.

@@ -1,6 +1,6 @@
 //! The owner of a token, and the check that owners are not mixed up.
 
-use crate::{Error, ErrorKind, RefreshTokenObject};
+use crate::{Error, ErrorKind, RefreshTokenObject, shown};
 
 /// The UUID of a company or a user.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,10 +24,10 @@ impl Principal {
             // The member companyUUID was written by the program that stored the token, and says for whom. Without it,
             // `sub` tells.
             (Self::Company(ours), Some(_), _) | (Self::User(ours), _, None) => {
-                self.is(company, ours, || format!("{} belongs to company", what()))
+                self.is(company, ours, what, "company")
             }
             (Self::Company(ours), None, _) | (Self::User(ours), _, Some(_)) => {
-                self.is(subject, ours, || format!("{} belongs to the principal", what()))
+                self.is(subject, ours, what, "the principal")
             }
         }
     }
@@ -35,23 +35,36 @@ impl Principal {
     /// The same check for a company that is about to sign in.
     pub(crate) fn check_company(&self, company: &str, what: &str) -> Result<(), Error> {
         let (Self::Company(ours) | Self::User(ours)) = self;
-        self.is(Some(company), ours, || format!("{what} belongs to company"))
+        self.is(Some(company), ours, || what.to_owned(), "company")
     }
 
-    fn is(&self, theirs: Option<&str>, ours: &str, what: impl Fn() -> String) -> Result<(), Error> {
+    /// `owner` says what `theirs` is the UUID of.
+    fn is(
+        &self,
+        theirs: Option<&str>,
+        ours: &str,
+        what: impl Fn() -> String,
+        owner: &str,
+    ) -> Result<(), Error> {
         let kind = match self {
             Self::Company(_) => "company",
             Self::User(_) => "user",
         };
         match theirs {
-            Some(theirs) if !theirs.eq_ignore_ascii_case(ours) => Err(Error::new(
-                ErrorKind::Config,
-                format!(
-                    "{} {theirs}, but the credentials name {kind} {ours}; keep this {kind}'s token in a separate \
-                     store, or move the other token away",
-                    what()
-                ),
-            )),
+            Some(theirs) if !theirs.eq_ignore_ascii_case(ours) => {
+                let theirs = match shown::uuid(Some(theirs)) {
+                    Some(uuid) => format!("{owner} {uuid}"),
+                    None => format!("a {} without a UUID", owner.trim_start_matches("the ")),
+                };
+                Err(Error::new(
+                    ErrorKind::Config,
+                    format!(
+                        "{} belongs to {theirs}, but the credentials name {kind} {ours}; keep this {kind}'s token in a \
+                         separate store, or move the other token away",
+                        what()
+                    ),
+                ))
+            }
             _ => Ok(()),
         }
     }

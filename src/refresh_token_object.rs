@@ -22,6 +22,7 @@ use crate::{
     clock,
     members::{BadJson, BadMember, Members},
     secret::Secret,
+    shown,
 };
 
 /// The members that this crate writes, in the order of the file. The last four are not in Concur's replies.
@@ -261,7 +262,7 @@ impl fmt::Debug for RefreshTokenObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RefreshTokenObject")
             .field("expires_at", &self.expires_at())
-            .field("company_uuid", &self.0.company_uuid)
+            .field("company_uuid", &shown::uuid(self.company_uuid()))
             .finish_non_exhaustive()
     }
 }

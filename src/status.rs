@@ -5,9 +5,12 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
+use crate::{ConcurCode, Error, ErrorKind, Responsible, consequences, log};
+
 /// A snapshot of a [`TokenManager`](crate::TokenManager), for logs and health checks: it holds no secret.
 ///
-/// Serialised times are in RFC 3339; `Display` is one line for a person.
+/// [`health`](Self::health) says in one word whether a person is needed; then [`responsible`](Self::responsible) says who,
+/// `last_error` why, and `act_before` by when. Serialised times are in RFC 3339; `Display` is one line for a person.
 ///
 /// ```
 /// # use concur_auth::{MemoryStore, RefreshTokenObject, TokenManager};
@@ -21,13 +24,19 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Status {
-    /// The company that owns the current token.
+    /// When the store was last read: what is said about tokens was true then, or is newer. `None` before the first time.
+    #[serde(serialize_with = "rfc3339")]
+    pub as_of: Option<OffsetDateTime>,
+    /// The company that owns the current token; `None` also if what names it is not a UUID.
     pub company_uuid: Option<String>,
-    /// The user or company that owns the current token, by its unverified `id_token`.
+    /// The user or company that owns the current token, by its unverified `id_token`; `None` also if what names it is not
+    /// a UUID.
     pub principal_uuid: Option<String>,
-    /// The base URI of the owner's data centre; `None` if it is not known, or not Concur's.
+    /// The base URI of the owner's data centre, as [`Geolocation`](crate::Geolocation) displays it; `None` if it is not
+    /// known, or not Concur's.
     pub geolocation: Option<String>,
-    /// Whether the current refresh token is valid by this machine's clock; `true` also if its expiry is not known.
+    /// Whether the current refresh token is valid by this machine's clock; `true` also if its expiry is not known. `false` if
+    /// Concur has refused it.
     pub refresh_token_valid: bool,
     /// When the current refresh token expires.
     #[serde(serialize_with = "rfc3339")]
@@ -46,8 +55,108 @@ pub struct Status {
     /// When a renewal or a revocation last succeeded, or a renewal found a sibling's token.
     #[serde(serialize_with = "rfc3339")]
     pub last_success: Option<OffsetDateTime>,
-    /// The message of the last failed renewal or revocation; `None` after a success.
-    pub last_error: Option<String>,
+    /// The last failed renewal or revocation; `None` after a success.
+    pub last_error: Option<LastError>,
+    /// Since when renewals have failed; `None` after a success.
+    #[serde(serialize_with = "rfc3339")]
+    pub failing_since: Option<OffsetDateTime>,
+    /// When the next request may be sent, unless the credentials or the stored token change before; `None` if at any time.
+    #[serde(serialize_with = "rfc3339")]
+    pub next_attempt_at: Option<OffsetDateTime>,
+    /// Where a person is needed: when the refresh token expires. `None` if no person is needed, or no refresh token is valid.
+    #[serde(serialize_with = "rfc3339")]
+    pub act_before: Option<OffsetDateTime>,
+}
+
+/// What failed, as a [`Status`] tells it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LastError {
+    /// Its category.
+    #[serde(serialize_with = "name")]
+    pub kind: ErrorKind,
+    /// What happened, and what to do next.
+    pub message: String,
+    /// Concur's code, if there is one.
+    #[serde(serialize_with = "number")]
+    pub code: Option<ConcurCode>,
+    /// What SAP's support asks for, if Concur answered.
+    pub correlation_id: Option<String>,
+    /// The causes, such as a refused connection or a full disk, separated by `: `.
+    pub causes: Option<String>,
+}
+
+/// Whether tokens are kept, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// Nothing has failed since the last success.
+    Healthy,
+    /// A renewal or a save has failed, for a reason that may pass by itself. What is valid is served.
+    Degraded,
+    /// Renewals fail until a person acts. What is valid is served until then.
+    PersonNeeded,
+}
+
+impl Status {
+    /// Whether a person is needed.
+    ///
+    /// ```
+    /// # use concur_auth::{Health, MemoryStore, TokenManager};
+    /// # let tokens = TokenManager::builder().store(MemoryStore::new()).build()?;
+    /// let http_status = match tokens.status().health() {
+    ///     Health::PersonNeeded => 503,
+    ///     _ => 200,
+    /// };
+    /// # assert_eq!(http_status, 200);
+    /// # Ok::<(), concur_auth::Error>(())
+    /// ```
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match &self.last_error {
+            Some(error) if consequences::of(error.kind).needs_person => Health::PersonNeeded,
+            None if !self.unsaved => Health::Healthy,
+            _ => Health::Degraded,
+        }
+    }
+
+    /// Who has to act on the last error; `None` if nothing has failed.
+    #[must_use]
+    pub fn responsible(&self) -> Option<Responsible> {
+        let error = self.last_error.as_ref()?;
+        Some(error.code.and_then(ConcurCode::responsible).unwrap_or(match error.kind {
+            ErrorKind::ReauthorizationRequired => Responsible::SigningIn,
+            ErrorKind::Refused => Responsible::AppOwner,
+            ErrorKind::CredentialsNeeded | ErrorKind::CredentialsInvalid | ErrorKind::Store => {
+                Responsible::Operator
+            }
+            ErrorKind::Config => Responsible::Developer,
+            ErrorKind::Unavailable | ErrorKind::Protocol | ErrorKind::Untrusted => Responsible::Nobody,
+        }))
+    }
+}
+
+impl LastError {
+    pub(crate) fn of(error: &Error) -> Self {
+        Self {
+            kind: error.kind(),
+            message: error.to_string(),
+            code: error.code(),
+            correlation_id: error.correlation_id().map(str::to_owned),
+            causes: log::causes(error),
+        }
+    }
+}
+
+impl fmt::Display for LastError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.causes {
+            Some(causes) => write!(f, ": {causes}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// How a refresh token came to a manager.
@@ -114,6 +223,16 @@ fn validity(f: &mut fmt::Formatter<'_>, valid: bool, expires_at: Option<OffsetDa
 
 fn text(at: OffsetDateTime) -> Option<String> {
     at.format(&Rfc3339).ok()
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn name<S: Serializer>(kind: &ErrorKind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{kind:?}"))
+}
+
+#[allow(clippy::ref_option, reason = "serde's signature")]
+fn number<S: Serializer>(code: &Option<ConcurCode>, serializer: S) -> Result<S::Ok, S::Error> {
+    code.map(ConcurCode::number).serialize(serializer)
 }
 
 #[allow(clippy::ref_option, reason = "serde's signature")]

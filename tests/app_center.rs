@@ -82,5 +82,5 @@ fn what_the_redirect_lacks_is_named() {
 #[test]
 fn the_request_token_is_not_shown() {
     let visit = AppCenterRedirect::from_url("/?id=company&requestToken=s3cr3t").unwrap();
-    assert_eq!(format!("{visit:?}"), r#"AppCenterRedirect { company_uuid: "company", user_uuid: None, .. }"#);
+    assert_eq!(format!("{visit:?}"), r#"AppCenterRedirect { company_uuid: None, user_uuid: None, .. }"#);
 }

@@ -211,7 +211,7 @@ fn a_return_that_does_not_prove_the_users_own_browser_is_refused() {
         (
             format!("code=c&state={state}&geolocation=https://us.api.concursolutions.com.example.net"),
             ErrorKind::Untrusted,
-            "refused to send secrets to https://us.api.concursolutions.com.example.net (the geolocation that the browser \
+            "refused to send secrets to a host that is not Concur's (the geolocation that the browser \
              brought); Concur's hosts are https, below concursolutions.com or concurcdc.cn, without a port (a host of your \
              own must be named with TokenManagerBuilder::trust_host)"
                 .to_owned(),

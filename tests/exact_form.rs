@@ -58,10 +58,10 @@ async fn errors_have_code_and_correlation_id_but_no_words_of_the_server() {
         (
             400,
             r#"{"code": "14", "error": "invalid_grant", "error_description": "the-secret"}"#,
-            "id-1",
+            "00000001-0000-4000-8000-000000000000",
             ErrorKind::Refused,
             "Concur refused the password grant at 127.0.0.1: account locked; ask the company's Concur administrator to \
-             unlock it (code 14, correlation id id-1)",
+             unlock it (code 14, correlation id 00000001-0000-4000-8000-000000000000)",
         ),
         (
             400,
@@ -81,37 +81,37 @@ async fn errors_have_code_and_correlation_id_but_no_words_of_the_server() {
         (
             503,
             "the-secret",
-            "id-4",
+            "00000004-0000-4000-8000-000000000000",
             ErrorKind::Unavailable,
-            "127.0.0.1 answered 503 Service Unavailable; try again later (correlation id id-4)",
+            "127.0.0.1 answered 503 Service Unavailable; try again later (correlation id 00000004-0000-4000-8000-000000000000)",
         ),
         (
             400,
             r#"{"code": 134, "error": "invalid_request"}"#,
-            "id-5",
+            "00000005-0000-4000-8000-000000000000",
             ErrorKind::Unavailable,
-            "127.0.0.1: company undergoing scheduled maintenance; try again later (code 134, correlation id id-5)",
+            "127.0.0.1: company undergoing scheduled maintenance; try again later (code 134, correlation id 00000005-0000-4000-8000-000000000000)",
         ),
         (
             307,
             "",
-            "id-6",
+            "00000006-0000-4000-8000-000000000000",
             ErrorKind::Protocol,
-            "127.0.0.1 answered with a redirect, which is not followed; check the base URI (correlation id id-6)",
+            "127.0.0.1 answered with a redirect, which is not followed; check the base URI (correlation id 00000006-0000-4000-8000-000000000000)",
         ),
         (
             200,
             "the-secret",
-            "id-7",
+            "00000007-0000-4000-8000-000000000000",
             ErrorKind::Protocol,
-            "127.0.0.1 answered with text that is not a JSON object; check the base URI and any proxy (correlation id id-7)",
+            "127.0.0.1 answered with text that is not a JSON object; check the base URI and any proxy (correlation id 00000007-0000-4000-8000-000000000000)",
         ),
         (
             200,
             long.as_str(),
-            "id-8",
+            "00000008-0000-4000-8000-000000000000",
             ErrorKind::Protocol,
-            "127.0.0.1 answered with more than 256 KiB; check the base URI and any proxy (correlation id id-8)",
+            "127.0.0.1 answered with more than 256 KiB; check the base URI and any proxy (correlation id 00000008-0000-4000-8000-000000000000)",
         ),
     ] {
         server.reset().await;
@@ -137,13 +137,29 @@ async fn a_host_that_is_not_concurs_gets_nothing() {
          TokenManagerBuilder::trust_host)"
     );
 
-    let error = TokenManager::builder().trust_host("gateway.example.net:8443").build().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Config);
-    assert_eq!(
-        error.to_string(),
-        "trust_host(\"gateway.example.net:8443\") does not name a host; give a name or an IP address, without scheme, \
-         port and path"
-    );
+    for not_a_host in [
+        "gateway.example.net:8443",
+        "https://gateway.example.net",
+        "gateway.example.net/path",
+        "*.example.net",
+        "*",
+        ".example.net",
+        "gateway..example.net",
+        "gateway.example.net,other.example.net",
+        "user@gateway.example.net",
+        "",
+        " ",
+    ] {
+        let error = TokenManager::builder().trust_host(not_a_host).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "trust_host(\"{not_a_host}\") does not name a host; give one name or IP address, such as \
+                 gateway.example.com, without scheme, port, path and wildcard"
+            )
+        );
+    }
 
     for (named, uri) in [
         ("2001:db8::1", "https://[2001:db8::1]:8443"),

@@ -105,7 +105,7 @@ async fn no_request_follows_to_a_host_that_is_not_concurs() {
         assert_eq!(
             error.to_string(),
             format!(
-                "refused to send secrets to https://example.net ({origin}); {ADVICE} ({code}correlation id {id})"
+                "refused to send secrets to a host that is not Concur's ({origin}); {ADVICE} ({code}correlation id {id})"
             )
         );
         assert_eq!(scene.concur.token_requests(), 1);

@@ -148,7 +148,7 @@ async fn another_companys_token_is_refused_untouched() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token in {} belongs to company another, but the credentials name company {}; keep this \
+            "the token in {} belongs to a company without a UUID, but the credentials name company {}; keep this \
              company's token in a separate store, or move the other token away",
             scene.token_path().display(),
             scene.concur.company_uuid()

@@ -228,13 +228,18 @@ async fn only_concur_says_that_a_mail_was_sent() {
         ask(&scene, &request).await.unwrap();
     }
     for body in ["<html>Please sign in to this network</html>", "{}", r#"{"message": 1}"#, ""] {
-        scene.concur.fault_next(1, Fault::status(200).body(body).header("concur-correlationid", "id-1"));
+        scene.concur.fault_next(
+            1,
+            Fault::status(200)
+                .body(body)
+                .header("concur-correlationid", "00000001-0000-4000-8000-000000000000"),
+        );
         let error = ask(&scene, &request).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Protocol);
         assert_eq!(
             error.to_string(),
             "127.0.0.1 did not say that the one-time password was sent; check the base URI and any proxy (correlation id \
-             id-1)"
+             00000001-0000-4000-8000-000000000000)"
         );
     }
     assert_eq!((scene.concur.requests().len(), scene.concur.mails().len()), (6, 0));

@@ -128,7 +128,7 @@ async fn from_an_empty_folder_to_a_valid_token_and_beyond() {
     fs::write(&token, r#"{"refresh_token": "SENTINEL", "companyUUID": "another"}"#).unwrap();
     let foreign = run(dir.path(), &secrets);
     assert_eq!(foreign.code, 1);
-    assert!(foreign.stderr.contains("belongs to company another"), "{}", foreign.stderr);
+    assert!(foreign.stderr.contains("belongs to a company without a UUID"), "{}", foreign.stderr);
 }
 
 /// The token that Concur has just issued is brought to the disk first.

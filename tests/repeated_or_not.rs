@@ -358,7 +358,7 @@ async fn being_held_back_is_no_news_and_holds_nothing_back_longer() {
     for _ in 0..100 {
         let again = tokens.access_token().await.unwrap_err();
         assert!(again.to_string().len() < first.to_string().len() + 100, "{again}");
-        assert_eq!(tokens.status().last_error, Some(first.to_string()));
+        assert_eq!(tokens.status().last_error.unwrap().message, first.to_string());
     }
     scene.concur.clear_faults();
     scene.clock.advance(MINUTE);

@@ -38,7 +38,7 @@ async fn a_revocation_leaves_no_token() {
     assert!(!scene.token_path().exists());
     let status = tokens.status();
     assert!(status.signed_out && !status.refresh_token_valid && !status.access_token_valid);
-    assert_eq!((status.source, status.last_error.as_deref()), (None, None));
+    assert_eq!((status.source, status.last_error.as_ref()), (None, None));
     assert_eq!(status.to_string(), "signed out: all tokens were revoked");
     assert_eq!(changes.next().await.unwrap(), status);
 
@@ -138,7 +138,7 @@ async fn a_revocation_that_fails_half_way_is_reported_and_can_be_finished() {
         assert_eq!((deletions(&scene), scene.concur.is_live(&stored)), (1, !revoked));
         let status = tokens.status();
         assert!(!status.signed_out && status.refresh_token_valid);
-        assert_eq!(status.last_error.as_deref(), Some(message));
+        assert_eq!(status.last_error.unwrap().message, message);
         assert_eq!(scene.stored_refresh_token(), stored);
 
         tokens.revoke().await.unwrap();

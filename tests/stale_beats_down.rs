@@ -90,7 +90,7 @@ async fn a_passing_failure_serves_the_valid_token_and_starts_a_back_off() {
         }
         assert_eq!(scene.concur.token_requests(), before + 1, "at minute {minutes}");
     }
-    assert!(tokens.status().last_error.unwrap().contains("503"));
+    assert!(tokens.status().last_error.unwrap().message.contains("503"));
     // Once it has expired there is nothing to serve.
     scene.clock.advance(MINUTE);
     assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Unavailable);
@@ -238,7 +238,7 @@ async fn a_valid_token_is_served_though_concur_refused_to_renew_it() {
         }
     }
     assert_eq!(scene.concur.token_requests(), 2);
-    assert!(tokens.status().last_error.unwrap().ends_with(")"), "with code and correlation id");
+    assert!(tokens.status().last_error.unwrap().message.ends_with(")"), "with code and correlation id");
     scene.clock.advance(MINUTE);
     assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Refused);
     assert_eq!(scene.concur.token_requests(), 2);

@@ -23,7 +23,7 @@ async fn the_status_shows_everything_but_no_secret() {
     assert_eq!((status.refresh_token_valid, status.refresh_token_expires_at), (true, token.expires_at()));
     assert_eq!((status.access_token_valid, status.access_token_expires_at), (true, Some(noon() + HOUR)));
     assert_eq!((status.source, status.unsaved), (Some(TokenOrigin::Obtained), false));
-    assert_eq!((status.last_success, status.last_error.as_deref()), (Some(noon()), None));
+    assert_eq!((status.last_success, status.last_error.as_ref()), (Some(noon()), None));
     assert_eq!(
         status.to_string(),
         format!(
@@ -38,7 +38,7 @@ async fn the_status_shows_everything_but_no_secret() {
             "company_uuid": scene.concur.company_uuid(), "principal_uuid": scene.concur.company_uuid(), "geolocation": scene.concur.base_uri(),
             "refresh_token_valid": true, "refresh_token_expires_at": "2026-11-26T20:26:40Z",
             "access_token_valid": true, "access_token_expires_at": "2026-05-28T21:26:40Z",
-            "source": "obtained", "unsaved": false, "signed_out": false, "last_success": "2026-05-28T20:26:40Z", "last_error": null,
+            "source": "obtained", "unsaved": false, "signed_out": false, "last_success": "2026-05-28T20:26:40Z", "last_error": null, "failing_since": null, "next_attempt_at": null, "act_before": null, "as_of": "2026-05-28T20:26:40Z",
         })
     );
 
@@ -47,7 +47,7 @@ async fn the_status_shows_everything_but_no_secret() {
     let error = tokens.access_token().await.unwrap_err();
     let status = tokens.status();
     assert!(!status.access_token_valid && status.refresh_token_valid);
-    assert_eq!(status.last_error, Some(error.to_string()));
+    assert_eq!(status.last_error.as_ref().unwrap().message, error.to_string());
     assert!(status.to_string().ends_with(&format!("expired at 2026-05-28T21:26:40Z; last error: {error}")));
 }
 
@@ -70,7 +70,7 @@ async fn subscribers_get_each_change() {
 
     scene.concur.set_fault(Fault::status(503));
     tokens.access_token().await.unwrap_err();
-    assert!(changes.next().await.unwrap().last_error.unwrap().contains("503"));
+    assert!(changes.next().await.unwrap().last_error.unwrap().message.contains("503"));
 
     drop(tokens);
     assert_eq!(changes.next().await, None);
@@ -110,7 +110,10 @@ async fn sign_in_replaces_the_token_and_saves_it_before_it_returns() {
     let theirs = Grant::company_request_token("another", "at-x");
     let error = tokens.sign_in(theirs).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().starts_with("the new token belongs to company another, but"), "{error}");
+    assert!(
+        error.to_string().starts_with("the new token belongs to a company without a UUID, but"),
+        "{error}"
+    );
     assert_eq!(scene.concur.token_requests(), 2);
 }
 

@@ -145,12 +145,21 @@ fn outcome_of_configured(verdict: Verdict, origin: &str) -> String {
     }
 }
 
+/// Of a URI that came from outside only what can be no secret is shown.
+fn received(what: &'static str) -> &'static str {
+    match what.split_once("://") {
+        None | Some(("http" | "https", US | "localhost" | "127.0.0.1" | "[::1]")) => what,
+        Some(("http" | "https", _)) => "a host that is not Concur's",
+        Some(_) => "a URI that is not Concur's",
+    }
+}
+
 /// What is told of a URI that came from outside.
 fn message_of_received(verdict: Verdict) -> Result<String, String> {
     const ORIGIN: &str = "the geolocation that came with the token";
     match verdict {
         Concur(host) => Ok(format!("https://{host}/")),
-        Refused(what) => Err(refused(what, ORIGIN)),
+        Refused(what) => Err(refused(received(what), ORIGIN)),
         NotAUrl => Err(refused("a text that is not a URL", ORIGIN)),
     }
 }

@@ -117,7 +117,7 @@ async fn a_companys_token_is_refused_for_a_user() {
     assert_eq!(
         error.to_string(),
         format!(
-            "the token in {} belongs to company the-company, but the credentials name user ada; keep this user's \
+            "the token in {} belongs to a company without a UUID, but the credentials name user ada; keep this user's \
              token in a separate store, or move the other token away",
             scene.token_path().display()
         )

@@ -90,7 +90,7 @@ impl TokenManagerBuilder {
     }
 
     /// Allows secrets to be sent to one more host, such as your own gateway: over https, on any port. Give a name or an
-    /// IP address, without scheme, port and path.
+    /// IP address, without scheme, port, path and wildcard; name each host by itself.
     pub fn trust_host(mut self, host: impl Into<String>) -> Self {
         self.trusted_hosts.push(host.into());
         self
@@ -223,11 +223,17 @@ fn host_name(host: &str) -> Result<String, Error> {
         Ok(ip) => Ok(Host::Ipv6(ip)),
         Err(_) => Host::parse(host),
     };
-    let named = parsed.map(|host| host.to_string());
-    named.map_err(|e| {
+    let error = || {
         let message = format!(
-            "trust_host(\"{host}\") does not name a host; give a name or an IP address, without scheme, port and path"
+            "trust_host(\"{host}\") does not name a host; give one name or IP address, such as gateway.example.com, \
+             without scheme, port, path and wildcard"
         );
-        Error::new(ErrorKind::Config, message).caused_by(e)
-    })
+        Error::new(ErrorKind::Config, message)
+    };
+    let named = parsed.map_err(|e| error().caused_by(e))?.to_string();
+    // The URL standard also takes names that no server has.
+    let is_name = |label: &str| {
+        !label.is_empty() && !label.contains(['*', '!', '$', '&', '(', ')', ',', ';', '=', '+'])
+    };
+    if named.starts_with('[') || named.split('.').all(is_name) { Ok(named) } else { Err(error()) }
 }

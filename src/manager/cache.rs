@@ -16,7 +16,7 @@ use super::{
     locked_store::{LockedStore, Rehearsed, Save},
 };
 use crate::{
-    AccessToken, Clock, Error, RefreshTokenObject, Status, TokenOrigin, caught::locked,
+    AccessToken, Clock, Error, RefreshTokenObject, Status, Stored, TokenOrigin, caught::locked, clock,
     failed_requests::FailedRequests, log, principal::Principal, random::Random,
 };
 

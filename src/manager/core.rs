@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{Mutex, watch};
 
 use super::{
-    cache::{Sync, TokenCache},
+    cache::{Looked, Sync, TokenCache},
     gate::Gate,
     held::{Held, first_stop},
     identity::{Identification, Identity},
@@ -20,7 +20,8 @@ use super::{
     single_flight::SingleFlight,
 };
 use crate::{
-    Credentials, Error, OAuthClient, Status, credential_source::DynCredentialSource, machine::Machine,
+    Credentials, Error, OAuthClient, Status, credential_source::DynCredentialSource, failed_requests::Basis,
+    machine::Machine,
 };
 
 pub(super) struct Core {
@@ -62,10 +63,31 @@ impl Core {
 
     /// What is stored, for a caller outside of any flight; it also becomes what is held.
     pub(super) async fn sync(&self, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
-        let sync = Sync { principal: identity.principal.as_ref(), identity, random: &self.machine.random };
-        let stored = self.telling(self.cache.sync_for_caller(&sync)).await?;
-        stored.as_ref().map_or(Ok(()), |held| held.check_geolocation())?;
-        Ok(stored)
+        let Looked { held, failed } =
+            self.telling(self.cache.sync_for_caller(&self.sync_for(identity))).await?;
+        held.as_ref().map_or(Ok(()), |held| held.check_geolocation())?;
+        self.gate.has_noted(failed);
+        Ok(held)
+    }
+
+    /// What the credentials and the store say now, for the status.
+    pub(super) async fn look(&self) -> Result<(), Error> {
+        let credentials = self.source.credentials(&*self.machine.executor).await?;
+        let identity = self.identify(&credentials)?;
+        let Looked { held, failed } = self.telling(self.cache.sync(&self.sync_for(&identity), false)).await?;
+        let stored = held.as_ref().map(|held| &held.object);
+        self.gate.saw(&failed, Basis { credentials: &credentials, stored });
+        held.as_ref().map_or(Ok(()), |held| held.check_geolocation())
+    }
+
+    /// What a look at the store for this principal goes by.
+    pub(super) fn sync_for<'a>(&'a self, identity: &'a Identity) -> Sync<'a> {
+        Sync {
+            principal: identity.principal.as_ref(),
+            identity,
+            random: &self.machine.random,
+            now: self.now(),
+        }
     }
 
     /// Tells the subscribers if `look` has changed what is held. A look that found nothing new costs them nothing.
@@ -96,8 +118,12 @@ impl Core {
 
     pub(super) fn status(&self) -> Status {
         let mut status = Status::default();
-        self.cache.report(&mut status, self.now());
-        self.gate.report(&mut status);
+        let now = self.now();
+        self.cache.report(&mut status, now);
+        if self.cache.held().is_some_and(|held| self.gate.is_dead(&held.object)) {
+            status.refresh_token_valid = false;
+        }
+        self.gate.report(&mut status, now);
         status
     }
 
@@ -111,7 +137,8 @@ impl Core {
         if let Some(subscribers) = self.subscribers.get() {
             subscribers.send_if_modified(|told| {
                 let status = self.status();
-                let is_news = *told != status;
+                // When the store was read is no news.
+                let is_news = Status { as_of: status.as_of, ..told.clone() } != status;
                 *told = status;
                 is_news
             });

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use super::{
-    cache::{Looked, Sync},
+    cache::Looked,
     core::Core,
     held::{Held, first_stop},
     identity::Identity,
@@ -46,9 +46,7 @@ impl Flight<'_> {
     }
 
     async fn sync(&self, is_locked: bool) -> Result<Looked, Error> {
-        let principal = self.credentials.principal();
-        let random = &self.core.machine.random;
-        let sync = Sync { principal: principal.as_ref(), identity: self.identity, random };
+        let sync = self.core.sync_for(self.identity);
         let looked = self.core.telling(self.core.cache.sync(&sync, is_locked)).await?;
         self.core.gate.saw(&looked.failed, self.basis(looked.token()));
         Ok(looked)
@@ -140,7 +138,8 @@ impl Flight<'_> {
             Ok(true) => self.core.gate.has_noted(noted),
             Ok(false) => self.core.gate.remember(failed, basis),
             Err(error) => {
-                log::event!(warn, %error, "other processes will not know of the refusal");
+                let cause = log::causes(&error);
+                log::event!(warn, %error, cause, "other processes will not know of the refusal");
                 self.core.gate.remember(failed, basis);
             }
         }
@@ -171,7 +170,8 @@ impl Flight<'_> {
 
     async fn rewrite(&self, noted: FailedRequests, is_changed: bool) {
         if is_changed && let Err(error) = self.core.cache.store.remember(noted.to_note().as_deref()).await {
-            log::event!(warn, %error, "a refusal that no longer holds could not be forgotten");
+            let cause = log::causes(&error);
+            log::event!(warn, %error, cause, "a refusal that no longer holds could not be forgotten");
         }
         self.core.gate.has_noted(noted);
     }

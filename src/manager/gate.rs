@@ -10,7 +10,7 @@ use std::{
 };
 
 use crate::{
-    Error, RefreshTokenObject, Status,
+    Error, Health, LastError, RefreshTokenObject, Status,
     backoff::jittered,
     caught::locked,
     clock,
@@ -30,6 +30,7 @@ struct History {
     pause: ServerPause,
     last_success: Option<SystemTime>,
     last_error: Option<Error>,
+    failing_since: Option<SystemTime>,
     /// Those that may pass, and those that the store does not keep.
     failed: FailedRequests,
     /// What the store was last seen to keep.
@@ -118,7 +119,7 @@ impl Gate {
 
     /// The last failure of a request from the same credentials and stored token, until one succeeds. Its next attempt may be
     /// possible by now.
-    #[cfg_attr(not(test), expect(dead_code, reason = "what `Status` will show"))]
+    #[cfg(test)]
     pub(super) fn pending(&self) -> Option<Pending> {
         self.history().pending.clone()
     }
@@ -133,6 +134,7 @@ impl Gate {
         history.back_off_until = None;
         history.last_success = Some(now);
         history.last_error = None;
+        history.failing_since = None;
     }
 
     /// Another process holds the store's lock: it will be done in a moment.
@@ -150,16 +152,29 @@ impl Gate {
         history.back_off_until = now.checked_add(jittered(PASSING.nth(history.failures), random.fraction()));
         history.failures = history.failures.saturating_add(1);
         history.last_error = Some(error.clone());
+        history.failing_since.get_or_insert(now);
         // What concerns all principals is kept by the client.
         if !ServerPause::is_for_all(error) {
             history.pause.begin(error, now);
         }
     }
 
-    pub(super) fn report(&self, status: &mut Status) {
+    /// After a restart the store's note tells what failed before.
+    pub(super) fn report(&self, status: &mut Status, now: SystemTime) {
         let history = self.history();
-        status.last_success = history.last_success.map(clock::public_time);
-        status.last_error = history.last_error.as_ref().map(Error::to_string);
+        let History { last_success, last_error, failing_since, pending, back_off_until, .. } = &*history;
+        status.last_success = last_success.map(clock::public_time);
+        let pending = pending.as_ref();
+        status.last_error =
+            last_error.as_ref().map(LastError::of).or_else(|| pending.map(|pending| pending.error.clone()));
+        let noted_since = pending.map(|pending| pending.since);
+        status.failing_since = failing_since.or(noted_since).map(clock::public_time);
+        let next = [pending.map(|pending| pending.next_attempt), *back_off_until];
+        let next = next.into_iter().flatten().max().filter(|next| now < *next);
+        status.next_attempt_at = next.filter(|_| status.last_error.is_some()).map(clock::public_time);
+        if status.health() == Health::PersonNeeded && status.refresh_token_valid {
+            status.act_before = status.refresh_token_expires_at;
+        }
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
@@ -322,9 +337,7 @@ mod tests {
         noted.add(fail(&gate, &error, ours, 1000), ours);
         next_process.saw(&FailedRequests::from_note(noted.to_note().as_deref()), ours);
         let told = Pending {
-            kind: ErrorKind::Refused,
-            code: Some(ConcurCode::new(14)),
-            correlation_id: Some("id".to_owned()),
+            error: LastError::of(&error),
             since: at(1000),
             next_attempt: at(4600),
         };

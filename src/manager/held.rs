@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use super::decision::{Decision, Window, decide};
 use crate::{
     AccessToken, Error, Geolocation, RefreshTokenObject, Status, TokenOrigin, backoff::Backoff, clock,
-    random::Random,
+    random::Random, shown,
 };
 
 /// A token that an API refuses sooner than this is young: the reason is hardly its age.
@@ -180,10 +180,10 @@ impl Held {
         let Self { object, geolocation, .. } = self;
         // What was refused and is no longer handed out is not shown as a token that has expired.
         let access = self.access.as_ref().filter(|access| !access.is_refused || access.window.is_valid(now));
-        status.company_uuid = object.company_uuid().map(str::to_owned);
-        status.principal_uuid = object.principal_uuid().map(str::to_owned);
+        status.company_uuid = shown::uuid(object.company_uuid()).map(str::to_owned);
+        status.principal_uuid = shown::uuid(object.principal_uuid()).map(str::to_owned);
         let geolocation = geolocation.as_ref().ok().filter(|_| object.geolocation().is_some());
-        status.geolocation = geolocation.map(|it| it.as_str().trim_end_matches('/').to_owned());
+        status.geolocation = geolocation.map(|it| it.to_string().trim_end_matches('/').to_owned());
         status.refresh_token_valid = object.expiry().is_none_or(|at| now < at);
         status.refresh_token_expires_at = object.expiry().map(clock::public_time);
         status.access_token_valid = access.is_some_and(|access| access.window.is_valid(now));

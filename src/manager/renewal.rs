@@ -89,7 +89,7 @@ async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome
         Outcome::Busy => core.gate.found_busy(now),
         Outcome::Failed(e) | Outcome::FailedOnce(e) | Outcome::SavedWithFault(e) => {
             core.gate.failed(e, now, &core.machine.random);
-            log::event!(warn, error = %e, "renewal failed");
+            log::event!(warn, error = %e, cause = log::causes(e), "renewal failed");
         }
     }
     core.announce();

@@ -2,7 +2,9 @@
 //!
 //! Always: a caller waits for a flight only if nothing valid is held; what will not pass by itself is told.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::oneshot;
 
 use super::{
     core::Core,
@@ -12,7 +14,12 @@ use super::{
     renewal::fly,
     single_flight::Join,
 };
-use crate::{AccessToken, Error, ErrorKind, RefreshTokenObject, consequences};
+use crate::{
+    AccessToken, Error, ErrorKind, LastError, RefreshTokenObject, Status, clock::within, consequences,
+};
+
+/// A source's 30 s and a store's 10 s. What takes longer blocks its thread.
+const LONGEST_LOOK: Duration = Duration::from_secs(45);
 
 /// What a caller does once the flight that it waited for has ended.
 #[derive(Debug)]
@@ -148,6 +155,34 @@ pub(super) async fn retry_now(core: &Arc<Core>) -> Result<RefreshTokenObject, Er
             return served;
         }
     }
+}
+
+/// A look at the credentials and the store, on a thread that they may block.
+pub(super) async fn read_status(core: &Arc<Core>) -> Status {
+    let (told, looked) = oneshot::channel();
+    let looks = Arc::clone(core);
+    let look = async move {
+        let _ = told.send(looks.look().await);
+    };
+    let executor = &core.machine.executor;
+    let looked = match executor.spawn_blocking(Box::pin(look)) {
+        Ok(()) => within(executor.wait(LONGEST_LOOK), looked).await,
+        Err(e) => Some(Ok(Err(e))),
+    };
+    let mut status = core.status();
+    if let Some(error) = match looked {
+        Some(Ok(outcome)) => outcome.err(),
+        Some(Err(_)) => {
+            Some(Error::new(ErrorKind::Config, "the look at the store panicked; see the panic's message"))
+        }
+        None => Some(Error::new(
+            ErrorKind::Unavailable,
+            "the credential source or the token store blocks its thread; find out what it waits for",
+        )),
+    } {
+        status.last_error = Some(LastError::of(&error));
+    }
+    status
 }
 
 /// Puts another token in place of whatever is held, in a flight of its own.

@@ -16,6 +16,20 @@ use crate::{
     members::Members,
 };
 
+/// What refuses a request for good (RFC 6749 section 5.2, and SAP's table). Any other `error` comes from another program,
+/// such as a gateway's "Not Found", or passes.
+const REFUSALS: [&str; 7] = [
+    "access_denied",
+    "invalid_client",
+    "invalid_grant",
+    "invalid_request",
+    "invalid_scope",
+    "unauthorized_client",
+    "unsupported_grant_type",
+];
+/// What passes by itself (RFC 6749 section 4.1.2.1).
+const PASSING: [&str; 2] = ["server_error", "temporarily_unavailable"];
+
 /// A reply without success.
 pub(super) struct ErrorReply<'a> {
     pub(super) base: &'a Geolocation,
@@ -47,7 +61,7 @@ enum Class {
     },
 }
 
-/// `named` is the reply's `error` (RFC 6749 section 5.2).
+/// `named` is the reply's `error`.
 fn classify(status: StatusCode, code: Option<ConcurCode>, named: Option<&str>) -> Class {
     // A documented code is a decision, whatever the status says: sending the grant again could lock an account. The
     // exception is 108: a failing server is not believed that a refresh token is bad.
@@ -60,9 +74,12 @@ fn classify(status: StatusCode, code: Option<ConcurCode>, named: Option<&str>) -
         500 | 502 | 504 if !is_decision => Class::Crashed,
         500..=599 if !is_decision => Class::Broken,
         300..=399 => Class::Redirect,
-        _ if code.is_none() && named.is_none() => Class::NotConcurs,
-        // What a failing server says about the grant means nothing.
-        _ => Class::Refused { bad_grant: names_grant && !status.is_server_error() },
+        _ if code.is_some() || named.is_some_and(|error| REFUSALS.contains(&error)) => {
+            // What a failing server says about the grant means nothing.
+            Class::Refused { bad_grant: names_grant && !status.is_server_error() }
+        }
+        _ if named.is_some_and(|error| PASSING.contains(&error)) => Class::Broken,
+        _ => Class::NotConcurs,
     }
 }
 
@@ -81,7 +98,8 @@ impl ErrorReply<'_> {
     pub(super) fn failure(self) -> Failure {
         let members = Members::parse(self.body).unwrap_or_default();
         let number = members.seconds("code").ok().flatten().and_then(|number| u32::try_from(number).ok());
-        let code = number.map(ConcurCode::new);
+        // Gateways repeat the status in their JSON; none of SAP's codes is one.
+        let code = number.filter(|number| *number != u32::from(self.status.as_u16())).map(ConcurCode::new);
         let named = members.string("error").ok().flatten();
         let named = named.as_ref().map(|error| error.expose());
         let class = classify(self.status, code, named);
@@ -227,6 +245,14 @@ mod tests {
             (400, None, None, NotConcurs),
             (404, None, None, NotConcurs),
             (999, None, None, NotConcurs),
+            // A gateway's words, or a server's that will recover.
+            (404, None, Some("Not Found"), NotConcurs),
+            (401, None, Some("Unauthorized"), NotConcurs),
+            (403, None, Some("INVALID_GRANT"), NotConcurs),
+            (400, None, Some("authorization_pending"), NotConcurs),
+            (400, None, Some("temporarily_unavailable"), Broken),
+            (400, None, Some("server_error"), Broken),
+            (503, None, Some("temporarily_unavailable"), Overloaded),
             // Refusals.
             (400, Some(108), None, bad_grant),
             (400, Some(108), invalid_grant, bad_grant),
@@ -235,6 +261,12 @@ mod tests {
             (400, Some(14), None, refused),
             (400, Some(999), None, refused),
             (400, None, Some("invalid_request"), refused),
+            (401, None, Some("invalid_client"), refused),
+            (400, None, Some("unauthorized_client"), refused),
+            (400, None, Some("unsupported_grant_type"), refused),
+            (400, None, Some("invalid_scope"), refused),
+            (403, None, Some("access_denied"), refused),
+            (400, Some(64), Some("Not Found"), refused),
             (401, Some(61), Some("invalid_client"), refused),
             (600, Some(5), None, refused),
         ] {

@@ -120,9 +120,9 @@ impl Http {
             .request(call)?
             .send()
             .await
-            .map_err(|e| unreachable::failure(e, call.base.host(), call.request))?;
+            .map_err(|e| unreachable::failure(e.into(), call.base.host(), call.request))?;
         let status = response.status();
-        let headers = Headers::of(response.headers(), call.clock.now(), |text| call.leaks_into(text));
+        let headers = Headers::of(response.headers(), call.clock.now(), |id| call.may_show(id));
         let (body, cut) = read(response).await;
         Ok(Response { status, headers, body, cut })
     }
@@ -185,7 +185,7 @@ async fn read(mut response: reqwest::Response) -> (Zeroizing<Vec<u8>>, Option<Cu
         let chunk = match response.chunk().await {
             Ok(Some(chunk)) => chunk,
             Ok(None) => return (body, None),
-            Err(e) => return (body, Some(Cut::Off(e.without_url()))),
+            Err(e) => return (body, Some(Cut::Off(e.into()))),
         };
         let length = body.len() + chunk.len();
         if length > MAX_REPLY {

@@ -42,8 +42,8 @@ pub(crate) struct Headers {
 }
 
 impl Headers {
-    /// `is_secret` tells whether a text that the server chose contains a secret of the request.
-    pub(super) fn of(headers: &HeaderMap, now: SystemTime, is_secret: impl Fn(&str) -> bool) -> Self {
+    /// `is_presentable` tells whether an id that the server chose may be shown.
+    pub(super) fn of(headers: &HeaderMap, now: SystemTime, is_presentable: impl Fn(&str) -> bool) -> Self {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         let date = text(header::DATE.as_str())
             .and_then(|date| httpdate::parse_http_date(date).ok())
@@ -51,17 +51,12 @@ impl Headers {
             .filter(|date| clock::unix_seconds(*date) >= clock::FIRST_PLAUSIBLE);
         let retry_after = text(header::RETRY_AFTER.as_str())
             .and_then(|value| self::retry_after(value.trim(), date.unwrap_or(now)));
-        let is_id = |id: &&str| {
-            (1..=64).contains(&id.len())
-                && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))
-                && !is_secret(id)
-        };
         Self {
             received_at: now,
             server_time: date,
             retry_after,
             location: text(header::LOCATION.as_str()).map(str::to_owned),
-            correlation_id: text(CORRELATION_ID).filter(is_id).map(str::to_owned),
+            correlation_id: text(CORRELATION_ID).filter(|id| is_presentable(id)).map(str::to_owned),
         }
     }
 }
@@ -137,6 +132,7 @@ impl Entry {
         let Self { what, grant, attempt, status, .. } = *self;
         let code = error.code().map(ConcurCode::number);
         let (correlation_id, elapsed_ms) = (error.correlation_id(), milliseconds(self.elapsed));
+        let cause = log::causes(error);
         log::event!(
             warn,
             grant,
@@ -147,6 +143,7 @@ impl Entry {
             correlation_id,
             elapsed_ms,
             %error,
+            cause,
             "{what} failed"
         );
     }
@@ -190,7 +187,7 @@ mod tests {
         ] {
             let mut headers = HeaderMap::new();
             headers.insert(header::DATE, date.parse().unwrap());
-            let read = Headers::of(&headers, SystemTime::UNIX_EPOCH, |_| false);
+            let read = Headers::of(&headers, SystemTime::UNIX_EPOCH, |_| true);
             assert_eq!(read.server_time.is_some(), is_date, "{date}");
         }
     }

@@ -33,7 +33,7 @@ enum Step {
 
 /// How the caller learns of the failure.
 #[derive(Debug, PartialEq)]
-enum Ending {
+pub(super) enum Ending {
     AsItIs,
     /// The grant may have been used, and must not be repeated.
     InDoubt,
@@ -58,13 +58,9 @@ struct Situation<'a> {
 fn step(fate: Fate, retry_after: Option<Duration>, situation: &Situation<'_>) -> Step {
     let Situation { base, detours, is_repeatable, limits, spent, fraction } = *situation;
     match fate {
-        Fate::Elsewhere(to) if detours == MOST_DETOURS || *to == *base => {
-            return Step::Return(Ending::InCircles);
+        Fate::Elsewhere(to) => {
+            return detour(*to, base, detours, limits, spent).map_or_else(Step::Return, Step::Detour);
         }
-        Fate::Elsewhere(to) if spent.time_to_begin(limits).is_none() => {
-            return Step::Return(Ending::TooLate(*to));
-        }
-        Fate::Elsewhere(to) => return Step::Detour(*to),
         Fate::Final => return Step::Return(Ending::AsItIs),
         Fate::Unknown if !is_repeatable => return Step::Return(Ending::InDoubt),
         Fate::Unknown | Fate::NothingIssued => {}
@@ -81,8 +77,25 @@ fn step(fate: Fate, retry_after: Option<Duration>, situation: &Situation<'_>) ->
     }
 }
 
+/// Where a request is sent next that `base` has sent to `to`.
+pub(super) fn detour(
+    to: Geolocation,
+    base: &Geolocation,
+    detours: u32,
+    limits: Limits,
+    spent: Spent,
+) -> Result<Geolocation, Ending> {
+    if detours == MOST_DETOURS || to == *base {
+        Err(Ending::InCircles)
+    } else if spent.time_to_begin(limits).is_none() {
+        Err(Ending::TooLate(to))
+    } else {
+        Ok(to)
+    }
+}
+
 impl Ending {
-    fn error(self, error: Error, base: &Geolocation, spent: Spent) -> Error {
+    pub(super) fn error(self, error: Error, base: &Geolocation, spent: Spent) -> Error {
         match self {
             Self::AsItIs => error,
             Self::InDoubt => error.in_doubt(),

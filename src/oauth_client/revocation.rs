@@ -9,10 +9,11 @@ use super::{
     budget::{Conditions, RetryBudget},
     completion::to_completion,
     error_reply::ErrorReply,
-    failure::Failure,
+    failure::{Failure, Fate},
     outgoing_request::{Endpoint, OutgoingRequest},
     request::{Attempt, Exchanged, exchange},
     response::Response,
+    retry::detour,
     transport::Authorization,
 };
 use crate::{AccessToken, Error, ErrorKind};
@@ -22,12 +23,6 @@ pub(crate) struct NotRevoked {
     pub(crate) error: Error,
     /// The access token was not accepted: the revocation may work with another one.
     pub(crate) unauthorized: bool,
-}
-
-impl From<Failure> for NotRevoked {
-    fn from(failure: Failure) -> Self {
-        Self { error: failure.error, unauthorized: false }
-    }
 }
 
 /// Revocation.
@@ -61,17 +56,38 @@ impl OAuthClient {
         .await
     }
 
-    /// Sends the revocation once, on the caller's executor.
+    /// Sends the revocation once, and to where a redirect leads, on the caller's executor.
     pub(crate) async fn send_revocation(
         &self,
         access: &AccessToken,
         conditions: &Conditions<'_>,
     ) -> Result<(), NotRevoked> {
-        let base = access.geolocation();
         let request = OutgoingRequest::new(Endpoint::Connections, []);
-        let attempt = Attempt { base, request: &request, conditions, number: 1, followed: false };
-        let Exchanged { response, entry, turn } =
-            exchange(&self.0, attempt, Authorization::Bearer(access)).await?;
+        let mut base = access.geolocation().clone();
+        let mut detours = 0;
+        loop {
+            let attempt =
+                Attempt { base: &base, request: &request, conditions, number: 1, followed: detours > 0 };
+            let Err((Failure { error, fate, .. }, unauthorized)) = self.revoke_at(attempt, access).await
+            else {
+                return Ok(());
+            };
+            let Fate::Elsewhere(to) = fate else { return Err(NotRevoked { error, unauthorized }) };
+            let (limits, spent) = (conditions.budget.limits(), *conditions.budget.spent());
+            base = detour(*to, &base, detours, limits, spent).map_err(|ending| NotRevoked {
+                error: ending.error(error, &base, spent),
+                unauthorized: false,
+            })?;
+            detours += 1;
+        }
+    }
+
+    /// The failure, and whether the access token was not accepted.
+    async fn revoke_at(&self, attempt: Attempt<'_>, access: &AccessToken) -> Result<(), (Failure, bool)> {
+        let Attempt { base, request, conditions, .. } = attempt;
+        let Exchanged { response, entry, turn } = exchange(&self.0, attempt, Authorization::Bearer(access))
+            .await
+            .map_err(|failure| (failure, false))?;
         let Response { status, headers, body, cut } = response;
         let correlation_id = headers.correlation_id.as_deref();
         let unauthorized = status == StatusCode::UNAUTHORIZED;
@@ -89,10 +105,10 @@ impl OAuthClient {
                 ),
             )
             .into(),
-            _ => ErrorReply { base, request: &request, status, headers: &headers, body: &body, cut }.failure(),
+            _ => ErrorReply { base, request, status, headers: &headers, body: &body, cut }.failure(),
         };
-        let error = entry.failed(base.host(), correlation_id, failure).error;
-        turn.answered(Err(&error), conditions.clock.now());
-        Err(NotRevoked { error, unauthorized })
+        let failure = entry.failed(base.host(), correlation_id, failure);
+        turn.answered(Err(&failure.error), conditions.clock.now());
+        Err((failure, unauthorized))
     }
 }

@@ -9,7 +9,7 @@ use reqwest::header::HeaderValue;
 use url::Url;
 
 use super::{failure::Failure, outgoing_request::OutgoingRequest, response::Response};
-use crate::{AccessToken, Clock, Credentials, Error, ErrorKind, Geolocation};
+use crate::{AccessToken, Clock, Credentials, Error, ErrorKind, Geolocation, shown};
 
 /// The longest that one request may take, its reply included. Every transport keeps to it.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -70,12 +70,14 @@ impl<'a> OutgoingCall<'a> {
         Ok(Self { base, request, authorization, clock, url, correlation_id })
     }
 
-    /// Whether `text`, which the server chose, contains a secret of this call.
-    pub(super) fn leaks_into(&self, text: &str) -> bool {
-        match self.authorization {
-            Authorization::App(credentials) => self.request.leaks_into(text, credentials),
-            Authorization::Bearer(access) => text.contains(access.secret()),
-        }
+    /// Whether a correlation id that the server chose may be shown: it is our own, or a UUID that is no secret of this call.
+    /// Refresh tokens and client secrets may be UUIDs, too.
+    pub(super) fn may_show(&self, id: &str) -> bool {
+        let is_secret = || match self.authorization {
+            Authorization::App(credentials) => self.request.leaks_into(id, credentials),
+            Authorization::Bearer(access) => id.contains(access.secret()),
+        };
+        self.request.correlation_id() == Some(id) || (shown::is_uuid(id) && !is_secret())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why no reply arrived, or only part of one, and what to do about it.
 //!
-//! Always: nothing is sent to a server that cannot prove its identity.
+//! Always: nothing is sent to a server that cannot prove its identity, and nothing that a server says about itself is shown.
 
 use std::{error::Error as StdError, io};
 
@@ -10,7 +10,7 @@ use super::{
     failure::{Failure, Fate},
     outgoing_request::OutgoingRequest,
 };
-use crate::{Error, ErrorKind, members::BadJson};
+use crate::{Error, ErrorKind, log, members::BadJson, shown};
 
 /// Why a reply could not be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +18,34 @@ pub(crate) enum Cut {
     #[error("it has more than 256 KiB")]
     TooLong,
     #[error(transparent)]
-    Off(reqwest::Error),
+    Off(Broken),
     #[error(transparent)]
     Garbled(BadJson),
+}
+
+/// An error of the HTTP library, and what it may show: the libraries below it quote the names in a server's certificate,
+/// and the words with which it ends a connection.
+#[derive(Debug, thiserror::Error)]
+#[error("{text}")]
+pub(crate) struct Broken {
+    text: String,
+    is_timeout: bool,
+    is_connect: bool,
+    tls: Option<(&'static str, &'static str)>,
+}
+
+impl From<reqwest::Error> for Broken {
+    fn from(e: reqwest::Error) -> Self {
+        let e = e.without_url();
+        let causes = log::causes(&e);
+        let text = causes.into_iter().fold(e.to_string(), |text, causes| format!("{text}: {causes}"));
+        Self {
+            text: shown::unquoted(&text),
+            is_timeout: e.is_timeout(),
+            is_connect: e.is_connect(),
+            tls: tls_refusal(&e).filter(|_| e.is_connect()).and_then(explain_tls),
+        }
+    }
 }
 
 impl Cut {
@@ -48,20 +73,20 @@ impl Cut {
 }
 
 /// The failure for an error of the HTTP library.
-pub(super) fn failure(e: reqwest::Error, host: &str, request: &OutgoingRequest) -> Failure {
-    if let Some((what, advice)) = tls_refusal(&e).filter(|_| e.is_connect()).and_then(explain_tls) {
+pub(super) fn failure(e: Broken, host: &str, request: &OutgoingRequest) -> Failure {
+    if let Some((what, advice)) = e.tls {
         let message = format!("sent nothing to {host}: {what}; {advice}");
-        return Error::new(ErrorKind::Untrusted, message).caused_by(e.without_url()).into();
+        return Error::new(ErrorKind::Untrusted, message).caused_by(e).into();
     }
-    let timed_out = e.is_timeout();
-    let Failure { error, fate, .. } = if e.is_connect() {
+    let timed_out = e.is_timeout;
+    let Failure { error, fate, .. } = if e.is_connect {
         not_connected(host)
     } else if timed_out {
         no_answer(host, request)
     } else {
         broken_off(host, request)
     };
-    Failure { error: error.caused_by(e.without_url()), fate, timed_out }
+    Failure { error: error.caused_by(e), fate, timed_out }
 }
 
 /// Nothing was sent, because no connection could be opened.

@@ -140,6 +140,7 @@ impl Flight<'_> {
                     error,
                     store = cache.store.describe(),
                     %error,
+                    cause = log::causes(&error),
                     "the newest refresh token is in memory only, and saving it is being retried"
                 );
                 Some(held)

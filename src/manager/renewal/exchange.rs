@@ -76,7 +76,8 @@ impl Flight<'_> {
             Tried::Closed(e) => e,
         };
         if last == Way::SignIn {
-            log::event!(warn, error = %first_closed, "the refresh token is no longer accepted; signing in again");
+            let cause = log::causes(&first_closed);
+            log::event!(warn, error = %first_closed, cause, "the refresh token is no longer accepted; signing in again");
         }
         let last_closed = match self.try_way(last, true, stored, rehearsed).await? {
             Tried::Answered(answer) => return Ok(answer),

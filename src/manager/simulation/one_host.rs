@@ -86,7 +86,7 @@ fn with_a_valid_token_in_hand_a_request_waits_half_a_minute_for_its_turn() {
         waiting.access_token().await.unwrap();
         let waited = at.passed() - begun;
         assert!((30 * SECOND..31 * SECOND).contains(&waited), "{waited:?}");
-        assert!(waiting.status().last_error.unwrap().contains("it waited 30 s for its turn"));
+        assert!(waiting.status().last_error.unwrap().message.contains("it waited 30 s for its turn"));
     });
     world.run();
 }

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     clock::{Clock as _, SystemClock},
-    files,
+    files::{self, Stamp},
 };
 
 /// A note that was read while its time stamp was old enough to show every change since.
