@@ -111,7 +111,7 @@ fn create_private(path: &Path, original: &Path) -> io::Result<File> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let file = options.open(path)?;
-    if let Err(e) = owners_bits(&file).and_then(|()| owner::keep(&file, original)) {
+    if let Err(e) = set_private_mode(&file).and_then(|()| owner::keep(&file, original)) {
         let _ = fs::remove_file(path);
         return Err(e);
     }
@@ -119,7 +119,7 @@ fn create_private(path: &Path, original: &Path) -> io::Result<File> {
 }
 
 /// A umask may have taken even the owner's bits away.
-fn owners_bits(file: &File) -> io::Result<()> {
+fn set_private_mode(file: &File) -> io::Result<()> {
     #[cfg(unix)]
     file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     #[cfg(not(unix))]

@@ -250,6 +250,49 @@ async fn a_valid_token_in_a_read_only_folder_is_served_without_a_lock() {
     assert_eq!(scene.folder(), before, "not even a lock file");
 }
 
+/// Root keeps the token, another user's program only reads it. It cannot adopt what a killed process left, and goes on with
+/// the file as it is.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn another_users_valid_token_is_served_where_nothing_may_be_written() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let _alone = support::alone().await;
+    // In real time, as the other user's process.
+    let concur = concur_auth::simulator::ConcurSimulator::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let allow = |path: &std::path::Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    allow(dir.path(), 0o755);
+    let write = |name: &str, content: String| {
+        std::fs::write(dir.path().join(name), content).unwrap();
+        allow(&dir.path().join(name), 0o644);
+    };
+    write("credentials.json", concur.credentials_json());
+    write("refreshTokenObjectFile.json", concur.token_json());
+    for leftover in [false, true] {
+        if leftover {
+            write("refreshTokenObjectFile.json.tmp-0000000000000001", concur.token_json());
+        }
+        let before = support::names_in(dir.path());
+        if !support::succeeds_as_nobody("is_served_the_token_file", dir.path()) {
+            return;
+        }
+        assert_eq!(support::names_in(dir.path()), before);
+    }
+    assert_eq!(concur.token_requests(), 0);
+}
+
+#[tokio::test]
+#[ignore = "runs as a child process"]
+async fn is_served_the_token_file() {
+    let dir = std::path::PathBuf::from(std::env::var_os("DIR").unwrap());
+    let tokens = concur_auth::TokenManager::load_from(&dir).await.unwrap();
+    let served = tokens.get_valid_refresh_token().await.unwrap();
+    let file = std::fs::read_to_string(dir.join("refreshTokenObjectFile.json")).unwrap();
+    assert!(file.contains(served.secret()));
+}
+
 /// The credentials are asked once at first use, and once per flight.
 #[tokio::test]
 async fn the_credential_source_is_asked_once_per_flight() {

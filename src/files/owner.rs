@@ -57,7 +57,11 @@ pub(super) fn keep(new: &File, original: &Path) -> io::Result<()> {
     fchown(new, Some(wanted.uid()), Some(wanted.gid())).map_err(|e| {
         let (us, them) = (ours.uid(), wanted.uid());
         let what = format!("user {us} cannot make a file that belongs to user {them}: {e}");
-        io::Error::new(e.kind(), Denied { path: original.to_owned(), us: Some(us), what })
+        // Whatever it is called: a user that a container does not know is an invalid argument.
+        io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            Denied { path: original.to_owned(), us: Some(us), what },
+        )
     })
 }
 

@@ -196,7 +196,7 @@ impl Flight<'_> {
                 self.budget = RetryBudget::ahead_of_time();
             }
             match self.need {
-                // Another program has replaced the stored token since the look, and nothing was done yet.
+                // Another program has replaced the stored token since the look: nothing is adopted or revoked yet.
                 Need::Adopt(adopted) => match self.adopt(adopted, &looked).await {
                     Err(e) if e.is_superseded() => continue,
                     outcome => return outcome,
