@@ -326,6 +326,8 @@ async fn a_geolocation_in_a_reply() {
         let saved = RefreshTokenObject::from_json(&json).unwrap();
         assert!(scene.concur.is_live(saved.secret()), "{uri:?}");
         assert_eq!(saved.geolocation(), Some(uri.trim()), "as received");
+        // Before that it would be held back by the failure of the request.
+        scene.clock.advance(std::time::Duration::from_secs(1));
         let access = manager.access_token().await;
         match message_of_received(verdict) {
             Ok(base) => {

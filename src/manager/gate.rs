@@ -336,11 +336,7 @@ mod tests {
         let mut noted = FailedRequests::default();
         noted.add(fail(&gate, &error, ours, 1000), ours);
         next_process.saw(&FailedRequests::from_note(noted.to_note().as_deref()), ours);
-        let told = Pending {
-            error: LastError::of(&error),
-            since: at(1000),
-            next_attempt: at(4600),
-        };
+        let told = Pending { error: LastError::of(&error), since: at(1000), next_attempt: at(4600) };
         assert_eq!((gate.pending(), next_process.pending()), (Some(told.clone()), Some(told)));
         // Another process was told something else, which does not concern this one.
         next_process.saw(&noted, other);

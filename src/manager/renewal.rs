@@ -89,7 +89,12 @@ async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome
         Outcome::Busy => core.gate.found_busy(now),
         Outcome::Failed(e) | Outcome::FailedOnce(e) | Outcome::SavedWithFault(e) => {
             core.gate.failed(e, now, &core.machine.random);
-            log::event!(warn, error = %e, cause = log::causes(e), "renewal failed");
+            // The failure before it was told; a loop that pays no attention must not fill the log.
+            if e.is_held_back() {
+                log::event!(debug, error = %e, cause = log::causes(e), "renewal held back");
+            } else {
+                log::event!(warn, error = %e, cause = log::causes(e), "renewal failed");
+            }
         }
     }
     core.announce();

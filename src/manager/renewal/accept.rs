@@ -133,6 +133,7 @@ impl Flight<'_> {
                 Some(held)
             }
             Saved::Held(held, Some(error)) => {
+                self.core.gate.forget(self.basis(looked.token()), &held.object);
                 let core = Arc::clone(self.core);
                 // Without a thread for it, the next flight and `shutdown` still save the token first.
                 let _ = machine.executor.spawn(Box::pin(async move { keep_saving(&core).await }));
