@@ -10,7 +10,7 @@ use std::{
 };
 
 use concur_auth::simulator::{Fault, Rotation};
-use support::Scene;
+use support::{HOUR, Scene, nobody_listens};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 #[derive(Clone, Default)]
@@ -100,4 +100,27 @@ DEBUG renewal{need="grant" store="FILE"}: concur_auth: token request sent grant=
  WARN renewal{need="grant" store="FILE"}: concur_auth: renewal failed error=Concur refused the refresh_token grant at 127.0.0.1: account locked; ask the company's Concur administrator to unlock it (code 14, correlation id ID)
 "#
     );
+
+    // Causes tell apart what reads the same.
+    let (nobody, _guard) = nobody_listens();
+    scene.clock.advance(2 * HOUR);
+    std::fs::remove_file(scene.token_path()).unwrap();
+    scene.builder().base_uri(nobody).build().unwrap().access_token().await.unwrap_err();
+    let text = log.take(&store);
+    let last = text.lines().last().unwrap();
+    let (_, error) = last.split_once("renewal failed error=could not connect to 127.0.0.1; ").unwrap();
+    let (_, cause) = error.split_once(" cause=").unwrap();
+    assert!(
+        cause.starts_with("\"error sending request: client error (Connect): tcp connect error: "),
+        "{cause}"
+    );
+    assert!(cause.ends_with(&format!("(os error {})\"", refused())), "{cause}");
+    assert_eq!(text.matches(cause).count(), 5, "of four requests, and of the renewal");
+}
+
+/// The operating system's number for a refused connection.
+fn refused() -> i32 {
+    let (nobody, _guard) = nobody_listens();
+    let address = nobody.trim_start_matches("http://").to_owned();
+    std::net::TcpStream::connect(address).unwrap_err().raw_os_error().unwrap()
 }

@@ -17,8 +17,9 @@ use std::{
 
 use concur_auth::{
     Credentials, Error, ErrorKind, Grant, JsonFileStore, OAuthClient, RefreshTokenObject, TokenManager,
-    TokenReply,
+    TokenReply, simulator::Fault,
 };
+use support::{HOUR, MINUTE, Scene};
 use tempfile::TempDir;
 
 const SPENT: &str = "the grant may nevertheless have been used, so find out why before you try again";
@@ -246,6 +247,37 @@ async fn a_reply_that_is_not_an_object_is_reported_and_not_quoted() {
 }
 
 /// A reply is never unpacked, because no request asks for compression. So a gzip bomb is only bytes.
+/// Neither the words of a gateway in front of Concur, nor those of a server that will recover, are Concur's decision: the
+/// valid token is served, and nothing is remembered.
+#[tokio::test]
+async fn a_gateways_words_are_no_refusal() {
+    use ErrorKind::{Protocol, Unavailable};
+    for (status, body, kind) in [
+        (404, r#"{"status":404,"error":"Not Found","path":"/oauth2/v0/token"}"#, Protocol),
+        (404, r#"{"code":404,"message":"no such route"}"#, Protocol),
+        (401, r#"{"error":"Unauthorized"}"#, Protocol),
+        (403, "", Protocol),
+        (400, r#"{"error":"temporarily_unavailable"}"#, Unavailable),
+        (400, r#"{"error":"server_error"}"#, Unavailable),
+    ] {
+        let scene = Scene::new().await;
+        let tokens = scene.manager();
+        let held = tokens.access_token().await.unwrap();
+        scene.clock.advance(HOUR - MINUTE / 2);
+        let fault = || Fault::status(status).body(body);
+        scene.concur.fault_next(1, fault());
+        assert_eq!(tokens.access_token().await.unwrap().secret(), held.secret(), "{body}");
+        assert_eq!(scene.concur.token_requests(), 2, "{body}");
+
+        scene.concur.fault_next(1, fault());
+        let error = scene.manager().refresh().await.unwrap_err();
+        assert_eq!((error.kind(), error.code()), (kind, None), "{body}");
+        // The next process asks again at once.
+        scene.manager().refresh().await.unwrap();
+        assert_eq!(scene.concur.token_requests(), 4, "{body}");
+    }
+}
+
 #[tokio::test]
 async fn a_compressed_reply_is_not_decompressed() {
     let mut reply = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 20\r\n\r\n".to_vec();

@@ -86,6 +86,34 @@ async fn an_access_token_that_has_expired_or_is_refused_is_renewed_first() {
 }
 
 #[tokio::test]
+async fn a_redirect_of_a_revocation_is_followed_to_a_trusted_host_only() {
+    const PATH: &str = "/app-mgmt/v0/connections";
+    for status in [307, 308] {
+        let scene = Scene::new().await;
+        let tokens = scene.manager();
+        let access = tokens.access_token().await.unwrap();
+        let eu = scene.concur.add_data_centre().await;
+
+        let away = Fault::status(status).header("location", &format!("https://example.net{PATH}"));
+        scene.concur.fault_next(1, away);
+        let error = tokens.revoke().await.unwrap_err();
+        assert_eq!((error.kind(), deletions(&scene)), (ErrorKind::Untrusted, 1));
+        assert!(scene.concur.is_live(&scene.stored_refresh_token()));
+
+        let bases = || -> Vec<String> {
+            scene.concur.requests().iter().skip(2).map(|request| request.base_uri().to_owned()).collect()
+        };
+        scene.concur.fault_next(1, Fault::status(status).header("location", &format!("{eu}{PATH}")));
+        tokens.revoke().await.unwrap();
+        assert_eq!(bases(), [scene.concur.base_uri(), eu]);
+        let last = scene.concur.requests().pop().unwrap();
+        assert_eq!((last.method(), last.path()), ("DELETE", PATH));
+        assert_eq!(last.header("authorization"), Some(&*format!("Bearer {}", access.secret())));
+        assert!(!scene.token_path().exists());
+    }
+}
+
+#[tokio::test]
 async fn a_new_access_token_that_is_refused_is_reported() {
     let scene = Scene::new().await;
     let tokens = scene.manager();

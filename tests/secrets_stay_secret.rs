@@ -6,11 +6,15 @@ mod support;
 
 use std::{path::Path, time::Duration};
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use concur_auth::{
-    Error, Grant, OAuthClient, RefreshTokenObject, StoreLock, TokenStore,
+    Error, Grant, OAuthClient, RefreshTokenObject, StoreLock, TokenStore, reqwest,
     simulator::{Fault, Rotation},
 };
-use support::{HOUR, Scene, Seen};
+use support::{HOUR, Scene, Seen, nobody_listens};
+
+/// A word that a server says.
+const WORD: &str = "s3nt1nel";
 
 /// The values of all members that must never be seen.
 fn secrets_in(json: &str) -> Vec<String> {
@@ -68,6 +72,77 @@ async fn an_echo_in_a_reply_that_is_kept(seen: &Seen, secrets: &mut Vec<String>)
         seen.outcome(tokens.refresh().await);
     }
     secrets.push(secret);
+}
+
+/// Of what a server says only UUIDs, numbers and known words are shown: no other word is found again, wherever it stood.
+async fn a_word_in_every_place_of_every_reply(seen: &Seen) {
+    let text = format!("\u{1b}[31m{WORD}");
+    let claims = serde_json::json!({ "sub": text, "concur.type": WORD, "iss": WORD, "aud": WORD });
+    let id_token = format!("e30.{}.x", URL_SAFE_NO_PAD.encode(claims.to_string()));
+    let (nobody, _guard) = nobody_listens();
+    for geolocation in [
+        text.clone(),
+        format!("{WORD}://us.api.concursolutions.com"),
+        format!("https://{WORD}:{WORD}@us.api.concursolutions.com"),
+        format!("https://{WORD}.example.net"),
+        format!("https://{WORD}.api.concursolutions.com"),
+        format!("https://{WORD}.api.concurcdc.cn"),
+        format!("http://{WORD}.api.concursolutions.com"),
+        format!("https://us-{WORD}.api.concursolutions.com/{WORD}?{WORD}#{WORD}"),
+    ] {
+        let scene = Scene::skipping(Rotation::Always).await;
+        let builder = || {
+            let proxy = reqwest::Proxy::all(&nobody).unwrap();
+            scene.builder().http_client(reqwest::Client::builder().proxy(proxy))
+        };
+        let quoted = |text: &str| serde_json::to_string(text).unwrap();
+        let all = serde_json::json!({
+            "code": WORD, "error": WORD, "error_description": text, "geolocation": geolocation, WORD: WORD,
+        });
+        let path = format!("{geolocation}/oauth2/v0/token");
+        let elsewhere =
+            serde_json::json!({ "code": 16, "error": WORD, "geolocation": geolocation }).to_string();
+        for fault in [
+            None,
+            Some(Fault::status(400).body(all.to_string())),
+            Some(Fault::status(404).body(format!(r#"{{"status": 404, "error": "{WORD}"}}"#))),
+            Some(Fault::status(400).body(elsewhere)),
+            Some(Fault::status(307).header("location", path.trim_start_matches('\u{1b}'))),
+            Some(Fault::status(200).body(format!(r#"{{"refresh_token": 7, "{WORD}": 1}}"#))),
+            Some(Fault::status(200).body(format!(r#"{{"refresh_token": "r", "expires_in": "{WORD}"}}"#))),
+        ] {
+            std::fs::remove_file(scene.token_path()).unwrap_or_default();
+            for (name, value) in
+                [("id_token", &id_token), ("geolocation", &geolocation), ("scope", &text), (WORD, &text)]
+            {
+                scene.concur.set_reply_member(name, Some(&quoted(value)));
+            }
+            scene.concur.issue_request_token();
+            scene.write_credentials(&scene.concur.credentials_json());
+            if let Some(fault) = fault {
+                let header = fault.header("concur-correlationid", WORD).header("date", WORD);
+                scene.concur.set_fault(header.header("retry-after", WORD));
+            }
+            let base = scene.concur.base_uri().parse().unwrap();
+            let grant = Grant::company_request_token(scene.concur.company_uuid(), "at-any");
+            seen.outcome(OAuthClient::new().request_token(&base, &scene.concur.credentials(), &grant).await);
+            let tokens = builder().build().unwrap();
+            seen.outcome(tokens.get_valid_refresh_token().await);
+            // A host that the last reply named is asked next.
+            for _ in 0..2 {
+                seen.outcome(tokens.access_token().await);
+                seen.outcome(tokens.refresh().await);
+                seen.debug(&tokens);
+                seen.debug(&tokens.status());
+                let status = tokens.status();
+                seen.text(&format!("{status} {}", serde_json::to_string(&status).unwrap()));
+            }
+            seen.outcome(tokens.revoke().await);
+            let other = scene.concur.credentials().for_user("b9eff11c-8129-5656-6196-2688ce930647");
+            seen.outcome(builder().credentials(other).build().unwrap().get_valid_refresh_token().await);
+            scene.concur.clear_faults();
+        }
+    }
 }
 
 async fn a_panic_while_a_token_is_saved(seen: &Seen, secrets: &mut Vec<String>) {
@@ -217,6 +292,7 @@ async fn every_operation_in_success_and_failure() {
         seen.outcome(RefreshTokenObject::from_json("{\"refresh_token\": \"SENTINEL"));
     }
     an_echo_in_a_reply_that_is_kept(&seen, &mut secrets).await;
+    a_word_in_every_place_of_every_reply(&seen).await;
     a_panic_while_a_token_is_saved(&seen, &mut secrets).await;
     let _ = std::panic::take_hook();
     no_children();
@@ -225,6 +301,11 @@ async fn every_operation_in_success_and_failure() {
     let text = String::from_utf8_lossy(&seen.0.lock().unwrap()).into_owned();
     assert!(text.contains("token request answered"), "nothing was logged");
     assert!(text.contains("a bug in this store"), "nothing panicked");
+    // At trace level the HTTP library names the hosts that it connects to.
+    let is_ours = |line: &&str| !["hyper_util::", "reqwest::"].iter().any(|library| line.contains(library));
+    if let Some(line) = text.lines().filter(is_ours).find(|line| line.contains(WORD)) {
+        panic!("a server's word is seen: {line}");
+    }
     assert!(secrets.len() > 50, "{}", secrets.len());
     for secret in secrets {
         if let Some(at) = text.find(&secret) {
