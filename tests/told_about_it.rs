@@ -5,11 +5,11 @@
 mod support;
 
 use concur_auth::{
-    CredentialSource, Credentials, CredentialsFile, Error, ErrorKind, Grant, MemoryStore, OAuthClient,
-    RefreshTokenObject, TokenOrigin,
+    CredentialSource, Credentials, CredentialsFile, Error, ErrorKind, Grant, Health, MemoryStore, OAuthClient,
+    RefreshTokenObject, Responsible, TokenOrigin,
     simulator::{Fault, Rotation},
 };
-use support::{HOUR, Scene, noon};
+use support::{DAY, HOUR, Scene, noon};
 
 #[tokio::test]
 async fn the_status_shows_everything_but_no_secret() {
@@ -49,6 +49,80 @@ async fn the_status_shows_everything_but_no_secret() {
     assert!(!status.access_token_valid && status.refresh_token_valid);
     assert_eq!(status.last_error.as_ref().unwrap().message, error.to_string());
     assert!(status.to_string().ends_with(&format!("expired at 2026-05-28T21:26:40Z; last error: {error}")));
+}
+
+/// Also by a process that has only just been started: it reads what the store remembers, and sends nothing.
+#[tokio::test]
+async fn the_status_says_what_is_needed_from_whom_and_by_when() {
+    for (code, responsible, is_dead, hours) in [
+        (14, Responsible::Administrator, false, 1),
+        (61, Responsible::AppOwner, false, 1),
+        // The request token has expired, too.
+        (108, Responsible::SigningIn, true, 1),
+    ] {
+        let scene = Scene::skipping(Rotation::Never).await;
+        let first = scene.manager();
+        let token = first.get_valid_refresh_token().await.unwrap();
+        assert_eq!((first.status().health(), first.status().responsible()), (Health::Healthy, None));
+        scene.clock.advance(70 * DAY);
+        scene.concur.set_fault(Fault::code(code));
+        let since = scene.clock.now_utc();
+        let outcome = first.get_valid_refresh_token().await;
+        assert_eq!(outcome.is_err(), is_dead, "{code}");
+        let sent = scene.concur.token_requests();
+
+        let restarted = scene.manager();
+        assert_eq!(restarted.status().to_string(), "no token held yet");
+        for status in [first.status(), restarted.read_status().await, restarted.status()] {
+            assert_eq!(status.health(), Health::PersonNeeded, "{code}");
+            assert_eq!(status.responsible(), Some(responsible));
+            assert_eq!(status.refresh_token_valid, !is_dead);
+            assert_eq!(status.act_before, token.expires_at().filter(|_| !is_dead));
+            assert_eq!(
+                (status.as_of, status.failing_since, status.next_attempt_at),
+                (Some(since), Some(since), Some(since + hours * HOUR))
+            );
+            let error = status.last_error.unwrap();
+            assert_eq!(error.code.map(|code| code.number()), Some(code));
+            assert!(error.correlation_id.is_some() && !error.message.contains("not sent"));
+        }
+        assert_eq!(scene.concur.token_requests(), sent, "{code}");
+
+        // Once the pause is over the next attempt is possible, and a success is healthy.
+        scene.clock.advance(25 * HOUR);
+        assert_eq!(restarted.read_status().await.next_attempt_at, None);
+        scene.concur.clear_faults();
+        restarted.retry_now().await.unwrap();
+        let status = restarted.status();
+        assert_eq!((status.health(), status.failing_since, status.last_error), (Health::Healthy, None, None));
+        assert!(status.refresh_token_valid);
+    }
+}
+
+#[tokio::test]
+async fn what_may_pass_is_degraded_and_its_causes_are_told() {
+    let scene = Scene::skipping(Rotation::Never).await;
+    scene.manager().get_valid_refresh_token().await.unwrap();
+    let (nobody, _guard) = support::nobody_listens();
+    let mut token: serde_json::Value = serde_json::from_str(&scene.token_file()).unwrap();
+    token["geolocation"] = nobody.into();
+    scene.write_token(&token.to_string());
+    scene.clock.advance(70 * DAY);
+    let tokens = scene.manager();
+    tokens.get_valid_refresh_token().await.unwrap();
+    let status = tokens.status();
+    assert_eq!((status.health(), status.responsible()), (Health::Degraded, Some(Responsible::Nobody)));
+    assert_eq!(status.act_before, None);
+    let causes = status.last_error.unwrap().causes.unwrap();
+    assert!(causes.contains("Connection refused") || causes.contains("refused"), "{causes}");
+
+    // A look that fails is told, too.
+    std::fs::remove_file(scene.token_path()).unwrap();
+    std::fs::create_dir(scene.token_path()).unwrap();
+    let status = tokens.read_status().await;
+    assert_eq!(status.health(), Health::Degraded);
+    let error = status.last_error.unwrap();
+    assert_eq!((error.kind, error.causes.as_deref()), (ErrorKind::Store, Some("it is not a regular file")));
 }
 
 #[tokio::test]
