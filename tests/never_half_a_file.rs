@@ -12,7 +12,7 @@ use std::{
 };
 
 use concur_auth::{
-    JsonFileStore, RefreshTokenObject, TokenManager, TokenStore, reqwest,
+    Clock, JsonFileStore, RefreshTokenObject, SystemClock, TokenManager, TokenStore, reqwest,
     simulator::{ConcurSimulator, Fault, RecordedRequest, Rotation},
     url::form_urlencoded,
 };
@@ -150,6 +150,8 @@ async fn kill_9_at_any_moment_leaves_one_readable_file_and_loses_nothing() {
 async fn kill_9_between_a_save_and_its_rename_loses_nothing() {
     let _alone = alone().await;
     let scene = Scene::among_forks(Rotation::AlwaysAndRevokeFamily).await;
+    // The child has the machine's clock: by that, no token has expired.
+    scene.clock.set(SystemClock.now());
     let path = scene.token_path();
     scene.write_token(&scene.concur.token_json());
     let held = scene.concur.hold_replies();
