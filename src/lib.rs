@@ -98,7 +98,7 @@
 //! DEBUG renewal{need="access_token" store="/var/lib/app/refreshTokenObjectFile.json"}:
 //!       token request sent grant="refresh_token" host="us.api.concursolutions.com" attempt=1
 //!  WARN renewal{…}: token request failed grant="refresh_token" host="…" attempt=1 status=503
-//!       correlation_id="b9eff11c-8129-5656-6196-2688ce930647" elapsed_ms=41 error=…
+//!       correlation_id="b9eff11c-8129-5656-6196-2688ce930647" elapsed_ms=41 error=… cause=…
 //!  INFO renewal{…}: token request to be repeated grant="refresh_token" attempt=1 pause_ms=2000
 //!       correlation_id="b9eff11c-8129-5656-6196-2688ce930647"
 //! DEBUG renewal{…}: token request sent grant="refresh_token" host="…" attempt=2
@@ -108,7 +108,10 @@
 //! ```
 //!
 //! Other events: `token request sent elsewhere` (`to`: code 16 or a redirect), `renewal failed` (`error`), `renewal held
-//! back` (`error`: nothing was sent, because of the failure before it), and messages from the stores. A failed request also has Concur's `code`. An [`OAuthClient`] used without a manager has no span. A
+//! back` (`error`: nothing was sent, because of the failure before it), and messages from the stores. Where an error has
+//! causes, its event also has the field `cause`, which names them all: an unknown name, a refused connection, a full disk.
+//! A host that only Concur named is shown if it consists of known words, such as `us2`. A failed request also has Concur's
+//! `code`. An [`OAuthClient`] used without a manager has no span. A
 //! subscriber that panics costs no token.
 //!
 //! # What is wiped, and what cannot be

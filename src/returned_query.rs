@@ -1,16 +1,13 @@
 //! What a browser brings back in the query of a URL.
 //!
-//! Always: any person can write such a URL, so no part of it is trusted before it is checked, and no part is shown
-//! unchanged.
+//! Always: any person can write such a URL, so no part of it is trusted before it is checked, and no part is
+//! shown.
 
 use std::fmt;
 
 use url::form_urlencoded;
 
 use crate::{Error, ErrorKind, secret::Secret};
-
-/// How many letters of a stranger's words are shown.
-const LONGEST_WORDS: usize = 120;
 
 pub(crate) struct ReturnedQuery {
     parameters: Vec<(String, Secret)>,
@@ -57,19 +54,6 @@ impl fmt::Debug for ReturnedQuery {
     }
 }
 
-/// A stranger's words on one short line, without characters that mean something to a terminal, a log or a page; `None`
-/// if nothing is left, or if the words repeat `secret`.
-pub(crate) fn plain_words(text: &str, secret: &str) -> Option<String> {
-    if !secret.is_empty() && text.contains(secret) {
-        return None;
-    }
-    let is_plain = |c: &char| c.is_ascii_alphanumeric() || ",.'()_-".contains(*c);
-    let plain: String = text.chars().map(|c| if is_plain(&c) { c } else { ' ' }).collect();
-    let words = plain.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
-    let words: String = words.chars().take(LONGEST_WORDS).collect();
-    (!words.is_empty()).then_some(words)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,19 +80,5 @@ mod tests {
             query.required("y").unwrap_err().to_string(),
             "the URL lacks the parameter y; let the user start again"
         );
-    }
-
-    #[test]
-    fn a_strangers_text_is_reduced_to_plain_words() {
-        for (text, words) in [
-            ("client disabled", Some("client disabled")),
-            ("  a\n\u{1b}[31mb\u{202e}<script>  ", Some("a 31mb script")),
-            ("call https://example.net/?a=b", Some("call https example.net a b")),
-            ("\u{fc}\n", None),
-            ("it is s3cr3t", None),
-        ] {
-            assert_eq!(plain_words(text, "s3cr3t").as_deref(), words, "{text:?}");
-        }
-        assert_eq!(plain_words(&"x".repeat(1000), "").unwrap().len(), 120);
     }
 }

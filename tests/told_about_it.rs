@@ -5,8 +5,8 @@
 mod support;
 
 use concur_auth::{
-    CredentialSource, Credentials, CredentialsFile, Error, ErrorKind, Grant, Health, MemoryStore, OAuthClient,
-    RefreshTokenObject, Responsible, TokenOrigin,
+    CredentialSource, Credentials, CredentialsFile, Error, ErrorKind, Grant, Health, MemoryStore,
+    OAuthClient, RefreshTokenObject, Responsible, TokenOrigin,
     simulator::{Fault, Rotation},
 };
 use support::{DAY, HOUR, Scene, noon};

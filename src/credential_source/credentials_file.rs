@@ -157,8 +157,8 @@ impl CredentialsFile {
             Err(e) => Error::new(
                 ErrorKind::CredentialsNeeded,
                 format!(
-                    "{path} does not exist, and a template could not be written there; check that the folder \
-                     exists and may be written"
+                    "{path} does not exist, and a template could not be written there; name a folder in which \
+                     this user can create files"
                 ),
             )
             .caused_by(e),

@@ -6,7 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{Mutex, MutexGuard, oneshot};
+use tokio::sync::{Mutex, oneshot};
 
 use crate::{
     Clock, Error, ErrorKind, RefreshTokenObject, StoreLock, Stored,
@@ -101,7 +101,8 @@ impl LockedStore {
         if let Some(ours) = ours.as_mut() {
             ours.in_flight = false;
         }
-        self.unlock_if_done(&mut ours).await;
+        let done = take_if_done(&mut ours);
+        self.unlock(done).await;
     }
 
     pub(super) async fn read_locked(&self) -> Result<Stored, Error> {
@@ -186,7 +187,10 @@ impl LockedStore {
         }
         ours.unsaved = None;
         publish();
-        self.unlock_if_done(&mut slot).await;
+        let done = take_if_done(&mut slot);
+        // Whoever asks whether a token is unsaved need not wait for the end of the lock.
+        drop(slot);
+        self.unlock(done).await;
         Ok(true)
     }
 
@@ -211,8 +215,8 @@ impl LockedStore {
         self.store.describe()
     }
 
-    async fn unlock_if_done(&self, slot: &mut MutexGuard<'_, Option<Ours>>) {
-        if let Some(ours) = slot.take_if(|ours| !ours.in_flight && ours.unsaved.is_none()) {
+    async fn unlock(&self, done: Option<Ours>) {
+        if let Some(ours) = done {
             // A store that cannot unlock says so itself, and its lock lapses.
             let _ = self.call(self.store.unlock(ours.lock)).await;
         }
@@ -240,6 +244,10 @@ impl LockedStore {
         );
         Error::new(ErrorKind::Store, message).transient()
     }
+}
+
+fn take_if_done(slot: &mut Option<Ours>) -> Option<Ours> {
+    slot.take_if(|ours| !ours.in_flight && ours.unsaved.is_none())
 }
 
 fn lock_in(ours: &Option<Ours>) -> Result<&StoreLock, Error> {

@@ -8,11 +8,7 @@ use std::{fmt, hint::black_box};
 use url::Url;
 
 use super::grant::Grant;
-use crate::{
-    ConcurCode, Error, ErrorKind, Geolocation,
-    returned_query::{ReturnedQuery, plain_words},
-    secret::Secret,
-};
+use crate::{ConcurCode, Error, ErrorKind, Geolocation, returned_query::ReturnedQuery, secret::Secret};
 
 /// 256 bits: an attacker cannot guess a state, and no two states are the same.
 const STATE_BYTES: usize = 32;
@@ -114,8 +110,8 @@ impl AuthorizationRequest {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Refused`] when the user was not signed in, with the `error_code` of the URL and the printable part
-    /// of its `error_description`; [`ErrorKind::Protocol`] when the URL has another state (an attacker may have written
+    /// [`ErrorKind::Refused`] when the user was not signed in, with the `error_code` of the URL (its other words
+    /// are not shown, as anybody can write such a URL); [`ErrorKind::Protocol`] when the URL has another state (an attacker may have written
     /// it) or lacks a code; [`ErrorKind::Untrusted`] when its geolocation is not a host of Concur's.
     pub fn returned(&self, url: &str) -> Result<AuthorizationReturn, Error> {
         let query = ReturnedQuery::of(url, "the URL that the browser came back with");
@@ -146,11 +142,7 @@ impl AuthorizationRequest {
         let meaning =
             code.and_then(ConcurCode::meaning).unwrap_or("a reason that SAP's documentation does not list");
         let advice = code.and_then(ConcurCode::advice).unwrap_or("let the user try once more");
-        let words = description
-            .and_then(|text| plain_words(text.expose(), self.state.expose()))
-            .filter(|words| words != meaning)
-            .map(|words| format!(" (the browser brought the words \"{words}\")"));
-        let message = format!("the user was not signed in: {meaning}{}; {advice}", words.unwrap_or_default());
+        let message = format!("the user was not signed in: {meaning}; {advice}");
         Ok(Some(Error::new(ErrorKind::Refused, message).with_code(code, false)))
     }
 }
