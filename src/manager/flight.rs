@@ -131,6 +131,13 @@ impl Flight<'_> {
         }
     }
 
+    /// Remembers that a refresh token is dead, for other processes too.
+    pub(super) async fn remember_dead(&self, token: &RefreshTokenObject, why: &Error, looked: &Looked) {
+        let (basis, now) = (self.basis(Some(token)), self.core.now());
+        let failed = FailedRequest::of_dead_token(why, basis, token, now, &self.core.machine.random);
+        self.note(failed, basis, looked).await;
+    }
+
     async fn note(&self, failed: FailedRequest, basis: Basis<'_>, looked: &Looked) {
         let mut noted = looked.failed.clone();
         noted.add(failed.clone(), basis);

@@ -37,11 +37,11 @@ impl Flight<'_> {
             // Where another process has emptied the store, what is held may still do for revoking.
             looked.held = looked.held.or_else(|| cache.held());
             let Some(held) = looked.held.clone() else {
-                return self.empty(None).await;
+                return self.empty(None, &looked).await;
             };
             if let Some(access) = held.live_access(now) {
                 match self.revoke_with(&access).await {
-                    Ok(()) => return self.empty(Some(&held.object)).await,
+                    Ok(()) => return self.empty(Some(&held.object), &looked).await,
                     Err(NotRevoked { unauthorized: true, .. }) => cache.refuse(&access, now),
                     Err(NotRevoked { error, .. }) => return Err(error),
                 }
@@ -49,10 +49,10 @@ impl Flight<'_> {
             match self.renew_to_revoke(&held, &looked, stored.as_ref()).await? {
                 Renewal::Access(access, held) => {
                     self.revoke_with(&access).await.map_err(|not| not.error)?;
-                    return self.empty(Some(&held.object)).await;
+                    return self.empty(Some(&held.object), &looked).await;
                 }
                 Renewal::Another(other) => looked = other,
-                Renewal::Dead => return self.empty(Some(&held.object)).await,
+                Renewal::Dead => return self.empty(Some(&held.object), &looked).await,
                 Renewal::Ended(outcome) => return Ok(outcome),
             }
         }
@@ -99,15 +99,18 @@ impl Flight<'_> {
     }
 
     /// Nothing is held any longer, and nothing is left to be found.
-    async fn empty(&self, revoked: Option<&RefreshTokenObject>) -> Result<Outcome, Error> {
+    async fn empty(&self, revoked: Option<&RefreshTokenObject>, looked: &Looked) -> Result<Outcome, Error> {
         let cache = &self.core.cache;
-        cache.empty(revoked).await.map_err(|e| {
-            let message = format!(
-                "all tokens are revoked, but the dead one could not be removed from {}; remove it, or call revoke again",
-                cache.store.describe()
-            );
-            Error::store(message, e)
-        })?;
-        Ok(Outcome::SignedOut)
+        let Err(e) = cache.empty(revoked).await else { return Ok(Outcome::SignedOut) };
+        let message = format!(
+            "all tokens are revoked, but the dead one could not be removed from {}; remove it, or call revoke again",
+            cache.store.describe()
+        );
+        let error = Error::store(message, e);
+        // Other processes would serve it, as would this one after a restart.
+        if let Some(token) = revoked {
+            self.remember_dead(token, &error, looked).await;
+        }
+        Err(error)
     }
 }
