@@ -109,8 +109,9 @@
 //! ```
 //!
 //! Other events: `token request sent elsewhere` (`to`: code 16 or a redirect), `renewal failed` (`error`), `renewal held
-//! back` (`error`: nothing was sent, because of the failure before it), and messages from the stores. A failed request also has Concur's `code`. An [`OAuthClient`] used without a manager has no span. A
-//! subscriber that panics costs no token.
+//! back` (`error`: nothing was sent, because of the failure before it), and messages from the stores. A failed request
+//! also has Concur's `code`. An [`OAuthClient`] used without a manager has no span. A subscriber that panics costs no
+//! token.
 //!
 //! # What is wiped, and what cannot be
 //!
