@@ -111,8 +111,7 @@
 //! back` (`error`: nothing was sent, because of the failure before it), and messages from the stores. Where an error has
 //! causes, its event also has the field `cause`, which names them all: an unknown name, a refused connection, a full disk.
 //! A host that only Concur named is shown if it consists of known words, such as `us2`. A failed request also has Concur's
-//! `code`. An [`OAuthClient`] used without a manager has no span. A
-//! subscriber that panics costs no token.
+//! `code`. An [`OAuthClient`] used without a manager has no span. A subscriber that panics costs no token.
 //!
 //! # What is wiped, and what cannot be
 //!

@@ -297,6 +297,13 @@ async fn a_refresh_token_in_its_last_days_that_is_dead_is_not_served_while_signi
             assert_eq!(error.kind(), ErrorKind::Unavailable);
         }
     }
+    // Also if signing in is then refused for another reason.
+    scene.concur.set_fault(Fault::code(64));
+    scene.clock.advance(MINUTE);
+    for _ in 0..3 {
+        let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused);
+    }
     // Nor is it sent again, as long as signing in may help.
     assert_eq!(scene.concur.count("refresh_token"), 1);
     scene.concur.clear_faults();

@@ -118,7 +118,9 @@ impl Flight<'_> {
         let Core { gate, machine, .. } = &**self.core;
         let (now, random) = (self.core.now(), &machine.random);
         let (spent, basis) = (self.basis(looked.token()), self.basis(stored));
-        let dead = self.dead.get().and(looked.token());
+        // What was known before stays known: the new failure may take the old one's place.
+        let is_dead = |token: &&RefreshTokenObject| self.dead.get().is_some() || before.is_dead(token);
+        let dead = looked.token().filter(is_dead);
         let failed = gate.judge(error, (before, spent), basis, dead, now, random);
         if failed.is_lasting() {
             return self.note(failed, basis, looked).await;
