@@ -213,6 +213,8 @@ async fn a_clock_that_panics_loses_no_token() {
     let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
     // The machine's clock is asked, too: by that, no token has expired.
     scene.clock.set(SystemClock.now());
+    scene.concur.issue_request_token();
+    scene.write_credentials(&scene.concur.credentials_json());
     let broken = Arc::new(AtomicBool::new(false));
     let tokens = scene.builder().clock(Broken(scene.clock.clone(), Arc::clone(&broken))).build().unwrap();
     tokens.access_token().await.unwrap();
