@@ -10,7 +10,7 @@ use crate::{Error, backoff::is_pausing};
 const LONGEST: Duration = Duration::from_secs(3600);
 
 #[derive(Debug, Default)]
-pub(crate) struct ServerPause(Option<Asked>);
+pub(crate) struct ServerPause(Option<Box<Asked>>);
 
 #[derive(Debug)]
 struct Asked {
@@ -38,7 +38,7 @@ impl ServerPause {
         let lasts = after.min(LONGEST);
         let until = now.checked_add(lasts).unwrap_or(now);
         if self.0.as_ref().is_none_or(|asked| !asked.is_on(now) || asked.until < until) {
-            self.0 = Some(Asked { until, lasts, answer: answer.clone() });
+            self.0 = Some(Box::new(Asked { until, lasts, answer: answer.clone() }));
         }
     }
 
@@ -52,7 +52,7 @@ impl ServerPause {
 
     /// The answer in which Concur asked for the pause, while that lasts.
     pub(crate) fn check(&self, now: SystemTime) -> Result<(), Error> {
-        let Some(Asked { until, answer, .. }) = self.0.as_ref().filter(|asked| asked.is_on(now)) else {
+        let Some(Asked { until, answer, .. }) = self.0.as_deref().filter(|asked| asked.is_on(now)) else {
             return Ok(());
         };
         let left = until.duration_since(now).unwrap_or_default();

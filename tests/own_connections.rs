@@ -98,23 +98,28 @@ fn a_connection_made_by_on_runtime_outlives_main() {
     }
 }
 
-/// Loads over a connection that it opens for that, and does everything else over the newest one.
+/// Opens another connection for its second read, and does everything else over the newest one.
 #[derive(Debug)]
-struct ConnectsToLoad(SocketAddr, Mutex<Database>);
+struct ReconnectsToRead(SocketAddr, Mutex<Database>, AtomicUsize);
 
-impl ConnectsToLoad {
+impl ReconnectsToRead {
     fn newest(&self) -> Database {
         self.1.lock().unwrap().clone()
     }
 }
 
-impl TokenStore for ConnectsToLoad {
+impl TokenStore for ReconnectsToRead {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        *self.1.lock().unwrap() = Database::new(self.0);
         self.newest().load().await
     }
     async fn read(&self) -> Result<Stored, Error> {
+        if self.2.fetch_add(1, Ordering::Relaxed) == 1 {
+            *self.1.lock().unwrap() = Database::new(self.0);
+        }
         self.newest().read().await
+    }
+    async fn read_locked(&self, lock: &StoreLock) -> Result<Stored, Error> {
+        self.newest().read_locked(lock).await
     }
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
         self.newest().save(token, lock).await
@@ -135,8 +140,8 @@ impl TokenStore for ConnectsToLoad {
 fn a_connection_opened_to_load_a_valid_token_outlives_main() {
     for flavour in FLAVOURS {
         let (setting, main) = (Setting::new(), runtime(flavour));
-        let first = Database::new(setting.server);
-        let tokens = setting.manager(ConnectsToLoad(setting.server, Mutex::new(first)));
+        let first = Mutex::new(Database::new(setting.server));
+        let tokens = setting.manager(ReconnectsToRead(setting.server, first, AtomicUsize::new(0)));
         main.block_on(tokens.get_valid_refresh_token()).unwrap();
         assert_eq!(setting.connections(), 1, "of the renewal");
         main.block_on(tokens.get_valid_refresh_token()).unwrap();

@@ -14,7 +14,7 @@ use std::{
 };
 
 use concur_auth::{
-    Error, ErrorKind, MemoryStore, OAuthClient, RefreshTokenObject, StoreLock, TokenStore,
+    Error, ErrorKind, MemoryStore, OAuthClient, RefreshTokenObject, StoreLock, Stored, TokenStore,
     simulator::{Fault, Rotation},
 };
 use support::{DAY, HOUR, MINUTE, Scene, until};
@@ -187,6 +187,12 @@ impl TokenStore for Sticky {
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
         TokenStore::save(&self.0, token, lock).await
     }
+    async fn read(&self) -> Result<Stored, Error> {
+        TokenStore::read(&self.0).await
+    }
+    async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
+        TokenStore::remember(&self.0, note, lock).await
+    }
     async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
         if self.1.load(Ordering::Relaxed) {
             return Err(Error::store("the vault is sealed; unseal it", "sealed"));
@@ -212,7 +218,16 @@ async fn a_store_that_cannot_be_emptied_is_reported_and_serves_no_token() {
     );
     let status = tokens.status();
     assert!(status.signed_out && !status.refresh_token_valid && !status.access_token_valid);
-    assert_eq!(status.to_string(), format!("signed out: all tokens were revoked; last error: {error}"));
+    assert_eq!(
+        status.to_string(),
+        format!(
+            "signed out: all tokens were revoked; last error: {error}: the vault is sealed; unseal it: sealed"
+        )
+    );
+
+    // Nor does the next process take the dead token for a valid one.
+    let next = scene.builder().store(Sticky(store.clone(), Arc::clone(&sealed))).build().unwrap();
+    assert!(!next.read_status().await.refresh_token_valid);
 
     let anew = tokens.get_valid_refresh_token().await.unwrap();
     assert_ne!(anew.secret(), dead.secret());

@@ -13,7 +13,7 @@ use std::{
 };
 
 use concur_auth::{Error, ErrorKind, RefreshTokenObject, TokenStore as _, simulator::Rotation};
-use support::{Call, HOUR, Scene, Watched};
+use support::{Call, HOUR, Scene, Watched, until};
 
 /// The steps of one flight: (look), lock, read again, rehearse, request, save, publish.
 #[tokio::test]
@@ -140,7 +140,10 @@ async fn no_caller_sees_the_token_before_the_save_ends() {
         });
         support::until(|| saving.load(Ordering::Relaxed) == saves).await;
         assert_eq!(scene.concur.token_requests(), saves);
-        assert_eq!(tokens.status(), before, "save {saves}");
+        let mut status = tokens.status();
+        // The store was read meanwhile, which is all that has changed.
+        status.as_of = before.as_of;
+        assert_eq!(status, before, "save {saves}");
         assert!(!renewal.is_finished());
         if saves == 1 {
             assert!(!support::poll_and_drop(tokens.access_token(), 1).await);
@@ -214,4 +217,31 @@ async fn a_panic_in_the_store_loses_no_token() {
     assert!(error.to_string().ends_with("::Watched panicked; see the panic's message"), "{error}");
     assert_eq!(scene.concur.token_requests(), 1, "the rehearsal panicked, so nothing was sent");
     tokens.refresh().await.unwrap();
+}
+
+/// Each caller's error is about what that caller asked for.
+#[tokio::test]
+async fn a_reply_without_an_access_token_serves_who_wants_the_refresh_token() {
+    let scene = Scene::new().await;
+    scene.concur.set_reply_member("access_token", None);
+    let tokens = scene.manager();
+    let held = scene.concur.hold_replies();
+    let access = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.access_token().await }
+    });
+    until(|| scene.concur.token_requests() == 1).await;
+    let joined = Arc::new(AtomicUsize::new(0));
+    let refresh = tokio::spawn({
+        let (tokens, joined) = (tokens.clone(), Arc::clone(&joined));
+        async move {
+            joined.fetch_add(1, Ordering::Relaxed);
+            tokens.get_valid_refresh_token().await
+        }
+    });
+    until(|| joined.load(Ordering::Relaxed) == 1).await;
+    held.release();
+    assert_eq!(access.await.unwrap().unwrap_err().kind(), ErrorKind::Protocol);
+    assert_eq!(refresh.await.unwrap().unwrap().secret(), scene.stored_refresh_token());
+    assert_eq!(scene.concur.token_requests(), 1);
 }

@@ -5,7 +5,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::Mutex,
 };
 
 use crate::{
@@ -52,11 +52,17 @@ const COMPANY_OR_USER: &str = "set it to \"authtoken\" for a company (companyUUI
 /// ```
 ///
 /// Source: SAP Concur developer centre, "Tutorial 2: refresh token management automation".
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct CredentialsFile {
     path: PathBuf,
     /// The file's stamp when it was last read.
-    last_read: Arc<Mutex<Option<Stamp>>>,
+    last_read: Mutex<Option<Stamp>>,
+}
+
+impl Clone for CredentialsFile {
+    fn clone(&self) -> Self {
+        Self { path: self.path.clone(), last_read: Mutex::default() }
+    }
 }
 
 impl CredentialsFile {
@@ -66,7 +72,7 @@ impl CredentialsFile {
         // Absolute, so that errors name a place that can be found.
         Self {
             path: std::path::absolute(path).unwrap_or_else(|_| path.to_owned()),
-            last_read: Arc::default(),
+            last_read: Mutex::default(),
         }
     }
 

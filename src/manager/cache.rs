@@ -4,7 +4,10 @@
 
 use std::{
     ptr,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -24,8 +27,8 @@ pub(super) struct TokenCache {
     pub(super) store: LockedStore,
     held: ArcSwapOption<Held>,
     signed_out: Mutex<SignedOut>,
-    /// When the store was last read.
-    read_at: Mutex<Option<SystemTime>>,
+    /// When the store was last read, in Unix seconds; 0 before the first time.
+    read_at: AtomicU64,
 }
 
 /// What is known of the last revocation.
@@ -73,7 +76,7 @@ pub(super) enum Saved {
 
 impl TokenCache {
     pub(super) fn new(store: LockedStore) -> Self {
-        Self { store, held: ArcSwapOption::empty(), signed_out: Mutex::default(), read_at: Mutex::default() }
+        Self { store, held: ArcSwapOption::empty(), signed_out: Mutex::default(), read_at: AtomicU64::new(0) }
     }
 
     /// The warm path: one pointer read, one comparison, one reference count.
@@ -147,7 +150,7 @@ impl TokenCache {
         sync: &Sync<'_>,
     ) -> Result<Option<Looked>, Error> {
         let failed = FailedRequests::from_note(stored.note.as_deref());
-        *locked(&self.read_at) = Some(sync.now);
+        self.read_at.store(clock::unix_seconds(sync.now), Ordering::Relaxed);
         let nothing = |failed| Ok(Some(Looked { held: None, failed }));
         let Some(object) = stored.token else {
             return nothing(failed);
@@ -229,7 +232,8 @@ impl TokenCache {
     }
 
     pub(super) fn report(&self, status: &mut Status, now: SystemTime) {
-        status.as_of = locked(&self.read_at).map(clock::public_time);
+        let read_at = Some(self.read_at.load(Ordering::Relaxed)).filter(|seconds| *seconds > 0);
+        status.as_of = read_at.and_then(clock::from_unix_seconds).map(clock::public_time);
         match self.held() {
             Some(held) => held.report(status, now),
             None => status.signed_out = self.is_signed_out(),

@@ -35,7 +35,8 @@ struct History {
     failed: FailedRequests,
     /// What the store was last seen to keep.
     noted: FailedRequests,
-    pending: Option<Pending>,
+    /// Boxed, because most managers never have one.
+    pending: Option<Box<Pending>>,
 }
 
 impl Gate {
@@ -50,7 +51,7 @@ impl Gate {
     pub(super) fn saw(&self, noted: &FailedRequests, basis: Basis<'_>) {
         let mut history = self.history();
         history.noted = noted.clone();
-        history.pending = history.known().last_of(basis).map(FailedRequest::pending);
+        history.pending = history.known().last_of(basis).map(FailedRequest::pending).map(Box::new);
     }
 
     /// Whether such a request failed, or Concur asked for a pause, too short a time ago to ask again.
@@ -82,7 +83,7 @@ impl Gate {
         random: &Random,
     ) -> FailedRequest {
         let failed = FailedRequest::of(error, (before, spent), basis, dead_token, now, random);
-        self.history().pending = Some(failed.pending());
+        self.history().pending = Some(Box::new(failed.pending()));
         failed
     }
 
@@ -121,7 +122,7 @@ impl Gate {
     /// possible by now.
     #[cfg(test)]
     pub(super) fn pending(&self) -> Option<Pending> {
-        self.history().pending.clone()
+        self.history().pending.as_deref().cloned()
     }
 
     /// `is_fresh`: Concur itself answered, so it no longer asks for a pause.
@@ -164,7 +165,7 @@ impl Gate {
         let history = self.history();
         let History { last_success, last_error, failing_since, pending, back_off_until, .. } = &*history;
         status.last_success = last_success.map(clock::public_time);
-        let pending = pending.as_ref();
+        let pending = pending.as_deref();
         status.last_error =
             last_error.as_ref().map(LastError::of).or_else(|| pending.map(|pending| pending.error.clone()));
         let noted_since = pending.map(|pending| pending.since);

@@ -93,6 +93,8 @@ pub(super) enum Outcome<D = Renewed> {
     FailedOnce(Error),
     /// A token was received and saved, and something else in its reply cannot be used.
     SavedWithFault(Error),
+    /// The same where only an access token is missing. Callers who want a refresh token have it.
+    WithoutAccess(D, Error),
     /// The tokens are revoked and nothing is held.
     SignedOut,
 }

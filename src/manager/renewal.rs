@@ -87,7 +87,10 @@ async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome
         }
         Outcome::SignedOut => core.gate.succeeded(now, true),
         Outcome::Busy => core.gate.found_busy(now),
-        Outcome::Failed(e) | Outcome::FailedOnce(e) | Outcome::SavedWithFault(e) => {
+        Outcome::Failed(e)
+        | Outcome::FailedOnce(e)
+        | Outcome::SavedWithFault(e)
+        | Outcome::WithoutAccess(_, e) => {
             core.gate.failed(e, now, &core.machine.random);
             // The failure before it was told; a loop that pays no attention must not fill the log.
             if e.is_held_back() {
@@ -258,7 +261,7 @@ impl Flight<'_> {
     ) {
         match asked {
             Err(e) => self.remember(e, before, looked, looked.token(), has_fallback).await,
-            Ok(Some(Outcome::SavedWithFault(e))) => {
+            Ok(Some(Outcome::SavedWithFault(e) | Outcome::WithoutAccess(_, e))) => {
                 let held = self.core.cache.held();
                 let stored = held.as_deref().map(|held| &held.object);
                 self.remember(e, before, looked, stored, has_fallback).await;

@@ -33,10 +33,10 @@ pub(super) enum Next<T> {
 pub(super) fn next<D, T>(outcome: Outcome<D>, fresh: Option<T>, fallback: Option<T>) -> Next<T> {
     use Next::{AskAgain, Return};
     match (outcome, fresh, fallback) {
-        (Outcome::Done(_), Some(fresh), _) => Return(Ok(fresh)),
+        (Outcome::Done(_) | Outcome::WithoutAccess(..), Some(fresh), _) => Return(Ok(fresh)),
         // What the flight found is in the store now.
         (Outcome::Done(_) | Outcome::SignedOut, ..) => AskAgain,
-        (Outcome::SavedWithFault(e), ..) => Return(Err(e)),
+        (Outcome::SavedWithFault(e) | Outcome::WithoutAccess(_, e), ..) => Return(Err(e)),
         // Its starter had a fallback, and this caller has none.
         (Outcome::FailedOnce(_), _, None) => AskAgain,
         (Outcome::Failed(e) | Outcome::FailedOnce(e), _, Some(fallback))
@@ -83,7 +83,9 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         let fallback = held.as_ref().filter(is_alive).filter(|held| held.is_valid(now));
         let fallback = fallback.map(|held| held.object.clone());
         let fresh = match &outcome {
-            Outcome::Done(renewed) if renewed.fresh => Some(renewed.held.object.clone()),
+            Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => {
+                Some(renewed.held.object.clone())
+            }
             _ => None,
         };
         if let Next::Return(served) = next(outcome, fresh, fallback) {
@@ -129,7 +131,9 @@ pub(super) async fn refresh(core: &Arc<Core>) -> Result<RefreshTokenObject, Erro
     loop {
         let outcome = fly(core, &Need::Grant, Join::Since(first)).await;
         let fresh = match &outcome {
-            Outcome::Done(renewed) if renewed.fresh => Some(renewed.held.object.clone()),
+            Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => {
+                Some(renewed.held.object.clone())
+            }
             _ => None,
         };
         if let Next::Return(served) = next(outcome, fresh, None) {
@@ -148,7 +152,9 @@ pub(super) async fn retry_now(core: &Arc<Core>) -> Result<RefreshTokenObject, Er
             continue;
         }
         let fresh = match &outcome {
-            Outcome::Done(renewed) if renewed.fresh => Some(renewed.held.object.clone()),
+            Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => {
+                Some(renewed.held.object.clone())
+            }
             _ => None,
         };
         if let Next::Return(served) = next(outcome, fresh, None) {
@@ -229,6 +235,7 @@ mod tests {
                 Outcome::SignedOut,
                 Outcome::Busy,
                 Outcome::SavedWithFault(error(ErrorKind::Protocol)),
+                Outcome::WithoutAccess((), error(ErrorKind::Protocol)),
                 Outcome::Failed(error(PASSING)),
                 Outcome::Failed(error(LASTING)),
                 Outcome::FailedOnce(error(PASSING)),
@@ -240,6 +247,7 @@ mod tests {
             ["again", "again"],
             ["again", "again"],
             ["again", "fallback"],
+            ["Protocol", "Protocol"],
             ["Protocol", "Protocol"],
             ["Unavailable", "fallback"],
             ["Config", "Config"],
@@ -262,5 +270,7 @@ mod tests {
         }
         assert_eq!(what(next(Outcome::Done(()), Some("fresh"), Some("fallback"))), "fresh");
         assert_eq!(what(next(Outcome::Done(()), Some("fresh"), None)), "fresh");
+        let without_access = Outcome::WithoutAccess((), error(PASSING));
+        assert_eq!(what(next(without_access, Some("fresh"), None)), "fresh");
     }
 }

@@ -74,7 +74,7 @@ impl Flight<'_> {
         Ok(match fault {
             Some(fault) => Outcome::SavedWithFault(fault),
             None if matches!(self.need, Need::AccessToken) && held.access().is_none() => {
-                Outcome::SavedWithFault(reply.without_access_token())
+                Outcome::WithoutAccess(Renewed { held, fresh: true }, reply.without_access_token())
             }
             None => Outcome::Done(Renewed { held, fresh: true }),
         })
