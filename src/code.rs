@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::Serialize;
+
 /// The `code` member of a Concur error reply.
 ///
 /// Every number is kept, including numbers that SAP has not documented yet.
@@ -18,7 +20,7 @@ use std::fmt;
 /// ```
 ///
 /// Source: SAP Concur developer centre, "Authentication API, response codes".
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct ConcurCode(u32);
 
 /// Who has to act on a [`ConcurCode`], or on what a [`Status`](crate::Status) tells.

@@ -4,6 +4,8 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
+use serde::Serialize;
+
 use crate::ConcurCode;
 
 /// Where users create apps (App ID and client secret).
@@ -14,8 +16,9 @@ pub(crate) const COMPANY_TOKENS_PAGE: &str = "https://www.concursolutions.com/nu
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The category of an [`Error`]: who has to act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[non_exhaustive]
+#[serde(rename_all = "snake_case")]
 pub enum ErrorKind {
     /// Credentials are missing: a template was just written, or members of it are blank.
     CredentialsNeeded,

@@ -73,12 +73,10 @@ pub struct Status {
 #[non_exhaustive]
 pub struct LastError {
     /// Its category.
-    #[serde(serialize_with = "name")]
     pub kind: ErrorKind,
     /// What happened, and what to do next.
     pub message: String,
     /// Concur's code, if there is one.
-    #[serde(serialize_with = "number")]
     pub code: Option<ConcurCode>,
     /// What SAP's support asks for, if Concur answered.
     pub correlation_id: Option<String>,
@@ -223,16 +221,6 @@ fn validity(f: &mut fmt::Formatter<'_>, valid: bool, expires_at: Option<OffsetDa
 
 fn text(at: OffsetDateTime) -> Option<String> {
     at.format(&Rfc3339).ok()
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn name<S: Serializer>(kind: &ErrorKind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&format_args!("{kind:?}"))
-}
-
-#[allow(clippy::ref_option, reason = "serde's signature")]
-fn number<S: Serializer>(code: &Option<ConcurCode>, serializer: S) -> Result<S::Ok, S::Error> {
-    code.map(ConcurCode::number).serialize(serializer)
 }
 
 #[allow(clippy::ref_option, reason = "serde's signature")]

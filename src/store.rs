@@ -97,8 +97,8 @@ const LONGEST_POLL: Duration = Duration::from_millis(50);
 pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// The token that is stored now; `None` if there is none.
     ///
-    /// Called on every [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token), so it should
-    /// be cheap when nothing has changed.
+    /// Called on every [`get_valid_refresh_token`](crate::TokenManager::get_valid_refresh_token), by [`read`](Self::read), so
+    /// it should be cheap when nothing has changed.
     ///
     /// # Errors
     ///

@@ -46,6 +46,14 @@ async fn the_status_shows_everything_but_no_secret() {
     scene.concur.set_fault(Fault::status(503));
     let error = tokens.access_token().await.unwrap_err();
     let status = tokens.status();
+    let told = serde_json::to_value(&status).unwrap()["last_error"].take();
+    assert_eq!(
+        told,
+        serde_json::json!({
+            "kind": "unavailable", "message": error.to_string(), "code": null, "correlation_id": error.correlation_id(),
+            "causes": null
+        })
+    );
     assert!(!status.access_token_valid && status.refresh_token_valid);
     assert_eq!(status.last_error.as_ref().unwrap().message, error.to_string());
     assert!(status.to_string().ends_with(&format!("expired at 2026-05-28T21:26:40Z; last error: {error}")));
