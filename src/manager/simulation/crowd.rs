@@ -14,8 +14,8 @@ use serde_json::json;
 
 use super::world::{Watch, World};
 use crate::{
-    Clock as _, Credentials, MemoryStore, OAuthClient, RefreshTokenObject, TokenManager,
-    TokenManagerBuilder, TokenStore,
+    Clock as _, Credentials, MemoryStore, OAuthClient, RefreshTokenObject, TokenManager, TokenManagerBuilder,
+    TokenStore,
     caught::locked,
     clock::unix_seconds,
     oauth_client::{Failure, Headers, OutgoingCall, Response, Sent, Transport},
