@@ -14,7 +14,8 @@ use serde_json::json;
 
 use super::world::{Watch, World};
 use crate::{
-    Clock as _, Credentials, MemoryStore, OAuthClient, RefreshTokenObject, TokenManager, TokenStore,
+    Clock as _, Credentials, MemoryStore, OAuthClient, RefreshTokenObject, TokenManager, TokenManagerBuilder,
+    TokenStore,
     caught::locked,
     clock::unix_seconds,
     oauth_client::{Failure, Headers, OutgoingCall, Response, Sent, Transport},
@@ -113,15 +114,16 @@ pub(super) fn manager(
     number: usize,
     store: impl TokenStore,
 ) -> TokenManager {
+    builder(world, client, number).store(store).build().unwrap()
+}
+
+pub(super) fn builder(world: &Arc<World>, client: &OAuthClient, number: usize) -> TokenManagerBuilder {
     let credentials = Credentials::new("app", "secret").company(format!("company {number}"), "request token");
     TokenManager::builder()
         .credentials(credentials)
         .base_uri(BASE)
-        .store(store)
         .oauth_client(client.clone())
         .machine(world.machine(number))
-        .build()
-        .unwrap()
 }
 
 pub(super) fn stored(world: &Arc<World>, left: Duration) -> MemoryStore {

@@ -21,6 +21,9 @@ use crate::{
     random::Random,
 };
 
+/// When each world begins, in Unix seconds: on 2027-01-15 at 08:00 UTC.
+pub(super) const BEGINNING: u64 = 1_800_000_000;
+
 /// The time, and what waits for it. Events happen in the order that the seed says.
 pub(super) struct World {
     tasks: Mutex<Vec<Task>>,
@@ -139,7 +142,7 @@ pub(super) struct Watch(pub(super) Arc<World>);
 
 impl Clock for Watch {
     fn now(&self) -> SystemTime {
-        clock::from_unix_seconds(1_800_000_000).unwrap() + self.0.passed()
+        clock::from_unix_seconds(BEGINNING).unwrap() + self.0.passed()
     }
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
