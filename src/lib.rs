@@ -28,8 +28,9 @@
 //! The first run writes a `credentials.json` template; its error says what to fill in, and where to find it.
 //!
 //! How often a program must run to stay signed in: at least once in a refresh token's life, which is SAP's six months, if
-//! it calls [`TokenManager::access_token`] or [`TokenManager::get_valid_refresh_token`]. A program that stays running with
-//! [`TokenManager::keep_alive`] renews by itself.
+//! it calls [`TokenManager::access_token`]. If it calls only [`TokenManager::get_valid_refresh_token`], which renews once a
+//! third of that life has passed: at equal intervals shorter than that life, or with no pause longer than two thirds of it
+//! (120 days). A program that stays running with [`TokenManager::keep_alive`] renews by itself.
 //!
 //! # The parts
 //!

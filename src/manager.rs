@@ -103,8 +103,8 @@ impl TokenManager {
     /// The refresh token object, valid now and saved.
     ///
     /// Looks at the store on every call, so that a token that a sibling process has replaced is never handed out. A
-    /// valid token costs no request. Once a third of its life has passed, it is renewed, so a program that calls only this
-    /// function keeps it at any interval that is shorter than that life. A missing or expired token is obtained with the company request token. If
+    /// valid token costs no request. Once a third of its life has passed, it is renewed: a program that calls only this
+    /// function keeps it at equal intervals shorter than that life, or without a pause longer than two thirds of it. A missing or expired token is obtained with the company request token. If
     /// the store has been emptied, the company counts as signed out: the token in memory is not written back.
     ///
     /// # Errors

@@ -153,6 +153,22 @@ async fn a_server_that_does_not_extend_is_not_asked_on_every_call() {
     assert_eq!((days.len(), scene.concur.token_requests()), (21, 21));
 }
 
+/// A pause of over two thirds of a life may come right after a run that was too early to renew.
+#[tokio::test]
+async fn a_pause_of_two_thirds_of_a_life_is_survived_wherever_it_falls() {
+    for (first, pause, is_kept) in [(59, 120, true), (61, 179, true), (0, 179, true), (59, 122, false)] {
+        let scene = Scene::new().await;
+        let token = scene.manager().get_valid_refresh_token().await.unwrap();
+        // The simulator's tokens live for 182 days: a third is 60 days and 16 hours.
+        assert_eq!((token.expires_at().unwrap() - support::noon()).whole_days(), 182);
+        scene.clock.advance(first * DAY);
+        scene.manager().get_valid_refresh_token().await.unwrap();
+        scene.clock.advance((pause + 1) * DAY);
+        // The request token lives for a day only.
+        assert_eq!(scene.manager().get_valid_refresh_token().await.is_ok(), is_kept, "{first} {pause}");
+    }
+}
+
 /// One attempt while there is time for many more; all four once half of its life has passed.
 #[tokio::test]
 async fn the_later_in_its_life_the_harder_a_refresh_token_is_renewed() {
