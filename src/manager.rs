@@ -188,7 +188,7 @@ impl TokenManager {
     }
 
     /// The same after a look at the credentials and the store, which also tells what failed before a restart, or in another
-    /// process. Sends nothing, and takes no lock.
+    /// process. Sends nothing to Concur.
     ///
     /// A look that fails is the status's `last_error`.
     ///

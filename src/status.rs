@@ -38,6 +38,8 @@ pub struct Status {
     /// Whether the current refresh token is valid by this machine's clock; `true` also if its expiry is not known. `false` if
     /// Concur has refused it.
     pub refresh_token_valid: bool,
+    /// Whether Concur has refused the current refresh token (code 108, or `invalid_grant` without a code).
+    pub refresh_token_refused: bool,
     /// When the current refresh token expires.
     #[serde(serialize_with = "rfc3339")]
     pub refresh_token_expires_at: Option<OffsetDateTime>,
@@ -103,11 +105,12 @@ impl Status {
     /// ```
     /// # use concur_auth::{Health, MemoryStore, TokenManager};
     /// # let tokens = TokenManager::builder().store(MemoryStore::new()).build()?;
-    /// let http_status = match tokens.status().health() {
-    ///     Health::PersonNeeded => 503,
-    ///     _ => 200,
-    /// };
-    /// # assert_eq!(http_status, 200);
+    /// match tokens.status().health() {
+    ///     Health::Healthy => {}
+    ///     Health::Degraded => println!("a renewal failed, and is tried again"),
+    ///     Health::PersonNeeded => println!("alert: a person is needed before {:?}", tokens.status().act_before),
+    ///     _ => {}
+    /// }
     /// # Ok::<(), concur_auth::Error>(())
     /// ```
     #[must_use]
@@ -119,6 +122,22 @@ impl Status {
         }
     }
 
+    /// Also tells this error, unless one is told already that needs a person.
+    pub(crate) fn tell(&mut self, error: Option<&Error>) {
+        if self.health() != Health::PersonNeeded {
+            self.last_error = error.map(LastError::of).or(self.last_error.take());
+        }
+        let needs_person = self.health() == Health::PersonNeeded && self.refresh_token_valid;
+        self.act_before = self.refresh_token_expires_at.filter(|_| needs_person);
+    }
+
+    /// Nothing can be sent before that time either.
+    pub(crate) fn heed(&mut self, pause_until: Option<OffsetDateTime>) {
+        if self.last_error.is_some() {
+            self.next_attempt_at = self.next_attempt_at.max(pause_until);
+        }
+    }
+
     /// Who has to act on the last error; `None` if nothing has failed.
     #[must_use]
     pub fn responsible(&self) -> Option<Responsible> {
@@ -126,11 +145,12 @@ impl Status {
         Some(error.code.and_then(ConcurCode::responsible).unwrap_or(match error.kind {
             ErrorKind::ReauthorizationRequired => Responsible::SigningIn,
             ErrorKind::Refused => Responsible::AppOwner,
-            ErrorKind::CredentialsNeeded | ErrorKind::CredentialsInvalid | ErrorKind::Store => {
-                Responsible::Operator
-            }
-            ErrorKind::Config => Responsible::Developer,
-            ErrorKind::Unavailable | ErrorKind::Protocol | ErrorKind::Untrusted => Responsible::Nobody,
+            ErrorKind::CredentialsNeeded
+            | ErrorKind::CredentialsInvalid
+            | ErrorKind::Store
+            | ErrorKind::Config
+            | ErrorKind::Untrusted => Responsible::Operator,
+            ErrorKind::Unavailable | ErrorKind::Protocol => Responsible::Nobody,
         }))
     }
 }
@@ -195,7 +215,11 @@ impl fmt::Display for Status {
                     (None, None) => f.write_str("company not known")?,
                 }
                 write!(f, ": refresh token {origin}, ")?;
-                validity(f, self.refresh_token_valid, self.refresh_token_expires_at)?;
+                if self.refresh_token_refused {
+                    f.write_str("refused by Concur")?;
+                } else {
+                    validity(f, self.refresh_token_valid, self.refresh_token_expires_at)?;
+                }
                 f.write_str("; access token ")?;
                 validity(f, self.access_token_valid, self.access_token_expires_at)?;
             }

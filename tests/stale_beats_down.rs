@@ -153,6 +153,21 @@ async fn a_server_that_does_not_extend_is_not_asked_on_every_call() {
     assert_eq!((days.len(), scene.concur.token_requests()), (21, 21));
 }
 
+/// An expiry that is past although the last grant was less than an hour ago is what is wrong, and no request token is spent.
+#[tokio::test]
+async fn while_the_access_token_of_the_last_grant_lives_the_refresh_token_is_tried_first() {
+    for (minutes, grants) in [(30, ["refresh_token", "password"]), (-30, ["password", "refresh_token"])] {
+        let scene = Scene::new().await;
+        let now = scene.clock.now_utc().unix_timestamp();
+        let mut token: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
+        token["refreshTokenExpiresAt"] = (now - 3600).into();
+        token["accessTokenExpiresAt"] = (now + minutes * 60).into();
+        scene.write_token(&token.to_string());
+        scene.manager().get_valid_refresh_token().await.unwrap();
+        assert_eq!(grants.map(|grant| scene.concur.count(grant)), [1, 0], "{minutes}");
+    }
+}
+
 /// A pause of over two thirds of a life may come right after a run that was too early to renew.
 #[tokio::test]
 async fn a_pause_of_two_thirds_of_a_life_is_survived_wherever_it_falls() {

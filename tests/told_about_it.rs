@@ -36,7 +36,7 @@ async fn the_status_shows_everything_but_no_secret() {
         serde_json::to_value(&status).unwrap(),
         serde_json::json!({
             "company_uuid": scene.concur.company_uuid(), "principal_uuid": scene.concur.company_uuid(), "geolocation": scene.concur.base_uri(),
-            "refresh_token_valid": true, "refresh_token_expires_at": "2026-11-26T20:26:40Z",
+            "refresh_token_valid": true, "refresh_token_refused": false, "refresh_token_expires_at": "2026-11-26T20:26:40Z",
             "access_token_valid": true, "access_token_expires_at": "2026-05-28T21:26:40Z",
             "source": "obtained", "unsaved": false, "signed_out": false, "last_success": "2026-05-28T20:26:40Z", "last_error": null, "failing_since": null, "next_attempt_at": null, "act_before": null, "as_of": "2026-05-28T20:26:40Z",
         })
@@ -298,4 +298,49 @@ async fn a_source_that_fails_for_a_while_does_no_harm() {
     assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::CredentialsInvalid);
     sealed.store(false, Ordering::Relaxed);
     tokens.access_token().await.unwrap();
+}
+
+/// While callers cannot see what is stored, no health check is green; once they can, it is.
+#[tokio::test]
+async fn a_store_that_cannot_be_read_is_told_as_long_as_that_lasts() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let token = tokens.get_valid_refresh_token().await.unwrap();
+    let aside = scene.dir.path().join("aside");
+    std::fs::rename(scene.token_path(), &aside).unwrap();
+    std::fs::create_dir(scene.token_path()).unwrap();
+    let error = tokens.get_valid_refresh_token().await.unwrap_err();
+    let status = tokens.status();
+    assert_eq!((status.health(), status.responsible()), (Health::Degraded, Some(Responsible::Operator)));
+    assert_eq!(status.last_error.unwrap().message, error.to_string());
+
+    std::fs::remove_dir(scene.token_path()).unwrap();
+    std::fs::rename(&aside, scene.token_path()).unwrap();
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), token.secret());
+    assert_eq!((tokens.status().health(), tokens.status().last_error), (Health::Healthy, None));
+}
+
+#[tokio::test]
+async fn a_status_is_read_from_the_store_although_the_credentials_cannot_be_used() {
+    let scene = Scene::new().await;
+    scene.manager().get_valid_refresh_token().await.unwrap();
+    scene.write_credentials("{}");
+    let status = scene.manager().read_status().await;
+    assert!(status.refresh_token_valid && status.company_uuid.is_some());
+    assert_eq!((status.health(), status.responsible()), (Health::PersonNeeded, Some(Responsible::Operator)));
+    assert_eq!(status.last_error.unwrap().kind, ErrorKind::CredentialsNeeded);
+    assert_eq!(status.act_before, status.refresh_token_expires_at);
+}
+
+/// The host's pause holds back what this manager would send, too.
+#[tokio::test]
+async fn the_next_attempt_comes_after_a_pause_that_concur_asked_for() {
+    let scene = Scene::skipping(Rotation::Never).await;
+    let tokens = scene.manager();
+    tokens.get_valid_refresh_token().await.unwrap();
+    scene.clock.advance(70 * DAY);
+    scene.concur.set_fault(Fault::status(503).retry_after("1800"));
+    let now = scene.clock.now_utc();
+    tokens.get_valid_refresh_token().await.unwrap();
+    assert_eq!(tokens.status().next_attempt_at, Some(now + HOUR / 2));
 }

@@ -383,7 +383,9 @@ async fn a_geolocation_in_the_token_file() {
                 // The first call asks the source, and the second only looks at the store.
                 let first = manager.get_valid_refresh_token().await.unwrap_err();
                 let second = manager.get_valid_refresh_token().await.unwrap_err();
-                for error in [access.unwrap_err(), manager.refresh().await.unwrap_err(), first, second] {
+                let third = manager.retry_now().await.unwrap_err();
+                for error in [access.unwrap_err(), manager.refresh().await.unwrap_err(), first, second, third]
+                {
                     assert_eq!(
                         (error.kind(), error.to_string()),
                         (ErrorKind::Untrusted, message.clone()),

@@ -6,7 +6,7 @@ mod support;
 
 use concur_auth::{
     Credentials, ErrorKind, Geolocation, Grant, JsonFileStore, OAuthClient, RefreshTokenObject, TokenManager,
-    simulator::SimulatedUser,
+    simulator::{Fault, Rotation, SimulatedUser},
 };
 use support::{HOUR, Scene};
 
@@ -317,4 +317,21 @@ async fn whose_token_is_wanted_is_what_the_credentials_say_now() {
         assert_eq!(tokens.access_token().await.is_ok(), is_ours, "{named:?}");
     }
     assert_eq!((scene.concur.token_requests(), scene.token_file()), (1, stored));
+}
+
+/// The held token is another company's by now, and the wanted one cannot be had.
+#[tokio::test]
+async fn no_other_companys_token_is_served_while_the_wanted_one_cannot_be_had() {
+    let scene = Scene::skipping(Rotation::Never).await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    let mut credentials: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    credentials["companyUUID"] = "b34a8b1c-0fc9-4cd9-9f5b-0d1ab5d2c111".into();
+    scene.write_credentials(&credentials.to_string());
+    std::fs::remove_file(scene.token_path()).unwrap();
+    scene.concur.set_fault(Fault::status(503));
+    for _ in 0..3 {
+        assert_eq!(tokens.get_valid_refresh_token().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
 }

@@ -96,7 +96,8 @@ impl AppTokens {
                 }
                 _ => None,
             };
-            let fallback = held.filter(|held| held.window.is_valid(app.machine.clock.now()));
+            // What is held by now: an API may have refused the other one meanwhile.
+            let fallback = app.held.load_full().filter(|held| held.window.is_valid(app.machine.clock.now()));
             if let Next::Return(served) = next(outcome, fresh, fallback.map(|held| held.token.clone())) {
                 return served;
             }

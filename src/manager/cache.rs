@@ -27,6 +27,8 @@ pub(super) struct TokenCache {
     pub(super) store: LockedStore,
     held: ArcSwapOption<Held>,
     signed_out: Mutex<SignedOut>,
+    /// Why callers cannot see what is stored.
+    look_failed: Mutex<Option<Error>>,
     /// When the store was last read, in Unix seconds; 0 before the first time.
     read_at: AtomicU64,
 }
@@ -76,7 +78,13 @@ pub(super) enum Saved {
 
 impl TokenCache {
     pub(super) fn new(store: LockedStore) -> Self {
-        Self { store, held: ArcSwapOption::empty(), signed_out: Mutex::default(), read_at: AtomicU64::new(0) }
+        Self {
+            store,
+            held: ArcSwapOption::empty(),
+            signed_out: Mutex::default(),
+            look_failed: Mutex::default(),
+            read_at: AtomicU64::new(0),
+        }
     }
 
     /// The warm path: one pointer read, one comparison, one reference count.
@@ -229,6 +237,16 @@ impl TokenCache {
 
     fn is_revoked(&self, token: &RefreshTokenObject) -> bool {
         self.signed_out().last.as_ref().is_some_and(|revoked| revoked.is_same_token(token))
+    }
+
+    /// After a look outside of any flight.
+    pub(super) fn look_ended(&self, error: Option<&Error>) {
+        *locked(&self.look_failed) = error.cloned();
+    }
+
+    /// The error of the last look, if it failed.
+    pub(super) fn look_failed(&self) -> Option<Error> {
+        locked(&self.look_failed).clone()
     }
 
     pub(super) fn report(&self, status: &mut Status, now: SystemTime) {

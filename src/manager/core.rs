@@ -20,8 +20,8 @@ use super::{
     single_flight::SingleFlight,
 };
 use crate::{
-    Credentials, Error, OAuthClient, Status, credential_source::DynCredentialSource, failed_requests::Basis,
-    machine::Machine,
+    Credentials, Error, OAuthClient, Status, clock, credential_source::DynCredentialSource,
+    failed_requests::Basis, log, machine::Machine,
 };
 
 pub(super) struct Core {
@@ -67,16 +67,27 @@ impl Core {
             self.telling(self.cache.sync_for_caller(&self.sync_for(identity))).await?;
         held.as_ref().map_or(Ok(()), |held| held.check_geolocation())?;
         self.gate.has_noted(failed);
+        self.cache.look_ended(None);
         Ok(held)
     }
 
     /// What the credentials and the store say now, for the status.
     pub(super) async fn look(&self) -> Result<(), Error> {
-        let credentials = self.source.credentials(&*self.machine.executor).await?;
-        let identity = self.identify(&credentials)?;
-        let Looked { held, failed } = self.telling(self.cache.sync(&self.sync_for(&identity), false)).await?;
+        let asked = self.source.credentials(&*self.machine.executor).await;
+        let identity = match &asked {
+            Ok(credentials) => self.identify(credentials)?,
+            Err(_) => self.identification.without_credentials()?,
+        };
+        let looked = self.telling(self.cache.sync(&self.sync_for(&identity), false)).await;
+        self.cache.look_ended(looked.as_ref().err());
+        let Looked { held, failed } = looked?;
         let stored = held.as_ref().map(|held| &held.object);
-        self.gate.saw(&failed, Basis { credentials: &credentials, stored });
+        match &asked {
+            Ok(credentials) => self.gate.saw(&failed, Basis { credentials, stored }),
+            Err(_) => self.gate.has_noted(failed),
+        }
+        // Without credentials it is not known which hosts they trust.
+        asked?;
         held.as_ref().map_or(Ok(()), |held| held.check_geolocation())
     }
 
@@ -88,6 +99,24 @@ impl Core {
             random: &self.machine.random,
             now: self.now(),
         }
+    }
+
+    /// What is held, unless it is another principal's than the credentials named last.
+    pub(super) fn wanted(&self) -> Option<Arc<Held>> {
+        let identity = self.identification.known();
+        let principal = identity.as_ref().and_then(|identity| identity.principal.as_ref());
+        let is_ours = |held: &Arc<Held>| {
+            principal.is_none_or(|principal| principal.check(&held.object, String::new).is_ok())
+        };
+        self.cache.held().filter(is_ours)
+    }
+
+    /// A caller's own look at the store has failed: the status says so until a look succeeds.
+    pub(super) fn told_of_a_look(&self, error: Error) -> Error {
+        log::event!(warn, %error, cause = log::causes(&error), "could not look at the stored token");
+        self.cache.look_ended(Some(&error));
+        self.announce();
+        error
     }
 
     /// Tells the subscribers if `look` has changed what is held. A look that found nothing new costs them nothing.
@@ -108,22 +137,29 @@ impl Core {
 
     /// Whether a renewal would come too soon, so that callers who hold something valid are served.
     pub(super) fn is_backing_off(&self, now: SystemTime) -> bool {
-        let asks_for_a_pause = |identity: &Identity| {
-            let held = self.cache.held();
-            let first = first_stop(held.as_deref().map(|held| &held.object), &identity.base, now);
-            self.client.check_pause(&first, now).is_err()
-        };
-        self.gate.is_backing_off(now) || self.identification.known().as_deref().is_some_and(asks_for_a_pause)
+        self.gate.is_backing_off(now) || self.asks_for_a_pause(now).is_some()
+    }
+
+    /// How much longer the host that would be asked first wants to be left alone.
+    fn asks_for_a_pause(&self, now: SystemTime) -> Option<Duration> {
+        let (identity, held) = (self.identification.known()?, self.cache.held());
+        let first = first_stop(held.as_deref().map(|held| &held.object), &identity.base, now);
+        let pause = self.client.check_pause(&first, now).err()?;
+        Some(pause.retry_after().unwrap_or_default())
     }
 
     pub(super) fn status(&self) -> Status {
         let mut status = Status::default();
         let now = self.now();
         self.cache.report(&mut status, now);
-        if self.cache.held().is_some_and(|held| self.gate.is_dead(&held.object)) {
-            status.refresh_token_valid = false;
-        }
+        let held = self.cache.held();
+        status.refresh_token_refused = held.as_ref().is_some_and(|held| self.gate.is_dead(&held.object));
+        status.refresh_token_valid &= !status.refresh_token_refused;
         self.gate.report(&mut status, now);
+        status.tell(self.cache.look_failed().as_ref());
+        status.heed(
+            self.asks_for_a_pause(now).map(|left| clock::public_time(now.checked_add(left).unwrap_or(now))),
+        );
         status
     }
 

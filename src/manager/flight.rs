@@ -60,7 +60,7 @@ impl Flight<'_> {
     /// What is stored is not used if it names a foreign host. A new sign-in may replace it.
     pub(super) fn check_geolocation(&self, looked: &Looked) -> Result<(), Error> {
         match &looked.held {
-            Some(held) if !self.need.is_explicit() => held.check_geolocation(),
+            Some(held) if !matches!(self.need, Need::SignIn(_) | Need::Adopt(_)) => held.check_geolocation(),
             _ => Ok(()),
         }
     }

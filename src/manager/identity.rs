@@ -45,17 +45,26 @@ impl Identification {
         let base = match self.known() {
             Some(known) if known.principal == principal => return Ok(known),
             Some(known) => known.base.clone(),
-            None => self.base_for(credentials)?,
+            None => self.base_for(Some(credentials))?,
         };
         let identity = Arc::new(Identity { base, principal });
         self.known.store(Some(Arc::clone(&identity)));
         Ok(identity)
     }
 
-    fn base_for(&self, credentials: &Credentials) -> Result<Geolocation, Error> {
-        Ok(match (&self.base, credentials.own_base_uri(), env::var("CONCUR_BASE_URI")) {
+    /// What is known where the credentials cannot be had.
+    pub(super) fn without_credentials(&self) -> Result<Arc<Identity>, Error> {
+        match self.known() {
+            Some(known) => Ok(known),
+            None => Ok(Arc::new(Identity { base: self.base_for(None)?, principal: None })),
+        }
+    }
+
+    fn base_for(&self, credentials: Option<&Credentials>) -> Result<Geolocation, Error> {
+        let own = credentials.and_then(|credentials| Some((credentials, credentials.own_base_uri()?)));
+        Ok(match (&self.base, own, env::var("CONCUR_BASE_URI")) {
             (Some(base), ..) => base.clone(),
-            (None, Some(uri), _) => self.configured(uri, &credentials.place_of_base_uri())?,
+            (None, Some((credentials, uri)), _) => self.configured(uri, &credentials.place_of_base_uri())?,
             (None, None, Ok(uri)) if !uri.trim().is_empty() => {
                 self.configured(&uri, "the environment variable CONCUR_BASE_URI")?
             }

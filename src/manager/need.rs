@@ -99,6 +99,18 @@ pub(super) enum Outcome<D = Renewed> {
     SignedOut,
 }
 
+impl Outcome {
+    /// The token that Concur issued in this flight, if it did.
+    pub(super) fn fresh_object(&self) -> Option<RefreshTokenObject> {
+        match self {
+            Self::Done(renewed) | Self::WithoutAccess(renewed, _) if renewed.fresh => {
+                Some(renewed.held.object.clone())
+            }
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Renewed {
     pub(super) held: Arc<Held>,

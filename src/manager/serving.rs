@@ -14,9 +14,7 @@ use super::{
     renewal::fly,
     single_flight::Join,
 };
-use crate::{
-    AccessToken, Error, ErrorKind, LastError, RefreshTokenObject, Status, clock::within, consequences,
-};
+use crate::{AccessToken, Error, ErrorKind, RefreshTokenObject, Status, clock::within, consequences};
 
 /// A source's 30 s and a store's 10 s. What takes longer blocks its thread.
 const LONGEST_LOOK: Duration = Duration::from_secs(45);
@@ -63,7 +61,7 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             Ok(Some(stored)) => (stored, true),
             Ok(None) => (None, false),
             Err(e) if e.kind() == ErrorKind::Config => (None, false),
-            Err(e) => return Err(e),
+            Err(e) => return Err(core.told_of_a_look(e)),
         };
         let now = core.now();
         let margin = core.policy.refresh_token_margin;
@@ -79,15 +77,10 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         };
         let outcome = fly(core, &Need::RefreshToken { is_looked_at }, join).await;
         // Where only the flight has read the store, what it made the held token is the fallback.
-        let held = if is_looked_at { stored } else { core.cache.held() };
+        let held = if is_looked_at { stored } else { core.wanted() };
         let fallback = held.as_ref().filter(is_alive).filter(|held| held.is_valid(now));
         let fallback = fallback.map(|held| held.object.clone());
-        let fresh = match &outcome {
-            Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => {
-                Some(renewed.held.object.clone())
-            }
-            _ => None,
-        };
+        let fresh = outcome.fresh_object();
         if let Next::Return(served) = next(outcome, fresh, fallback) {
             return served;
         }
@@ -130,12 +123,7 @@ pub(super) async fn refresh(core: &Arc<Core>) -> Result<RefreshTokenObject, Erro
     let first = core.flights.next_number();
     loop {
         let outcome = fly(core, &Need::Grant, Join::Since(first)).await;
-        let fresh = match &outcome {
-            Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => {
-                Some(renewed.held.object.clone())
-            }
-            _ => None,
-        };
+        let fresh = outcome.fresh_object();
         if let Next::Return(served) = next(outcome, fresh, None) {
             return served;
         }
@@ -151,12 +139,7 @@ pub(super) async fn retry_now(core: &Arc<Core>) -> Result<RefreshTokenObject, Er
             first = core.flights.next_number();
             continue;
         }
-        let fresh = match &outcome {
-            Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => {
-                Some(renewed.held.object.clone())
-            }
-            _ => None,
-        };
+        let fresh = outcome.fresh_object();
         if let Next::Return(served) = next(outcome, fresh, None) {
             return served;
         }
@@ -186,7 +169,7 @@ pub(super) async fn read_status(core: &Arc<Core>) -> Status {
             "the credential source or the token store blocks its thread; find out what it waits for",
         )),
     } {
-        status.last_error = Some(LastError::of(&error));
+        status.tell(Some(&error));
     }
     status
 }
