@@ -123,7 +123,7 @@ impl Core {
         if self.cache.held().is_some_and(|held| self.gate.is_dead(&held.object)) {
             status.refresh_token_valid = false;
         }
-        self.gate.report(&mut status, now);
+        self.gate.report(&mut status, now, None);
         status
     }
 

@@ -116,7 +116,7 @@ impl Flight<'_> {
             return Err(e);
         }
         if way == Way::Refresh {
-            let _ = self.dead.set(e.clone());
+            let _ = self.dead.set(stored.clone());
         }
         Ok(Tried::Closed(e))
     }
