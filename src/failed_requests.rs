@@ -2,14 +2,9 @@
 //! fails does not recover by being asked.
 //!
 //! Always: no I/O and no clock here. A failure holds back only what was made from the same credentials and the same stored
-//! token. Nothing in it is a secret, and nothing in it helps to find a secret. A salted hash of 32 bits tells whether
-//! credentials and token are still the same: too few bits to confirm a guess at a secret of over 120 bits, or to find
-//! the secret.
+//! token. Nothing in it is a secret, and nothing in it helps to find a secret.
 
-use std::{
-    hash::{DefaultHasher, Hasher},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +12,8 @@ use crate::{
     ConcurCode, Credentials, Error, ErrorKind, LastError, RefreshTokenObject, Responsible,
     backoff::{Backoff, jittered},
     clock, consequences,
+    dead_tokens::DeadTokens,
+    fingerprint::fingerprint,
     random::Random,
 };
 
@@ -89,11 +86,11 @@ pub(crate) struct FailedRequest {
     salt: u64,
     /// Of credentials and stored token.
     fingerprint: u32,
-    /// Of the refresh token alone, if Concur said that it is bad or expired.
-    dead_token: Option<u32>,
     class: Class,
     at: SystemTime,
-    /// How many times in a row; 0 for a failure that only says that a refresh token is dead.
+    /// When the first one in a row happened.
+    since: SystemTime,
+    /// How many times in a row.
     times: u32,
     pause: Duration,
     error: Error,
@@ -114,13 +111,13 @@ impl FailedRequest {
         error: &Error,
         again: (&FailedRequests, Basis<'_>),
         basis: Basis<'_>,
-        dead_token: Option<&RefreshTokenObject>,
         now: SystemTime,
         random: &Random,
     ) -> Self {
         let class = Class::of(error);
-        let (before, spent) = again;
-        let times = before.times(class, spent).saturating_add(1);
+        let (known, spent) = again;
+        let before = known.same(class, spent);
+        let times = before.map_or(0, |before| before.times).saturating_add(1);
         let pause = class.pauses(error.code()).nth(times - 1);
         let pause = if class == Class::Passing { jittered(pause, random.fraction()) } else { pause };
         let error = if class == Class::InDoubt {
@@ -128,39 +125,9 @@ impl FailedRequest {
         } else {
             error.clone()
         };
-        Self { times, pause, ..Self::new(class, error, basis, dead_token, now, random) }
-    }
-
-    /// What is left to know of a refused refresh token, if something else was tried after it: it holds nothing back.
-    pub(crate) fn of_dead_token(
-        refused: &Error,
-        basis: Basis<'_>,
-        token: &RefreshTokenObject,
-        now: SystemTime,
-        random: &Random,
-    ) -> Self {
-        Self::new(Class::Refused, refused.clone(), basis, Some(token), now, random)
-    }
-
-    fn new(
-        class: Class,
-        error: Error,
-        basis: Basis<'_>,
-        dead_token: Option<&RefreshTokenObject>,
-        now: SystemTime,
-        random: &Random,
-    ) -> Self {
         let salt = random.salt();
-        Self {
-            salt,
-            fingerprint: of_basis(salt, basis),
-            dead_token: dead_token.map(|token| of_token(salt, token)),
-            class,
-            at: now,
-            times: 0,
-            pause: Duration::ZERO,
-            error,
-        }
+        let since = before.map_or(now, |before| before.since);
+        Self { salt, fingerprint: of_basis(salt, basis), class, at: now, since, times, pause, error }
     }
 
     /// Whether other processes should know of it, and the next one after a restart.
@@ -168,15 +135,18 @@ impl FailedRequest {
         self.class != Class::Passing
     }
 
-    /// The error for a call that is held back.
-    pub(crate) fn again(&self, now: SystemTime) -> Error {
+    /// The error for a call that is held back. `retry`: what the caller can do to send a refused request at once.
+    pub(crate) fn again(&self, now: SystemTime, retry: Option<&str>) -> Error {
         let left = self.left(now).unwrap_or_default();
         let next = match left.as_secs_f64().ceil() {
             seconds if seconds < 60.0 => format!("{seconds} s"),
-            seconds => format!("{} min", (seconds / 60.0).ceil()),
+            seconds if seconds < 7200.0 => format!("{} min", (seconds / 60.0).ceil()),
+            seconds => format!("{} h", (seconds / 3600.0).ceil()),
         };
+        let retry = retry.filter(|_| self.is_refusal());
+        let at_once = retry.map(|retry| format!(", or at once with {retry}")).unwrap_or_default();
         let why = format!(
-            "{}; next attempt in {next}, or as soon as the credentials or the stored token change",
+            "{}; next attempt in {next}, or as soon as the credentials or the stored token change{at_once}",
             self.class.why_not_sent()
         );
         self.error.not_sent(&why, left)
@@ -185,9 +155,21 @@ impl FailedRequest {
     pub(crate) fn pending(&self) -> Pending {
         Pending {
             error: LastError::of(&self.error),
-            since: self.at,
+            since: self.since,
             next_attempt: self.at.checked_add(self.pause).unwrap_or(self.at),
         }
+    }
+
+    pub(crate) fn is_refusal(&self) -> bool {
+        self.class == Class::Refused
+    }
+
+    pub(crate) fn at(&self) -> SystemTime {
+        self.at
+    }
+
+    pub(crate) fn is_in_force(&self, now: SystemTime) -> bool {
+        self.left(now).is_some()
     }
 
     /// What is left of its pause; `None` if that is over.
@@ -200,15 +182,14 @@ impl FailedRequest {
     fn concerns(&self, basis: Basis<'_>) -> bool {
         self.fingerprint == of_basis(self.salt, basis)
     }
-
-    fn says_dead(&self, token: &RefreshTokenObject) -> bool {
-        self.dead_token.is_some_and(|dead| dead == of_token(self.salt, token))
-    }
 }
 
-/// The newest failures, the newest last. A store keeps the lasting ones, for all processes that share it.
+/// The newest failures, and the refresh tokens that are dead. A store keeps the lasting ones, for all processes that share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FailedRequests(Vec<FailedRequest>);
+pub(crate) struct FailedRequests {
+    failures: Vec<FailedRequest>,
+    dead: DeadTokens,
+}
 
 impl FailedRequests {
     /// Reads a store's note. Any other text, such as a note that was cut short, says nothing.
@@ -217,78 +198,123 @@ impl FailedRequests {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Note {
+            Now(NotedList),
+            /// As it was written before a note could tell of dead tokens by themselves.
             Several(Vec<Noted>),
             /// As it was written before a note could hold several.
             One(Box<Noted>),
         }
-        let noted = match note.and_then(|note| serde_json::from_str(note).ok()) {
-            Some(Note::Several(noted)) => noted,
-            Some(Note::One(noted)) => vec![*noted],
-            None => Vec::new(),
-        };
-        Self(noted.into_iter().filter_map(Noted::read).collect())
+        let NotedList { failures: noted, mut dead_tokens } =
+            match note.and_then(|note| serde_json::from_str(note).ok()) {
+                Some(Note::Now(noted)) => noted,
+                Some(Note::Several(failures)) => NotedList { failures, ..NotedList::default() },
+                Some(Note::One(failure)) => NotedList { failures: vec![*failure], ..NotedList::default() },
+                None => NotedList::default(),
+            };
+        for failed in &noted {
+            if let Some(fingerprint) = failed.dead_token {
+                dead_tokens.add_refused(failed.salt, fingerprint);
+            }
+        }
+        Self { failures: noted.into_iter().filter_map(Noted::read).collect(), dead: dead_tokens }
     }
 
     /// The note for a store, on one line; `None` where there is nothing to note.
     #[must_use]
     pub(crate) fn to_note(&self) -> Option<String> {
-        let noted: Vec<_> = self.0.iter().filter(|failed| failed.is_lasting()).map(Noted::of).collect();
-        if noted.is_empty() { None } else { serde_json::to_string(&noted).ok() }
+        let failures: Vec<_> =
+            self.failures.iter().filter(|failed| failed.is_lasting()).map(Noted::of).collect();
+        if failures.is_empty() && self.dead.is_empty() {
+            return None;
+        }
+        serde_json::to_string(&NotedList { failures, dead_tokens: self.dead.clone() }).ok()
     }
 
     /// In place of what the same failure left before.
     pub(crate) fn add(&mut self, failed: FailedRequest, basis: Basis<'_>) {
-        self.0.retain(|before| before.class != failed.class || !before.concerns(basis));
-        self.0.push(failed);
-        let surplus = self.0.len().saturating_sub(MOST);
-        self.0.drain(..surplus);
+        self.failures.retain(|before| before.class != failed.class || !before.concerns(basis));
+        self.failures.push(failed);
+        let surplus = self.failures.len().saturating_sub(MOST);
+        self.failures.drain(..surplus);
+    }
+
+    /// Adds a refresh token that Concur refused itself, or that was `revoked`; whether that is news.
+    pub(crate) fn add_dead(&mut self, token: &RefreshTokenObject, revoked: bool, random: &Random) -> bool {
+        self.dead.add(token, revoked, random)
     }
 
     /// The failure that holds back this request for the longest time from now.
     pub(crate) fn in_force(&self, basis: Basis<'_>, now: SystemTime) -> Option<&FailedRequest> {
-        let holding = self.0.iter().filter_map(|failed| Some((failed.left(now)?, failed)));
-        holding
-            .filter(|(_, failed)| failed.concerns(basis))
-            .max_by_key(|(left, _)| *left)
-            .map(|(_, failed)| failed)
+        longest(self.failures.iter().filter(|failed| failed.concerns(basis)), now)
     }
 
-    /// The newest failure of this request, also if its pause is over.
-    pub(crate) fn last_of(&self, basis: Basis<'_>) -> Option<&FailedRequest> {
-        self.0.iter().rev().find(|failed| failed.concerns(basis))
+    /// The failures of this request alone, also those whose pause is over.
+    pub(crate) fn of(&self, basis: Basis<'_>) -> Self {
+        let failures = self.failures.iter().filter(|failed| failed.concerns(basis)).cloned().collect();
+        Self { failures, dead: DeadTokens::default() }
     }
 
-    /// Whether Concur has said that this refresh token is bad or expired. That has no end but a grant's success.
+    /// The one failure that a person is told: what holds for the longest time from now, or else the newest.
+    pub(crate) fn told(&self, now: SystemTime) -> Option<&FailedRequest> {
+        longest(self.failures.iter(), now).or_else(|| self.failures.iter().max_by_key(|failed| failed.at))
+    }
+
+    /// Whether a refresh token is of no use: Concur has said that it is bad or expired, or it was revoked. That has no end but
+    /// a grant's success.
     pub(crate) fn is_dead(&self, token: &RefreshTokenObject) -> bool {
-        self.0.iter().any(|failed| failed.says_dead(token))
+        self.dead.is_dead(token)
+    }
+
+    /// Whether a refresh token was revoked, although the store could not be emptied.
+    #[allow(dead_code, reason = "asked by whoever reads the store")]
+    pub(crate) fn is_revoked(&self, token: &RefreshTokenObject) -> bool {
+        self.dead.is_revoked(token)
     }
 
     /// Forgets what the success of such a request disproves; whether there was anything.
     pub(crate) fn forget(&mut self, basis: Basis<'_>) -> bool {
-        let before = self.0.len();
-        self.0.retain(|failed| !failed.concerns(basis));
-        self.0.len() < before
+        let before = self.failures.len();
+        self.failures.retain(|failed| !failed.concerns(basis));
+        self.failures.len() < before
     }
 
-    /// Concur has issued this refresh token just now, so it is not dead; whether any failure said so.
+    /// Forgets every failure. What is dead stays dead.
+    pub(crate) fn forget_failures(&mut self) {
+        self.failures.clear();
+    }
+
+    /// Concur has issued this refresh token just now, so it is not dead; whether it was.
     pub(crate) fn revive(&mut self, token: &RefreshTokenObject) -> bool {
-        let mut was_dead = false;
-        for failed in self.0.iter_mut().filter(|failed| failed.says_dead(token)) {
-            failed.dead_token = None;
-            was_dead = true;
-        }
-        was_dead
+        self.dead.revive(token)
     }
 
     /// These failures and those.
     pub(crate) fn and(&self, others: &Self) -> Self {
-        Self(self.0.iter().chain(&others.0).cloned().collect())
+        let failures = self.failures.iter().chain(&others.failures).cloned().collect();
+        Self { failures, dead: self.dead.and(&others.dead) }
     }
 
-    fn times(&self, class: Class, basis: Basis<'_>) -> u32 {
-        let same = self.0.iter().filter(|failed| failed.class == class && failed.concerns(basis));
-        same.map(|failed| failed.times).max().unwrap_or_default()
+    /// The same failure as it was known before, the one that was repeated most often.
+    fn same(&self, class: Class, basis: Basis<'_>) -> Option<&FailedRequest> {
+        let same = self.failures.iter().filter(|failed| failed.class == class && failed.concerns(basis));
+        same.max_by_key(|failed| failed.times)
     }
+}
+
+fn longest<'a>(
+    failures: impl Iterator<Item = &'a FailedRequest>,
+    now: SystemTime,
+) -> Option<&'a FailedRequest> {
+    let holding = failures.filter_map(|failed| Some((failed.left(now)?, failed)));
+    holding.max_by_key(|(left, _)| *left).map(|(_, failed)| failed)
+}
+
+/// What a note holds.
+#[derive(Default, Serialize, Deserialize)]
+struct NotedList {
+    failures: Vec<Noted>,
+    #[serde(default, skip_serializing_if = "DeadTokens::is_empty")]
+    dead_tokens: DeadTokens,
 }
 
 /// A failure as a note holds it.
@@ -296,11 +322,19 @@ impl FailedRequests {
 struct Noted {
     salt: u64,
     fingerprint: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Of a refresh token that was refused itself, as a note told it before it had a list for them.
+    #[serde(default, skip_serializing)]
     dead_token: Option<u32>,
     /// Unix seconds.
     refused_at: u64,
+    /// The same of the first one in a row.
+    #[serde(default)]
+    since: Option<u64>,
     times: u32,
+    #[serde(default)]
+    kind: String,
+    /// As a note told the kind before it named it.
+    #[serde(default, skip_serializing)]
     reauthorize: bool,
     #[serde(default)]
     in_doubt: bool,
@@ -309,16 +343,32 @@ struct Noted {
     correlation_id: Option<String>,
 }
 
+/// Named as in a status.
+const KINDS: [(ErrorKind, &str); 9] = [
+    (ErrorKind::CredentialsNeeded, "credentials_needed"),
+    (ErrorKind::CredentialsInvalid, "credentials_invalid"),
+    (ErrorKind::ReauthorizationRequired, "reauthorization_required"),
+    (ErrorKind::Refused, "refused"),
+    (ErrorKind::Unavailable, "unavailable"),
+    (ErrorKind::Protocol, "protocol"),
+    (ErrorKind::Untrusted, "untrusted"),
+    (ErrorKind::Store, "store"),
+    (ErrorKind::Config, "config"),
+];
+
 impl Noted {
     fn of(failed: &FailedRequest) -> Self {
-        let FailedRequest { salt, fingerprint, dead_token, class, at, times, error, .. } = failed;
+        let FailedRequest { salt, fingerprint, class, at, since, times, error, .. } = failed;
+        let named = KINDS.into_iter().find(|(kind, _)| *kind == error.kind());
         Self {
             salt: *salt,
             fingerprint: *fingerprint,
-            dead_token: *dead_token,
+            dead_token: None,
             refused_at: clock::unix_seconds(*at),
+            since: Some(clock::unix_seconds(*since)),
             times: *times,
-            reauthorize: error.kind() == ErrorKind::ReauthorizationRequired,
+            kind: named.map_or("", |(_, name)| name).to_owned(),
+            reauthorize: false,
             in_doubt: *class == Class::InDoubt,
             message: error.message().to_owned(),
             code: error.code().map(ConcurCode::number),
@@ -326,23 +376,28 @@ impl Noted {
         }
     }
 
-    /// `None` if it was noted at a time that cannot be.
+    /// `None` if it was noted at a time that cannot be, or said only that a refresh token is dead.
     fn read(self) -> Option<FailedRequest> {
-        let (class, kind) = match (self.in_doubt, self.reauthorize) {
-            (true, _) => (Class::InDoubt, ErrorKind::Unavailable),
-            (_, true) => (Class::Refused, ErrorKind::ReauthorizationRequired),
-            _ => (Class::Refused, ErrorKind::Refused),
-        };
+        let class = if self.in_doubt { Class::InDoubt } else { Class::Refused };
+        let named = KINDS.into_iter().find(|(_, name)| *name == self.kind);
+        let kind = named.map_or(
+            match (self.in_doubt, self.reauthorize) {
+                (true, _) => ErrorKind::Unavailable,
+                (_, true) => ErrorKind::ReauthorizationRequired,
+                _ => ErrorKind::Refused,
+            },
+            |(kind, _)| kind,
+        );
         let code = self.code.map(ConcurCode::new);
-        let pause = self.times.checked_sub(1).map(|doublings| class.pauses(code).nth(doublings));
+        let at = clock::from_unix_seconds(self.refused_at)?;
         Some(FailedRequest {
             salt: self.salt,
             fingerprint: self.fingerprint,
-            dead_token: self.dead_token,
             class,
-            at: clock::from_unix_seconds(self.refused_at)?,
+            at,
+            since: self.since.and_then(clock::from_unix_seconds).unwrap_or(at),
             times: self.times,
-            pause: pause.unwrap_or_default(),
+            pause: class.pauses(code).nth(self.times.checked_sub(1)?),
             error: Error::new(kind, self.message)
                 .with_code(code, false)
                 .with_correlation_id(self.correlation_id),
@@ -353,23 +408,6 @@ impl Noted {
 fn of_basis(salt: u64, Basis { credentials, stored }: Basis<'_>) -> u32 {
     let stored = stored.map(RefreshTokenObject::secret);
     fingerprint(salt, credentials.identifying_parts().into_iter().chain([stored]))
-}
-
-fn of_token(salt: u64, token: &RefreshTokenObject) -> u32 {
-    fingerprint(salt, [Some(token.secret())])
-}
-
-fn fingerprint<'a>(salt: u64, parts: impl IntoIterator<Item = Option<&'a str>>) -> u32 {
-    let mut hasher = DefaultHasher::new();
-    hasher.write_u64(salt);
-    for part in parts {
-        let part = part.unwrap_or_default();
-        hasher.write_usize(part.len());
-        hasher.write(part.as_bytes());
-    }
-    #[allow(clippy::cast_possible_truncation, reason = "only 32 bits may be known")]
-    let known = hasher.finish() as u32;
-    known
 }
 
 #[cfg(test)]
@@ -389,7 +427,7 @@ mod tests {
     }
 
     fn fail(known: &mut FailedRequests, error: &Error, basis: Basis<'_>, now: u64) {
-        let failed = FailedRequest::of(error, (known, basis), basis, None, at(now), &Random::System);
+        let failed = FailedRequest::of(error, (known, basis), basis, at(now), &Random::System);
         known.add(failed, basis);
     }
 
@@ -457,7 +495,7 @@ mod tests {
                 fail(&mut known, &Error::new(kind, ""), basis, 1000);
                 let held = |after| known.in_force(basis, at(1000) + after).is_some();
                 assert!(held(pause / 2 - Duration::from_millis(1)) && !held(pause), "{pause:?}");
-                assert_eq!(known.in_force(basis, at(1000)).unwrap().again(at(1000)).kind(), kind);
+                assert_eq!(known.in_force(basis, at(1000)).unwrap().again(at(1000), None).kind(), kind);
                 assert_eq!(known.to_note(), None);
             }
         }
@@ -473,7 +511,7 @@ mod tests {
         fail(&mut known, &Error::new(ErrorKind::Unavailable, "down"), basis, 3600);
         fail(&mut known, &refused(Some(64)), basis, 3700);
         assert!(known.in_force(basis, at(3700 + 2 * 3600 - 1)).is_some());
-        assert_eq!(known.0.len(), 2);
+        assert_eq!(known.failures.len(), 2);
     }
 
     #[test]
@@ -494,23 +532,96 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_token_is_dead_until_it_changes_or_is_issued_again() {
-        let (ours, other) = (Credentials::new("a", "s"), Credentials::new("a", "new"));
-        let (dead, new) = (token("dead"), token("new"));
+    fn a_dead_token_is_dead_until_it_is_issued_again_whatever_else_fails_or_succeeds() {
+        let ours = Credentials::new("a", "s");
+        let programs: Vec<_> = (0..8).map(|n| Credentials::new("a", n.to_string())).collect();
+        let (dead, revoked, new) = (token("dead"), token("revoked"), token("new"));
         let basis = Basis { credentials: &ours, stored: Some(&dead) };
         let mut known = FailedRequests::default();
-        let again = (&known, basis);
-        let failed =
-            FailedRequest::of(&refused(Some(108)), again, basis, Some(&dead), at(1000), &Random::System);
-        known.add(failed, basis);
+        fail(&mut known, &refused(Some(108)), basis, 1000);
+        assert!(known.add_dead(&dead, false, &Random::System));
+        assert!(known.add_dead(&revoked, true, &Random::System));
+        for credentials in &programs {
+            fail(&mut known, &refused(Some(64)), Basis { credentials, ..basis }, 1000);
+        }
         let mut noted = FailedRequests::from_note(known.to_note().as_deref());
-        // Its cool-down is over, and other credentials do not make it live.
-        assert!(noted.in_force(basis, at(1_000_000)).is_none());
-        assert!(noted.is_dead(&dead) && !noted.is_dead(&new));
-        noted.forget(Basis { credentials: &other, ..basis });
+        for known in [&known, &noted] {
+            assert!(known.in_force(basis, at(1000)).is_none(), "the eight others have displaced it");
+            assert!(known.is_dead(&dead) && known.is_dead(&revoked) && !known.is_dead(&new));
+            assert!(known.is_revoked(&revoked) && !known.is_revoked(&dead));
+        }
+        noted.forget(basis);
+        noted.forget_failures();
         assert!(!noted.revive(&new) && noted.is_dead(&dead));
-        assert!(noted.revive(&dead) && !noted.is_dead(&dead));
-        assert!(known.forget(basis) && !known.is_dead(&dead));
+        // A note without any failure.
+        let mut noted = FailedRequests::from_note(noted.to_note().as_deref());
+        assert!(noted.revive(&dead) && !noted.is_dead(&dead) && noted.revive(&revoked));
+        assert_eq!(noted.to_note(), None);
+    }
+
+    #[test]
+    fn a_dead_token_does_not_reset_the_doubling_of_an_earlier_refusal() {
+        let (credentials, stored) = (Credentials::new("a", "s"), token("r"));
+        let basis = Basis { credentials: &credentials, stored: Some(&stored) };
+        let mut known = FailedRequests::default();
+        fail(&mut known, &refused(Some(64)), basis, 0);
+        known.add_dead(&stored, false, &Random::System);
+        let mut known = FailedRequests::from_note(known.to_note().as_deref());
+        fail(&mut known, &refused(Some(64)), basis, 3600);
+        assert!(known.in_force(basis, at(3600 + 7199)).is_some());
+    }
+
+    #[test]
+    fn a_failure_that_repeats_keeps_the_time_of_its_first_one() {
+        let (credentials, other) = (Credentials::new("a", "s"), Credentials::new("a", "new"));
+        let [basis, other] = [&credentials, &other].map(|credentials| Basis { credentials, stored: None });
+        let mut known = FailedRequests::default();
+        for now in [1000, 5000, 20_000] {
+            fail(&mut known, &refused(None), basis, now);
+            known = FailedRequests::from_note(known.to_note().as_deref());
+        }
+        fail(&mut known, &Error::new(ErrorKind::Unavailable, "down"), basis, 21_000);
+        fail(&mut known, &refused(None), other, 22_000);
+        let told = known.of(basis).told(at(21_000)).unwrap().pending();
+        assert_eq!((told.since, told.next_attempt), (at(1000), at(20_000 + 4 * 3600)));
+        assert_eq!(known.of(other).told(at(22_000)).unwrap().pending().since, at(22_000));
+    }
+
+    /// What holds longest is told as long as it holds, whichever was noted, and then the newest.
+    #[test]
+    fn of_two_failures_the_one_in_force_is_told() {
+        let credentials = Credentials::new("a", "s");
+        let basis = Basis { credentials: &credentials, stored: None };
+        let (mut ours, mut noted) = (FailedRequests::default(), FailedRequests::default());
+        fail(&mut ours, &Error::new(ErrorKind::Unavailable, "down"), basis, 1000);
+        fail(&mut noted, &refused(None), basis, 2000);
+        for known in [ours.and(&noted), noted.and(&ours)] {
+            for now in [2000, 5599, 5600] {
+                let told = known.of(basis).told(at(now)).unwrap().pending();
+                assert_eq!(told.error.kind, ErrorKind::Refused, "at {now}");
+            }
+        }
+        fail(&mut ours, &Error::new(ErrorKind::Unavailable, "down"), basis, 5000);
+        let known = noted.and(&ours);
+        for (now, kind) in [(5000, ErrorKind::Refused), (5600, ErrorKind::Unavailable)] {
+            assert_eq!(known.of(basis).told(at(now)).unwrap().pending().error.kind, kind, "at {now}");
+        }
+    }
+
+    #[test]
+    fn a_failure_reads_back_as_what_it_was() {
+        let credentials = Credentials::new("a", "s");
+        let basis = Basis { credentials: &credentials, stored: None };
+        let in_doubt = Error::new(ErrorKind::Protocol, "").in_doubt();
+        for error in [refused(Some(64)), Error::new(ErrorKind::ReauthorizationRequired, ""), in_doubt] {
+            let mut known = FailedRequests::default();
+            fail(&mut known, &error, basis, 1000);
+            let read = FailedRequests::from_note(known.to_note().as_deref());
+            assert_eq!(known.told(at(1000)).unwrap().pending(), read.told(at(1000)).unwrap().pending());
+        }
+        for (kind, name) in KINDS {
+            assert_eq!(serde_json::to_value(kind).unwrap(), name);
+        }
     }
 
     #[test]
@@ -519,54 +630,81 @@ mod tests {
         let stored = token("the-refresh-token");
         let basis = Basis { credentials: &credentials, stored: Some(&stored) };
         let mut known = FailedRequests::default();
-        let again = (&known, basis);
-        let failed =
-            FailedRequest::of(&refused(Some(14)), again, basis, Some(&stored), at(1000), &Random::System);
-        known.add(failed, basis);
+        fail(&mut known, &refused(Some(14)), basis, 1000);
+        known.add_dead(&stored, true, &Random::System);
         let note = known.to_note().unwrap();
         for secret in ["the-app", "the-secret", "the-token", "the-refresh-token"] {
             assert!(!note.contains(secret));
         }
         let read = FailedRequests::from_note(Some(&note));
         assert_eq!(read.to_note().as_ref(), Some(&note));
-        assert!(FailedRequests::from_note(Some(&note[..note.len() - 1])).0.is_empty());
-        let again = read.in_force(basis, at(1060)).unwrap().again(at(1060));
+        let cut_short = FailedRequests::from_note(Some(&note[..note.len() - 1]));
+        assert!(cut_short.failures.is_empty() && cut_short.dead.is_empty());
+        let again = read.in_force(basis, at(1060)).unwrap().again(at(1060), Some("retry_now"));
         assert_eq!(again.retry_after(), Some(Duration::from_secs(3540)));
         assert_eq!(
             again.to_string(),
             "no [not sent: Concur refused this before; next attempt in 59 min, or as soon as the credentials or the \
-             stored token change] (code 14)"
+             stored token change, or at once with retry_now] (code 14)"
         );
     }
 
-    /// As the version before wrote it.
+    /// As the versions before wrote it.
     #[test]
-    fn a_note_of_a_single_refusal_is_read() {
-        let credentials = Credentials::new("a", "s");
+    fn an_old_note_is_read() {
+        let (credentials, dead) = (Credentials::new("a", "s"), token("dead"));
         let basis = Basis { credentials: &credentials, stored: None };
-        let note = format!(
-            r#"{{"salt":7,"fingerprint":{},"refused_at":1000,"times":2,"reauthorize":false,"in_doubt":false,
-            "message":"no","code":64,"correlation_id":null}}"#,
-            of_basis(7, basis)
-        );
-        let known = FailedRequests::from_note(Some(&note));
-        assert!(known.in_force(basis, at(8199)).is_some() && known.in_force(basis, at(8200)).is_none());
+        let of_dead = fingerprint(7, [Some("dead")]);
+        let failure = |times: u32, more: &str| {
+            format!(
+                r#"{{"salt":7,"fingerprint":{},{more}"refused_at":1000,"times":{times},"reauthorize":true,
+                "in_doubt":false,"message":"no","code":64,"correlation_id":null}}"#,
+                of_basis(7, basis)
+            )
+        };
+        let says_dead = format!(r#""dead_token":{of_dead},"#);
+        let one = failure(2, "");
+        let several = format!("[{}, {}]", failure(0, &says_dead), failure(2, ""));
+        let both = format!("[{}]", failure(2, &says_dead));
+        for (note, is_dead) in [(one, false), (several, true), (both, true)] {
+            let known = FailedRequests::from_note(Some(&note));
+            assert!(known.in_force(basis, at(8200)).is_none());
+            let held = known.in_force(basis, at(8199)).unwrap().pending();
+            assert_eq!((held.error.kind, held.since), (ErrorKind::ReauthorizationRequired, at(1000)));
+            assert_eq!((known.is_dead(&dead), known.is_revoked(&dead)), (is_dead, false));
+            assert_eq!(known.failures.len(), 1);
+        }
     }
 
     #[test]
-    fn the_time_of_the_next_attempt_is_in_seconds_or_minutes() {
+    fn the_next_attempt_is_told_in_seconds_minutes_or_hours_and_how_to_have_it_at_once() {
         let credentials = Credentials::new("a", "s");
         let basis = Basis { credentials: &credentials, stored: None };
-        for (error, now, next) in [
-            (refused(None), 1000, "60 min"),
-            (refused(None), 4541, "59 s"),
-            (Error::new(ErrorKind::Protocol, "").in_doubt(), 1000, "1 min"),
-            (Error::new(ErrorKind::Protocol, ""), 1000, "1 s"),
+        let in_doubt = Error::new(ErrorKind::Protocol, "").in_doubt();
+        let at_once = ", or at once with retry_now";
+        for (error, times, now, next, at_once) in [
+            (refused(None), 1, 1000, "60 min", at_once),
+            (refused(None), 1, 4541, "59 s", at_once),
+            (refused(None), 2, 1001, "120 min", at_once),
+            (refused(None), 2, 1000, "2 h", at_once),
+            (refused(None), 9, 1000, "24 h", at_once),
+            (in_doubt, 1, 1000, "1 min", ""),
+            (Error::new(ErrorKind::Protocol, ""), 1, 1000, "1 s", ""),
         ] {
             let mut known = FailedRequests::default();
-            fail(&mut known, &error, basis, 1000);
-            let again = known.in_force(basis, at(now)).unwrap().again(at(now)).to_string();
-            assert!(again.contains(&format!("; next attempt in {next}, or as soon as")), "{again}");
+            for _ in 0..times {
+                fail(&mut known, &error, basis, 1000);
+            }
+            let failed = known.in_force(basis, at(now)).unwrap();
+            let told = |at_once| {
+                let until = "or as soon as the credentials or the stored token change";
+                format!("; next attempt in {next}, {until}{at_once}]")
+            };
+            let again = failed.again(at(now), Some("retry_now")).to_string();
+            assert!(again.contains(&told(at_once)), "{again}");
+            // An app by itself has nothing to retry with.
+            let again = failed.again(at(now), None).to_string();
+            assert!(again.contains(&told("")), "{again}");
         }
     }
 }

@@ -149,6 +149,7 @@ mod store;
 
 // Plain values, from the richest to the poorest.
 mod failed_requests; // what must not be sent again too soon
+mod dead_tokens; // what no request can be made from
 mod credentials;
 mod principal; // the owner of a token
 mod refresh_token_object;
@@ -177,6 +178,7 @@ mod secret; // text that is wiped on drop
 mod files; // atomic, private, synced files
 mod log; // events that cannot do harm
 mod random; // jitter and salts
+mod fingerprint; // whether a text is still the same
 mod backoff; // pauses that double
 mod threads; // a bounded number, for work that may block
 mod per_process; // what a forked child makes anew

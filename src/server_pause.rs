@@ -47,7 +47,12 @@ impl ServerPause {
     }
 
     pub(crate) fn is_on(&self, now: SystemTime) -> bool {
-        self.0.as_ref().is_some_and(|asked| asked.is_on(now))
+        self.until(now).is_some()
+    }
+
+    /// When the pause ends, while it lasts.
+    pub(crate) fn until(&self, now: SystemTime) -> Option<SystemTime> {
+        self.0.as_ref().filter(|asked| asked.is_on(now)).map(|asked| asked.until)
     }
 
     /// The answer in which Concur asked for the pause, while that lasts.

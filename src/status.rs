@@ -131,13 +131,6 @@ impl Status {
         self.act_before = self.refresh_token_expires_at.filter(|_| needs_person);
     }
 
-    /// Nothing can be sent before that time either.
-    pub(crate) fn heed(&mut self, pause_until: Option<OffsetDateTime>) {
-        if self.last_error.is_some() {
-            self.next_attempt_at = self.next_attempt_at.max(pause_until);
-        }
-    }
-
     /// Who has to act on the last error; `None` if nothing has failed.
     #[must_use]
     pub fn responsible(&self) -> Option<Responsible> {

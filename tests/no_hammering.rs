@@ -35,7 +35,7 @@ async fn a_refusal_is_remembered_by_the_manager_and_by_the_next_process() {
             format!(
                 "Concur refused the password grant at 127.0.0.1: account locked; ask the company's Concur administrator to \
                  unlock it [not sent: Concur refused this before; next attempt in 60 min, or as soon as the credentials \
-                 or the stored token change] (code 14, correlation id {})",
+                 or the stored token change, or at once with retry_now] (code 14, correlation id {})",
                 first.correlation_id().unwrap()
             )
         );
@@ -90,6 +90,40 @@ async fn a_refusal_is_forgotten_when_the_stored_token_changes() {
     assert_eq!(scene.concur.token_requests(), 1);
     scene.write_token(&scene.concur.token_json());
     scene.manager().access_token().await.unwrap();
+}
+
+/// No grant has issued it just now, so it is as good as it was.
+#[tokio::test]
+async fn adopting_the_refused_token_again_sends_nothing() {
+    for code in [14, 108] {
+        let scene = Scene::skipping(Rotation::Never).await;
+        let mut credentials: serde_json::Value =
+            serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+        credentials["companyRequestToken"] = "".into();
+        scene.write_credentials(&credentials.to_string());
+        scene.write_token(&scene.concur.token_json());
+        scene.concur.set_fault(Fault::code(code));
+        let tokens = scene.manager();
+        let first = tokens.access_token().await.unwrap_err();
+        assert_eq!(scene.concur.token_requests(), 1);
+        let same = concur_auth::RefreshTokenObject::from_json(&scene.token_file()).unwrap();
+        tokens.adopt(same).await.unwrap();
+        let status = tokens.status();
+        assert_eq!(status.health(), concur_auth::Health::PersonNeeded, "{code}");
+        assert_eq!(status.refresh_token_valid, code == 14);
+        for tokens in [&tokens, &scene.manager()] {
+            let again = tokens.access_token().await.unwrap_err();
+            assert_eq!((again.kind(), again.code()), (first.kind(), first.code()));
+            assert_eq!(tokens.get_valid_refresh_token().await.is_err(), code == 108);
+        }
+        assert_eq!(scene.concur.token_requests(), 1, "{code}");
+        // Another token is another matter.
+        scene.concur.clear_faults();
+        let another = concur_auth::RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+        tokens.adopt(another).await.unwrap();
+        assert_eq!(tokens.status().health(), concur_auth::Health::Healthy);
+        tokens.access_token().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -417,7 +451,7 @@ async fn a_refusal_on_disk_holds_no_secret_and_differs_each_time() {
         for secret in ["the-app", "the-secret", "the-token"] {
             assert!(!remembered.contains(secret), "{remembered}");
         }
-        let fingerprint = json[0]["fingerprint"].as_u64().unwrap();
+        let fingerprint = json["failures"][0]["fingerprint"].as_u64().unwrap();
         assert!(fingerprint < 1 << 32, "more than 32 bits: {remembered}");
         seen.push(fingerprint);
     }

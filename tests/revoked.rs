@@ -227,7 +227,8 @@ async fn a_store_that_cannot_be_emptied_is_reported_and_serves_no_token() {
 
     // Nor does the next process take the dead token for a valid one.
     let next = scene.builder().store(Sticky(store.clone(), Arc::clone(&sealed))).build().unwrap();
-    assert!(!next.read_status().await.refresh_token_valid);
+    let status = next.read_status().await;
+    assert!(!status.refresh_token_valid && !status.access_token_valid);
 
     let anew = tokens.get_valid_refresh_token().await.unwrap();
     assert_ne!(anew.secret(), dead.secret());

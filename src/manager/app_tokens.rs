@@ -171,7 +171,7 @@ impl App {
         if let Err(e) = &received
             && budget.has_sent()
         {
-            let failed = self.gate.judge(e, (&self.gate.known(), basis), basis, None, clock.now(), random);
+            let failed = self.gate.judge(e, (&self.gate.known(), basis), basis, clock.now(), random);
             if failed.is_lasting() || !has_fallback {
                 self.gate.remember(failed, basis);
             }

@@ -45,14 +45,14 @@ struct SignedOut {
 /// What a flight found in the store.
 pub(super) struct Looked {
     pub(super) held: Option<Arc<Held>>,
-    /// What the store keeps of them.
-    pub(super) failed: FailedRequests,
+    /// What the store keeps of them, if that was read.
+    pub(super) failed: Option<FailedRequests>,
 }
 
 impl Looked {
     /// What is held comes before what is stored, as long as it is newer.
     fn unsaved(held: Option<Arc<Held>>) -> Self {
-        Self { held, failed: FailedRequests::default() }
+        Self { held, failed: None }
     }
 
     pub(super) fn token(&self) -> Option<&RefreshTokenObject> {
@@ -159,7 +159,7 @@ impl TokenCache {
     ) -> Result<Option<Looked>, Error> {
         let failed = FailedRequests::from_note(stored.note.as_deref());
         self.read_at.store(clock::unix_seconds(sync.now), Ordering::Relaxed);
-        let nothing = |failed| Ok(Some(Looked { held: None, failed }));
+        let nothing = |failed| Ok(Some(Looked { held: None, failed: Some(failed) }));
         let Some(object) = stored.token else {
             return nothing(failed);
         };
@@ -168,15 +168,20 @@ impl TokenCache {
         if before.is_none() && self.is_revoked(&object) {
             return nothing(failed);
         }
+        // Another process revoked it, or this one before a restart, and could not remove it.
+        if failed.is_revoked(&object) {
+            self.held.compare_and_swap(&before, None);
+            return nothing(failed);
+        }
         self.check_owner(&object, sync)?;
         // Without its access token it was another principal's, as far as the credentials said then.
         let is_whole = |held: &Held| held.access().is_some() || object.access().is_none();
         if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object) && is_whole(held)) {
-            return Ok(Some(Looked { held: before, failed }));
+            return Ok(Some(Looked { held: before, failed: Some(failed) }));
         }
         let base = &sync.identity.base;
         let held = Held::new(object, TokenOrigin::Stored, base, before.as_deref(), sync.random);
-        Ok(self.publish_after(&before, held).map(|held| Looked { held: Some(held), failed }))
+        Ok(self.publish_after(&before, held).map(|held| Looked { held: Some(held), failed: Some(failed) }))
     }
 
     fn check_owner(&self, token: &RefreshTokenObject, sync: &Sync<'_>) -> Result<(), Error> {

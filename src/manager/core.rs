@@ -20,8 +20,8 @@ use super::{
     single_flight::SingleFlight,
 };
 use crate::{
-    Credentials, Error, OAuthClient, Status, clock, credential_source::DynCredentialSource,
-    failed_requests::Basis, log, machine::Machine,
+    Credentials, Error, OAuthClient, Status, credential_source::DynCredentialSource, failed_requests::Basis,
+    log, machine::Machine,
 };
 
 pub(super) struct Core {
@@ -155,11 +155,9 @@ impl Core {
         let held = self.cache.held();
         status.refresh_token_refused = held.as_ref().is_some_and(|held| self.gate.is_dead(&held.object));
         status.refresh_token_valid &= !status.refresh_token_refused;
-        self.gate.report(&mut status, now);
+        let host_pause = self.asks_for_a_pause(now).and_then(|left| now.checked_add(left));
+        self.gate.report(&mut status, now, host_pause);
         status.tell(self.cache.look_failed().as_ref());
-        status.heed(
-            self.asks_for_a_pause(now).map(|left| clock::public_time(now.checked_add(left).unwrap_or(now))),
-        );
         status
     }
 

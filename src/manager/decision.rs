@@ -25,6 +25,8 @@ pub(super) struct Window {
     pub(super) advisory: SystemTime,
     pub(super) mandatory: SystemTime,
     pub(super) expires: SystemTime,
+    /// Before that it is not valid. Only what was refused has such a beginning: that of the pause in which it is handed out.
+    pub(super) begins: SystemTime,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +52,7 @@ impl Window {
             advisory: before(access.expires_at, advisory),
             mandatory: before(access.expires_at, mandatory),
             expires: access.expires_at,
+            begins: SystemTime::UNIX_EPOCH,
         }
     }
 
@@ -63,11 +66,25 @@ impl Window {
             Some((received, expires)) => {
                 let whole = expires.duration_since(received).unwrap_or_default();
                 let advisory = before(expires, margin.unwrap_or(whole / 3 * 2));
-                Self { not_before: always, ahead: advisory, advisory, mandatory: expires, expires }
+                Self {
+                    not_before: always,
+                    ahead: advisory,
+                    advisory,
+                    mandatory: expires,
+                    expires,
+                    begins: always,
+                }
             }
             None => {
                 let never = SystemTime::UNIX_EPOCH + Duration::from_secs(u64::from(u32::MAX) * 50);
-                Self { not_before: always, ahead: always, advisory: always, mandatory: never, expires: never }
+                Self {
+                    not_before: always,
+                    ahead: always,
+                    advisory: always,
+                    mandatory: never,
+                    expires: never,
+                    begins: always,
+                }
             }
         }
     }
@@ -89,11 +106,12 @@ impl Window {
         now.duration_since(self.not_before.checked_add(SKEW)?).ok()
     }
 
-    /// The same with an earlier end.
-    pub(super) fn cut(&self, end: SystemTime) -> Self {
-        let Self { not_before, ahead, advisory, mandatory, expires } = *self;
+    /// The same from now on, with an earlier end, whatever the clock is set to afterwards.
+    pub(super) fn cut(&self, now: SystemTime, end: SystemTime) -> Self {
+        let Self { not_before, ahead, advisory, mandatory, expires, .. } = *self;
         Self {
-            not_before,
+            not_before: not_before.max(now),
+            begins: now,
             ahead: ahead.min(end),
             advisory: advisory.min(end),
             mandatory: mandatory.min(end),
@@ -107,7 +125,7 @@ impl Window {
     }
 
     pub(super) fn is_valid(&self, now: SystemTime) -> bool {
-        now < self.expires
+        self.begins <= now && now < self.expires
     }
 }
 
@@ -167,8 +185,14 @@ mod tests {
 
     #[test]
     fn the_decision_as_a_table() {
-        let window =
-            Window { not_before: at(2), ahead: at(5), advisory: at(10), mandatory: at(20), expires: at(30) };
+        let window = Window {
+            not_before: at(2),
+            ahead: at(5),
+            advisory: at(10),
+            mandatory: at(20),
+            expires: at(30),
+            begins: at(0),
+        };
         for (now, backing_off, decision) in [
             (1, false, RenewIfIdle),
             (1, true, Serve),

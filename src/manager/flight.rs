@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     Credentials, Error, Geolocation, Grant, RefreshTokenObject, TokenReply,
-    failed_requests::{Basis, FailedRequest, FailedRequests},
+    failed_requests::{Basis, FailedRequests},
     log,
     machine::Machine,
     oauth_client::{Conditions, RetryBudget},
@@ -30,8 +30,8 @@ pub(super) struct Flight<'a> {
     pub(super) identity: &'a Identity,
     pub(super) leader: &'a Leader<Outcome>,
     pub(super) budget: RetryBudget<'a>,
-    /// How Concur refused the stored refresh token, if it said that the token is dead.
-    pub(super) dead: OnceLock<Error>,
+    /// The stored refresh token, if Concur said that it is dead.
+    pub(super) dead: OnceLock<RefreshTokenObject>,
 }
 
 impl Flight<'_> {
@@ -48,7 +48,7 @@ impl Flight<'_> {
     async fn sync(&self, is_locked: bool) -> Result<Looked, Error> {
         let sync = self.core.sync_for(self.identity);
         let looked = self.core.telling(self.core.cache.sync(&sync, is_locked)).await?;
-        self.core.gate.saw(&looked.failed, self.basis(looked.token()));
+        self.core.gate.saw(looked.failed.as_ref(), self.basis(looked.token()));
         Ok(looked)
     }
 
@@ -83,7 +83,7 @@ impl Flight<'_> {
             return Ok(());
         }
         self.check_host(looked.token())?;
-        self.core.gate.check(self.basis(looked.token()), self.core.now())
+        self.core.gate.check_or_retry(self.basis(looked.token()), self.core.now())
     }
 
     /// Whether the host that is asked first has asked for a pause: then there is no reason to lock or to rehearse.
@@ -99,16 +99,14 @@ impl Flight<'_> {
         Conditions { clock: &**clock, random, budget: &self.budget, heeds_pause }
     }
 
-    /// Remembers that a request has failed, a lasting failure for all processes on the store. The lock is still held, so the
-    /// processes that wait for it do not ask again. `before`: what was known before the request. `stored`: the token from
-    /// which the next request would be made. `has_fallback`: who holds something valid is served during the back-off, and who does not is owed more than the one
-    /// attempt of this flight.
+    /// Remembers that a request has failed, a lasting failure for all processes. The lock is still held, so the processes that
+    /// wait for it do not ask again. `before`: what was known before the request. `has_fallback`: who holds something valid is
+    /// served during the back-off, and who does not is owed more than the one attempt of this flight.
     pub(super) async fn remember(
         &self,
         error: &Error,
         before: &FailedRequests,
         looked: &Looked,
-        stored: Option<&RefreshTokenObject>,
         has_fallback: bool,
     ) {
         // What a person tried once says nothing about the credentials.
@@ -116,40 +114,72 @@ impl Flight<'_> {
             return;
         }
         let Core { gate, machine, .. } = &**self.core;
-        let (now, random) = (self.core.now(), &machine.random);
-        let (spent, basis) = (self.basis(looked.token()), self.basis(stored));
-        // What was known before stays known: the new failure may take the old one's place.
-        let is_dead = |token: &&RefreshTokenObject| self.dead.get().is_some() || before.is_dead(token);
-        let dead = looked.token().filter(is_dead);
-        let failed = gate.judge(error, (before, spent), basis, dead, now, random);
+        let basis = self.basis(looked.token());
+        let failed = gate.judge(error, (before, basis), basis, self.core.now(), &machine.random);
+        let mut noted = self.noted(looked);
+        let dead = self.dead.get();
+        let is_news = dead.is_some_and(|token| noted.add_dead(token, false, &machine.random));
         if failed.is_lasting() {
-            return self.note(failed, basis, looked).await;
+            noted.add(failed.clone(), basis);
         }
-        if let (Some(refused), Some(token)) = (self.dead.get(), dead) {
-            self.note(FailedRequest::of_dead_token(refused, basis, token, now, random), basis, looked).await;
+        let is_lasting = failed.is_lasting();
+        let is_noted = (is_lasting || is_news) && self.note(noted).await;
+        if !is_noted && let Some(token) = dead {
+            gate.remember_dead(token, false, &machine.random);
         }
-        if !has_fallback {
+        let is_to_keep = if is_lasting { !is_noted } else { !has_fallback };
+        if is_to_keep {
             gate.remember(failed, basis);
         }
     }
 
-    /// Remembers that a refresh token is dead, for other processes too.
-    pub(super) async fn remember_dead(&self, token: &RefreshTokenObject, why: &Error, looked: &Looked) {
-        let (basis, now) = (self.basis(Some(token)), self.core.now());
-        let failed = FailedRequest::of_dead_token(why, basis, token, now, &self.core.machine.random);
-        self.note(failed, basis, looked).await;
+    /// The same after a reply was saved that cannot be used as it is, for this manager alone: the lock is released by then.
+    pub(super) fn remember_of_saved(
+        &self,
+        error: &Error,
+        before: &FailedRequests,
+        looked: &Looked,
+        has_fallback: bool,
+    ) {
+        if matches!(self.need, Need::SignIn(_)) {
+            return;
+        }
+        let Core { gate, machine, cache, .. } = &**self.core;
+        let held = cache.held();
+        let spent = self.basis(looked.token());
+        let basis = self.basis(held.as_deref().map(|held| &held.object));
+        let failed = gate.judge(error, (before, spent), basis, self.core.now(), &machine.random);
+        if failed.is_lasting() || !has_fallback {
+            gate.remember(failed, basis);
+        }
     }
 
-    async fn note(&self, failed: FailedRequest, basis: Basis<'_>, looked: &Looked) {
-        let mut noted = looked.failed.clone();
-        noted.add(failed.clone(), basis);
+    /// Remembers that a refresh token is revoked, for other processes too.
+    pub(super) async fn remember_dead(&self, token: &RefreshTokenObject, looked: &Looked) {
+        let Core { gate, machine, .. } = &**self.core;
+        let mut noted = self.noted(looked);
+        if noted.add_dead(token, true, &machine.random) && !self.note(noted).await {
+            gate.remember_dead(token, true, &machine.random);
+        }
+    }
+
+    /// What the store keeps, as far as is known: it is not read while what is held is newer.
+    fn noted(&self, looked: &Looked) -> FailedRequests {
+        looked.failed.clone().unwrap_or_else(|| self.core.gate.noted())
+    }
+
+    /// Whether the store keeps this now.
+    async fn note(&self, noted: FailedRequests) -> bool {
         match self.core.cache.store.remember(noted.to_note().as_deref()).await {
-            Ok(true) => self.core.gate.has_noted(noted),
-            Ok(false) => self.core.gate.remember(failed, basis),
+            Ok(true) => {
+                self.core.gate.has_noted(noted);
+                true
+            }
+            Ok(false) => false,
             Err(error) => {
                 let cause = log::causes(&error);
                 log::event!(warn, %error, cause, "other processes will not know of the refusal");
-                self.core.gate.remember(failed, basis);
+                false
             }
         }
     }
@@ -157,7 +187,7 @@ impl Flight<'_> {
     /// Forgets what the success of a request disproves. After a sign-in that a person made, nothing is held back any more.
     pub(super) async fn forget(&self, looked: &Looked, issued: &RefreshTokenObject) {
         let (gate, basis) = (&self.core.gate, self.basis(looked.token()));
-        let mut noted = looked.failed.clone();
+        let mut noted = self.noted(looked);
         let mut is_changed = noted.forget(basis) | noted.revive(issued);
         if matches!(self.need, Need::SignIn(_)) {
             gate.open();
@@ -167,14 +197,14 @@ impl Flight<'_> {
         self.rewrite(noted, is_changed).await;
     }
 
-    /// Forgets every failure of the requests that can be made now, and every pause.
+    /// Forgets every failure of the requests that can be made now, every pause, and that the stored token is dead.
     pub(super) async fn open_gate(&self, looked: &mut Looked) {
+        let mut noted = self.noted(looked);
+        let token = looked.token();
         self.core.gate.open();
-        let (basis, signing_in) = (self.basis(looked.token()), self.basis(None));
-        let mut noted = looked.failed.clone();
-        let is_changed = noted.forget(basis) | noted.forget(signing_in);
+        let is_changed = noted.forget(self.basis(token)) | noted.forget(self.basis(None));
         self.rewrite(noted.clone(), is_changed).await;
-        looked.failed = noted;
+        looked.failed = Some(noted);
     }
 
     async fn rewrite(&self, noted: FailedRequests, is_changed: bool) {

@@ -10,11 +10,11 @@ use std::{
 };
 
 use crate::{
-    Error, Health, LastError, RefreshTokenObject, Status,
+    Error, LastError, RefreshTokenObject, Status,
     backoff::jittered,
     caught::locked,
     clock,
-    failed_requests::{Basis, FailedRequest, FailedRequests, PASSING, Pending},
+    failed_requests::{Basis, FailedRequest, FailedRequests, PASSING},
     random::Random,
     server_pause::ServerPause,
 };
@@ -29,14 +29,14 @@ struct History {
     back_off_until: Option<SystemTime>,
     pause: ServerPause,
     last_success: Option<SystemTime>,
-    last_error: Option<Error>,
+    last_error: Option<(Error, SystemTime)>,
     failing_since: Option<SystemTime>,
     /// Those that may pass, and those that the store does not keep.
     failed: FailedRequests,
     /// What the store was last seen to keep.
     noted: FailedRequests,
-    /// Boxed, because most managers never have one.
-    pending: Option<Box<Pending>>,
+    /// Those of the present credentials and stored token, until a request from them succeeds.
+    pending: FailedRequests,
 }
 
 impl Gate {
@@ -47,18 +47,29 @@ impl Gate {
         history.pause.is_on(now) || PASSING.is_on(history.back_off_until, now)
     }
 
-    /// Takes note of what the store keeps, and of what requests are made from now.
-    pub(super) fn saw(&self, noted: &FailedRequests, basis: Basis<'_>) {
+    /// Takes note of what the store keeps, unless that was not read, and of what requests are made from now.
+    pub(super) fn saw<'a>(&self, noted: impl Into<Option<&'a FailedRequests>>, basis: Basis<'_>) {
         let mut history = self.history();
-        history.noted = noted.clone();
-        history.pending = history.known().last_of(basis).map(FailedRequest::pending).map(Box::new);
+        if let Some(noted) = noted.into() {
+            history.noted = noted.clone();
+        }
+        history.pending = history.known().of(basis);
     }
 
     /// Whether such a request failed, or Concur asked for a pause, too short a time ago to ask again.
     pub(super) fn check(&self, basis: Basis<'_>, now: SystemTime) -> Result<(), Error> {
+        self.check_or(None, basis, now)
+    }
+
+    /// The same for a caller who can end a refusal's pause with `retry_now`.
+    pub(super) fn check_or_retry(&self, basis: Basis<'_>, now: SystemTime) -> Result<(), Error> {
+        self.check_or(Some("retry_now"), basis, now)
+    }
+
+    fn check_or(&self, retry: Option<&str>, basis: Basis<'_>, now: SystemTime) -> Result<(), Error> {
         self.check_server_pause(now)?;
         let known = self.known();
-        known.in_force(basis, now).map_or(Ok(()), |failed| Err(failed.again(now)))
+        known.in_force(basis, now).map_or(Ok(()), |failed| Err(failed.again(now, retry)))
     }
 
     /// The answer in which Concur asked for a pause for this principal, while that lasts.
@@ -71,6 +82,11 @@ impl Gate {
         self.history().known()
     }
 
+    /// What the store was last seen to keep.
+    pub(super) fn noted(&self) -> FailedRequests {
+        self.history().noted.clone()
+    }
+
     /// A request that was made from `spent` has failed, and the next one would be made from `basis`. `before` is what was
     /// known before it was sent.
     pub(super) fn judge(
@@ -78,12 +94,13 @@ impl Gate {
         error: &Error,
         (before, spent): (&FailedRequests, Basis<'_>),
         basis: Basis<'_>,
-        dead_token: Option<&RefreshTokenObject>,
         now: SystemTime,
         random: &Random,
     ) -> FailedRequest {
-        let failed = FailedRequest::of(error, (before, spent), basis, dead_token, now, random);
-        self.history().pending = Some(Box::new(failed.pending()));
+        let failed = FailedRequest::of(error, (before, spent), basis, now, random);
+        let mut history = self.history();
+        history.pending = history.known().of(basis);
+        history.pending.add(failed.clone(), basis);
         failed
     }
 
@@ -92,24 +109,38 @@ impl Gate {
         self.history().failed.add(failed, basis);
     }
 
-    /// What the store keeps now.
-    pub(super) fn has_noted(&self, noted: FailedRequests) {
-        self.history().noted = noted;
+    /// Remembers a dead refresh token that no store keeps.
+    pub(super) fn remember_dead(&self, token: &RefreshTokenObject, revoked: bool, random: &Random) {
+        self.history().failed.add_dead(token, revoked, random);
+    }
+
+    /// What the store keeps now, if that was read or written.
+    pub(super) fn has_noted(&self, noted: impl Into<Option<FailedRequests>>) {
+        if let Some(noted) = noted.into() {
+            self.history().noted = noted;
+        }
     }
 
     /// A request that was made from `basis` has succeeded.
     pub(super) fn forget(&self, basis: Basis<'_>, issued: &RefreshTokenObject) {
         let mut history = self.history();
-        history.failed.forget(basis);
-        history.failed.revive(issued);
-        history.pending = None;
+        let History { failed, noted, pending, .. } = &mut *history;
+        for known in [failed, noted] {
+            known.forget(basis);
+            known.revive(issued);
+        }
+        *pending = FailedRequests::default();
     }
 
-    /// Forgets every failure and every pause: a person knows better.
+    /// Forgets every failure and every pause: a person knows better. What is dead stays dead until a grant with it succeeds.
     pub(super) fn open(&self) {
         let mut history = self.history();
-        let last_success = history.last_success;
-        *history = History { last_success, ..History::default() };
+        let History { last_success, failed, noted, .. } = std::mem::take(&mut *history);
+        let [failed, noted] = [failed, noted].map(|mut known| {
+            known.forget_failures();
+            known
+        });
+        *history = History { last_success, failed, noted, ..History::default() };
     }
 
     /// Whether Concur has said that this refresh token is bad or expired, as far as this manager knows.
@@ -121,8 +152,8 @@ impl Gate {
     /// The last failure of a request from the same credentials and stored token, until one succeeds. Its next attempt may be
     /// possible by now.
     #[cfg(test)]
-    pub(super) fn pending(&self) -> Option<Pending> {
-        self.history().pending.as_deref().cloned()
+    pub(super) fn pending(&self, now: SystemTime) -> Option<crate::failed_requests::Pending> {
+        self.history().pending.told(now).map(FailedRequest::pending)
     }
 
     /// `is_fresh`: Concur itself answered, so it no longer asks for a pause.
@@ -138,9 +169,11 @@ impl Gate {
         history.failing_since = None;
     }
 
-    /// Another process holds the store's lock: it will be done in a moment.
+    /// Another process holds the store's lock: it will be done in a moment. A back-off that ends later goes on.
     pub(super) fn found_busy(&self, now: SystemTime) {
-        self.history().back_off_until = now.checked_add(PASSING.first);
+        let mut history = self.history();
+        let under_way = history.back_off_until.filter(|until| PASSING.is_on(Some(*until), now));
+        history.back_off_until = now.checked_add(PASSING.first).max(under_way);
     }
 
     /// An error for which nothing was sent because of an earlier one is no news: who holds something valid need not look
@@ -152,7 +185,7 @@ impl Gate {
         let mut history = self.history();
         history.back_off_until = now.checked_add(jittered(PASSING.nth(history.failures), random.fraction()));
         history.failures = history.failures.saturating_add(1);
-        history.last_error = Some(error.clone());
+        history.last_error = Some((error.clone(), now));
         history.failing_since.get_or_insert(now);
         // What concerns all principals is kept by the client.
         if !ServerPause::is_for_all(error) {
@@ -160,27 +193,39 @@ impl Gate {
         }
     }
 
-    /// After a restart the store's note tells what failed before.
-    pub(super) fn report(&self, status: &mut Status, now: SystemTime) {
+    /// After a restart the store's note tells what failed before. `host_pause`: until when the host that is asked next has
+    /// asked for a pause.
+    pub(super) fn report(&self, status: &mut Status, now: SystemTime, host_pause: Option<SystemTime>) {
         let history = self.history();
-        let History { last_success, last_error, failing_since, pending, back_off_until, .. } = &*history;
-        status.last_success = last_success.map(clock::public_time);
-        let pending = pending.as_deref();
-        status.last_error =
-            last_error.as_ref().map(LastError::of).or_else(|| pending.map(|pending| pending.error.clone()));
-        let noted_since = pending.map(|pending| pending.since);
-        status.failing_since = failing_since.or(noted_since).map(clock::public_time);
-        let next = [pending.map(|pending| pending.next_attempt), *back_off_until];
+        let told = history.pending.told(now);
+        let pending = told.map(FailedRequest::pending);
+        status.last_success = history.last_success.map(clock::public_time);
+        let last_error =
+            history.last_error.as_ref().filter(|last| !told.is_some_and(|told| hides(told, last, now)));
+        status.last_error = last_error
+            .map(|(error, _)| LastError::of(error))
+            .or_else(|| pending.as_ref().map(|pending| pending.error.clone()));
+        let since = [pending.as_ref().map(|pending| pending.since), history.failing_since];
+        status.failing_since = since.into_iter().flatten().min().map(clock::public_time);
+        let next = [
+            pending.map(|pending| pending.next_attempt),
+            history.back_off_until,
+            history.pause.until(now),
+            host_pause,
+        ];
         let next = next.into_iter().flatten().max().filter(|next| now < *next);
         status.next_attempt_at = next.filter(|_| status.last_error.is_some()).map(clock::public_time);
-        if status.health() == Health::PersonNeeded && status.refresh_token_valid {
-            status.act_before = status.refresh_token_expires_at;
-        }
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
         locked(&self.0)
     }
+}
+
+/// Whether a person is told this failure instead of the last error: it is newer, as one of another process can be, or it is a
+/// refusal in force, and the error is one that passes.
+fn hides(failed: &FailedRequest, (last, at): &(Error, SystemTime), now: SystemTime) -> bool {
+    failed.at() > *at || (failed.is_refusal() && failed.is_in_force(now) && last.is_transient())
 }
 
 impl History {
@@ -194,7 +239,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{ConcurCode, Credentials, ErrorKind, clock::from_unix_seconds};
+    use crate::{ConcurCode, Credentials, ErrorKind, clock::from_unix_seconds, failed_requests::Pending};
 
     fn at(seconds: u64) -> SystemTime {
         from_unix_seconds(seconds).unwrap()
@@ -217,7 +262,7 @@ mod tests {
     }
 
     fn fail(gate: &Gate, error: &Error, basis: Basis<'_>, now: u64) -> FailedRequest {
-        let failed = gate.judge(error, (&gate.known(), basis), basis, None, at(now), &Random::System);
+        let failed = gate.judge(error, (&gate.known(), basis), basis, at(now), &Random::System);
         gate.remember(failed.clone(), basis);
         failed
     }
@@ -324,7 +369,7 @@ mod tests {
         gate.open();
         gate.check(basis, at(1000)).unwrap();
         assert!(!gate.is_backing_off(at(1000)));
-        assert_eq!(gate.pending(), None);
+        assert_eq!(gate.pending(at(1000)), None);
     }
 
     #[test]
@@ -332,18 +377,21 @@ mod tests {
         let (ours, other) = (Credentials::new("a", "s"), Credentials::new("a", "new"));
         let [ours, other] = [&ours, &other].map(|credentials| Basis { credentials, stored: None });
         let (gate, next_process) = (Gate::default(), Gate::default());
-        assert_eq!(gate.pending(), None);
+        assert_eq!(gate.pending(at(1000)), None);
         let error = refused().with_correlation_id(Some("id".to_owned()));
         let mut noted = FailedRequests::default();
         noted.add(fail(&gate, &error, ours, 1000), ours);
         next_process.saw(&FailedRequests::from_note(noted.to_note().as_deref()), ours);
         let told = Pending { error: LastError::of(&error), since: at(1000), next_attempt: at(4600) };
-        assert_eq!((gate.pending(), next_process.pending()), (Some(told.clone()), Some(told)));
+        assert_eq!(
+            (gate.pending(at(1000)), next_process.pending(at(1000))),
+            (Some(told.clone()), Some(told))
+        );
         // Another process was told something else, which does not concern this one.
         next_process.saw(&noted, other);
-        assert_eq!(next_process.pending(), None);
+        assert_eq!(next_process.pending(at(1000)), None);
         gate.forget(ours, &token("t"));
-        assert_eq!(gate.pending(), None);
+        assert_eq!(gate.pending(at(1000)), None);
     }
 
     #[test]
@@ -351,16 +399,87 @@ mod tests {
         let (credentials, token) = (Credentials::new("a", "s"), token("dead"));
         let basis = Basis { credentials: &credentials, stored: Some(&token) };
         let (gate, next_process) = (Gate::default(), Gate::default());
-        let failed = FailedRequest::of_dead_token(&refused(), basis, &token, at(1000), &Random::System);
-        gate.remember(failed.clone(), basis);
+        gate.remember_dead(&token, false, &Random::System);
         let mut noted = FailedRequests::default();
-        noted.add(failed, basis);
+        noted.add_dead(&token, false, &Random::System);
         assert!(gate.is_dead(&token) && !next_process.is_dead(&token));
         next_process.saw(&noted, basis);
         assert!(next_process.is_dead(&token));
         // It holds nothing back.
         next_process.check(basis, at(1000)).unwrap();
+        // A person who signs in or tries again does not revive it, and a grant with it does.
+        for gate in [&gate, &next_process] {
+            gate.open();
+            assert!(gate.is_dead(&token));
+        }
         gate.forget(basis, &token);
         assert!(!gate.is_dead(&token));
+    }
+
+    #[test]
+    fn a_busy_store_or_a_held_back_call_shortens_no_back_off() {
+        let gate = Gate::default();
+        for _ in 0..4 {
+            gate.failed(&unavailable(None), at(1000), &Random::System);
+        }
+        gate.found_busy(at(1001));
+        gate.failed(&unavailable(None).held_back(), at(1001), &Random::System);
+        assert!(gate.is_backing_off(at(1003)));
+        // After the clock has jumped back, the end of the pause is not known.
+        gate.found_busy(at(10));
+        assert!(gate.is_backing_off(at(10)) && !gate.is_backing_off(at(11)));
+    }
+
+    #[test]
+    fn the_next_attempt_heeds_every_pause() {
+        let credentials = Credentials::new("a", "s");
+        let basis = Basis { credentials: &credentials, stored: None };
+        let gate = Gate::default();
+        let next = |host_pause: Option<u64>| {
+            let mut status = Status::default();
+            gate.report(&mut status, at(1000), host_pause.map(at));
+            status.next_attempt_at
+        };
+        let told = |seconds| Some(clock::public_time(at(seconds)));
+        assert_eq!(next(Some(5000)), None, "nothing has failed");
+        gate.failed(&maintenance(100), at(1000), &Random::System);
+        assert_eq!((next(None), next(Some(1050)), next(Some(1200))), (told(1100), told(1100), told(1200)));
+        fail(&gate, &refused(), basis, 1000);
+        assert_eq!((next(None), next(Some(5000))), (told(4600), told(5000)));
+    }
+
+    /// Another process was refused after this one's request had failed for a reason that may pass.
+    #[test]
+    fn a_passing_failure_hides_no_refusal() {
+        let credentials = Credentials::new("a", "s");
+        let basis = Basis { credentials: &credentials, stored: None };
+        for (ours, theirs) in [(1000, 2000), (2000, 1000)] {
+            let (gate, other) = (Gate::default(), Gate::default());
+            fail(&gate, &unavailable(None), basis, ours);
+            gate.failed(&unavailable(None), at(ours), &Random::System);
+            let mut noted = FailedRequests::default();
+            noted.add(fail(&other, &refused(), basis, theirs), basis);
+            gate.saw(&noted, basis);
+            let mut status = Status::default();
+            gate.report(&mut status, at(2000), None);
+            assert_eq!(status.health(), Health::PersonNeeded, "ours at {ours}");
+            assert_eq!(status.failing_since, Some(clock::public_time(at(1000))));
+            assert_eq!(status.next_attempt_at, Some(clock::public_time(at(theirs + 3600))));
+        }
+    }
+
+    #[test]
+    fn what_was_not_read_erases_nothing() {
+        let (credentials, dead) = (Credentials::new("a", "s"), token("dead"));
+        let basis = Basis { credentials: &credentials, stored: None };
+        let gate = Gate::default();
+        let mut noted = FailedRequests::default();
+        noted.add(fail(&Gate::default(), &refused(), basis, 1000), basis);
+        noted.add_dead(&dead, false, &Random::System);
+        gate.saw(&noted, basis);
+        gate.saw(None, basis);
+        gate.has_noted(None);
+        gate.check(basis, at(1000)).unwrap_err();
+        assert!(gate.is_dead(&dead) && gate.pending(at(1000)).is_some());
     }
 }

@@ -56,7 +56,7 @@ impl HeldAccess {
             }
             _ => (now, 0),
         };
-        Self { window: self.window.cut(until), refused_before, is_refused: true, ..self.clone() }
+        Self { window: self.window.cut(now, until), refused_before, is_refused: true, ..self.clone() }
     }
 
     pub(super) fn is(&self, token: &AccessToken) -> bool {
@@ -209,4 +209,41 @@ pub(super) fn first_stop(
 pub(super) fn geolocation_of(object: &RefreshTokenObject, base: &Geolocation) -> Result<Geolocation, Error> {
     let origin = "the geolocation that came with the token";
     object.geolocation().map_or_else(|| Ok(base.clone()), |received| base.received(received, origin))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        clock::from_unix_seconds(seconds).unwrap()
+    }
+
+    /// Issued at 1,400, for an hour.
+    fn held(access: &str, before: Option<&Held>) -> Held {
+        let json = format!(
+            r#"{{"refresh_token": "r", "access_token": "{access}", "expires_in": 3600, "accessTokenExpiresAt": 5000}}"#
+        );
+        let object = RefreshTokenObject::from_json(&json).unwrap();
+        let base = Geolocation::GLZ.parse().unwrap();
+        Held::new(object, TokenOrigin::Renewed, &base, before, &Random::seeded(0))
+    }
+
+    fn refused(held: &Held, now: u64) -> Held {
+        held.refusing(&held.access().unwrap().token, at(now)).unwrap()
+    }
+
+    #[test]
+    fn what_an_api_refused_stays_refused_when_the_clock_is_set_back() {
+        let first = refused(&held("a", None), 1430);
+        // Young, and so was its predecessor: it is handed out for a second.
+        let second = refused(&held("b", Some(&first)), 1440);
+        assert!(second.live_access(at(1440)).is_some() && second.live_access(at(1441)).is_none());
+        for held in [first, second] {
+            for now in [0, 1400, 1429, 1439, 1441, 4000] {
+                assert!(held.live_access(at(now)).is_none(), "at {now}");
+                assert!(!held.access().unwrap().window.is_fresh(at(now)), "at {now}");
+            }
+        }
+    }
 }

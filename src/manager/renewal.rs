@@ -260,11 +260,9 @@ impl Flight<'_> {
         has_fallback: bool,
     ) {
         match asked {
-            Err(e) => self.remember(e, before, looked, looked.token(), has_fallback).await,
+            Err(e) => self.remember(e, before, looked, has_fallback).await,
             Ok(Some(Outcome::SavedWithFault(e) | Outcome::WithoutAccess(_, e))) => {
-                let held = self.core.cache.held();
-                let stored = held.as_deref().map(|held| &held.object);
-                self.remember(e, before, looked, stored, has_fallback).await;
+                self.remember_of_saved(e, before, looked, has_fallback);
             }
             Ok(_) => {}
         }

@@ -4,6 +4,7 @@
 //! disk. A failure prints the seed; `CONCUR_AUTH_SEED` repeats it.
 
 mod a_day;
+mod at_random;
 mod calendar;
 mod crowd;
 mod kept_alive;

@@ -128,12 +128,16 @@ impl Flight<'_> {
             }
         };
         match cache.save_and_publish(token, rehearsed, save, &*machine.clock, as_held).await {
-            Saved::Held(held, None) => {
-                self.forget(looked, &held.object).await;
-                Some(held)
-            }
-            Saved::Held(held, Some(error)) => {
-                self.core.gate.forget(self.basis(looked.token()), &held.object);
+            Saved::Held(held, unsaved) => {
+                match (origin, &unsaved) {
+                    // No grant has issued it: it may be the very token that was refused.
+                    (TokenOrigin::Adopted, _) => {
+                        self.core.gate.saw(looked.failed.as_ref(), self.basis(Some(&held.object)));
+                    }
+                    (_, None) => self.forget(looked, &held.object).await,
+                    (_, Some(_)) => self.core.gate.forget(self.basis(looked.token()), &held.object),
+                }
+                let Some(error) = unsaved else { return Some(held) };
                 let core = Arc::clone(self.core);
                 // Without a thread for it, the next flight and `shutdown` still save the token first.
                 let _ = machine.executor.spawn(Box::pin(async move { keep_saving(&core).await }));

@@ -106,19 +106,20 @@ impl Flight<'_> {
         };
         // The lock is held, and yet the store may hold another token by now: not every store has a lock, and SAP's sample
         // takes none.
-        if way == Way::Refresh
-            && e.is_invalid_grant()
-            && self.core.cache.store.load().await?.is_some_and(|now| !now.is_same_token(stored))
-        {
+        let read = match way {
+            Way::Refresh if e.is_invalid_grant() => self.core.cache.store.load().await,
+            _ => Ok(None),
+        };
+        if matches!(&read, Ok(Some(now)) if !now.is_same_token(stored)) {
             return Ok(Tried::Answered(Exchanged::Overtaken));
         }
-        if !closes(way, is_last, &e) {
-            return Err(e);
+        let is_closed = closes(way, is_last, &e);
+        if is_closed && way == Way::Refresh {
+            // Also if the store could not be read: whatever else is in it, this token is dead.
+            let _ = self.dead.set(stored.clone());
         }
-        if way == Way::Refresh {
-            let _ = self.dead.set(e.clone());
-        }
-        Ok(Tried::Closed(e))
+        read?;
+        if is_closed { Ok(Tried::Closed(e)) } else { Err(e) }
     }
 
     /// The refresh grant, at the token's last geolocation.

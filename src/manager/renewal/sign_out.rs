@@ -109,7 +109,7 @@ impl Flight<'_> {
         let error = Error::store(message, e);
         // Other processes would serve it, as would this one after a restart.
         if let Some(token) = revoked {
-            self.remember_dead(token, &error, looked).await;
+            self.remember_dead(token, looked).await;
         }
         Err(error)
     }
