@@ -29,6 +29,8 @@ impl DeadToken {
 }
 
 impl DeadTokens {
+    pub(crate) const NONE: Self = Self(Vec::new());
+
     /// `revoked`: by this crate, and not just refused. Whether that is news.
     pub(crate) fn add(&mut self, token: &RefreshTokenObject, revoked: bool, random: &Random) -> bool {
         if let Some(dead) = self.0.iter_mut().find(|dead| dead.is(token)) {

@@ -4,7 +4,10 @@
 //! Always: no I/O and no clock here. A failure holds back only what was made from the same credentials and the same stored
 //! token. Nothing in it is a secret, and nothing in it helps to find a secret.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    ops::Deref,
+    time::{Duration, SystemTime},
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -185,13 +188,33 @@ impl FailedRequest {
 }
 
 /// The newest failures, and the refresh tokens that are dead. A store keeps the lasting ones, for all processes that share it.
+///
+/// Boxed, because most managers never have any.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FailedRequests {
+pub(crate) struct FailedRequests(Option<Box<Remembered>>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Remembered {
     failures: Vec<FailedRequest>,
     dead: DeadTokens,
 }
 
+static NOTHING: Remembered = Remembered { failures: Vec::new(), dead: DeadTokens::NONE };
+
+impl Deref for FailedRequests {
+    type Target = Remembered;
+
+    fn deref(&self) -> &Remembered {
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
 impl FailedRequests {
+    fn new(failures: Vec<FailedRequest>, dead: DeadTokens) -> Self {
+        let is_empty = failures.is_empty() && dead.is_empty();
+        Self((!is_empty).then(|| Box::new(Remembered { failures, dead })))
+    }
+
     /// Reads a store's note. Any other text, such as a note that was cut short, says nothing.
     #[must_use]
     pub(crate) fn from_note(note: Option<&str>) -> Self {
@@ -216,7 +239,7 @@ impl FailedRequests {
                 dead_tokens.add_refused(failed.salt, fingerprint);
             }
         }
-        Self { failures: noted.into_iter().filter_map(Noted::read).collect(), dead: dead_tokens }
+        Self::new(noted.into_iter().filter_map(Noted::read).collect(), dead_tokens)
     }
 
     /// The note for a store, on one line; `None` where there is nothing to note.
@@ -232,15 +255,16 @@ impl FailedRequests {
 
     /// In place of what the same failure left before.
     pub(crate) fn add(&mut self, failed: FailedRequest, basis: Basis<'_>) {
-        self.failures.retain(|before| before.class != failed.class || !before.concerns(basis));
-        self.failures.push(failed);
-        let surplus = self.failures.len().saturating_sub(MOST);
-        self.failures.drain(..surplus);
+        let failures = &mut self.0.get_or_insert_default().failures;
+        failures.retain(|before| before.class != failed.class || !before.concerns(basis));
+        failures.push(failed);
+        let surplus = failures.len().saturating_sub(MOST);
+        failures.drain(..surplus);
     }
 
     /// Adds a refresh token that Concur refused itself, or that was `revoked`; whether that is news.
     pub(crate) fn add_dead(&mut self, token: &RefreshTokenObject, revoked: bool, random: &Random) -> bool {
-        self.dead.add(token, revoked, random)
+        self.0.get_or_insert_default().dead.add(token, revoked, random)
     }
 
     /// The failure that holds back this request for the longest time from now.
@@ -251,7 +275,7 @@ impl FailedRequests {
     /// The failures of this request alone, also those whose pause is over.
     pub(crate) fn of(&self, basis: Basis<'_>) -> Self {
         let failures = self.failures.iter().filter(|failed| failed.concerns(basis)).cloned().collect();
-        Self { failures, dead: DeadTokens::default() }
+        Self::new(failures, DeadTokens::NONE)
     }
 
     /// The one failure that a person is told: what holds for the longest time from now, or else the newest.
@@ -266,32 +290,34 @@ impl FailedRequests {
     }
 
     /// Whether a refresh token was revoked, although the store could not be emptied.
-    #[allow(dead_code, reason = "asked by whoever reads the store")]
     pub(crate) fn is_revoked(&self, token: &RefreshTokenObject) -> bool {
         self.dead.is_revoked(token)
     }
 
     /// Forgets what the success of such a request disproves; whether there was anything.
     pub(crate) fn forget(&mut self, basis: Basis<'_>) -> bool {
-        let before = self.failures.len();
-        self.failures.retain(|failed| !failed.concerns(basis));
-        self.failures.len() < before
+        let Some(known) = &mut self.0 else { return false };
+        let before = known.failures.len();
+        known.failures.retain(|failed| !failed.concerns(basis));
+        known.failures.len() < before
     }
 
     /// Forgets every failure. What is dead stays dead.
     pub(crate) fn forget_failures(&mut self) {
-        self.failures.clear();
+        if let Some(known) = &mut self.0 {
+            known.failures.clear();
+        }
     }
 
     /// Concur has issued this refresh token just now, so it is not dead; whether it was.
     pub(crate) fn revive(&mut self, token: &RefreshTokenObject) -> bool {
-        self.dead.revive(token)
+        self.0.as_mut().is_some_and(|known| known.dead.revive(token))
     }
 
     /// These failures and those.
     pub(crate) fn and(&self, others: &Self) -> Self {
         let failures = self.failures.iter().chain(&others.failures).cloned().collect();
-        Self { failures, dead: self.dead.and(&others.dead) }
+        Self::new(failures, self.dead.and(&others.dead))
     }
 
     /// The same failure as it was known before, the one that was repeated most often.

@@ -13,7 +13,7 @@ use crate::{
     Error, LastError, RefreshTokenObject, Status,
     backoff::jittered,
     caught::locked,
-    clock,
+    clock, consequences,
     failed_requests::{Basis, FailedRequest, FailedRequests, PASSING},
     random::Random,
     server_pause::ServerPause,
@@ -207,14 +207,11 @@ impl Gate {
             .or_else(|| pending.as_ref().map(|pending| pending.error.clone()));
         let since = [pending.as_ref().map(|pending| pending.since), history.failing_since];
         status.failing_since = since.into_iter().flatten().min().map(clock::public_time);
-        let next = [
-            pending.map(|pending| pending.next_attempt),
-            history.back_off_until,
-            history.pause.until(now),
-            host_pause,
-        ];
-        let next = next.into_iter().flatten().max().filter(|next| now < *next);
-        status.next_attempt_at = next.filter(|_| status.last_error.is_some()).map(clock::public_time);
+        // After a failure of its own, or a pause that Concur asked for, which a sibling's success does not end.
+        let own = [pending.map(|pending| pending.next_attempt), history.back_off_until];
+        let own = own.into_iter().flatten().max().filter(|_| status.last_error.is_some());
+        let next = [own, history.pause.until(now), host_pause].into_iter().flatten().max();
+        status.next_attempt_at = next.filter(|next| now < *next).map(clock::public_time);
     }
 
     fn history(&self) -> MutexGuard<'_, History> {
@@ -223,9 +220,10 @@ impl Gate {
 }
 
 /// Whether a person is told this failure instead of the last error: it is newer, as one of another process can be, or it is a
-/// refusal in force, and the error is one that passes.
+/// refusal in force, and the error needs no person.
 fn hides(failed: &FailedRequest, (last, at): &(Error, SystemTime), now: SystemTime) -> bool {
-    failed.at() > *at || (failed.is_refusal() && failed.is_in_force(now) && last.is_transient())
+    failed.at() > *at
+        || (failed.is_refusal() && failed.is_in_force(now) && !consequences::of(last.kind()).needs_person)
 }
 
 impl History {
@@ -239,7 +237,9 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::{ConcurCode, Credentials, ErrorKind, clock::from_unix_seconds, failed_requests::Pending};
+    use crate::{
+        ConcurCode, Credentials, ErrorKind, Health, clock::from_unix_seconds, failed_requests::Pending,
+    };
 
     fn at(seconds: u64) -> SystemTime {
         from_unix_seconds(seconds).unwrap()
@@ -441,7 +441,7 @@ mod tests {
             status.next_attempt_at
         };
         let told = |seconds| Some(clock::public_time(at(seconds)));
-        assert_eq!(next(Some(5000)), None, "nothing has failed");
+        assert_eq!((next(None), next(Some(5000))), (None, told(5000)), "nothing has failed here");
         gate.failed(&maintenance(100), at(1000), &Random::System);
         assert_eq!((next(None), next(Some(1050)), next(Some(1200))), (told(1100), told(1100), told(1200)));
         fail(&gate, &refused(), basis, 1000);

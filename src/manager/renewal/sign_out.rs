@@ -76,7 +76,14 @@ impl Flight<'_> {
             Ok(reply) => reply,
             Err(e) if !e.is_bad_refresh_token() => return Err(e),
             Err(_) => {
-                let again = self.look_again().await?;
+                let again = match self.look_again().await {
+                    Ok(again) => again,
+                    // Whatever the store holds by now: this token is dead.
+                    Err(unread) => {
+                        self.remember_dead(&held.object, looked).await;
+                        return Err(unread);
+                    }
+                };
                 let is_another = again.token().is_some_and(|token| !token.is_same_token(&held.object));
                 return Ok(if is_another { Renewal::Another(again) } else { Renewal::Dead });
             }
