@@ -563,8 +563,7 @@ fn months(seed: u64, calls: usize) -> Vec<String> {
             run.breaks(format!("{requests} requests on day {day}"));
         }
     }
-    let broken = locked(&run.broken).clone();
-    broken
+    locked(&run.broken).clone()
 }
 
 /// `CONCUR_AUTH_RUNS` says how many seeds are tried.
