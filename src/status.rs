@@ -105,10 +105,11 @@ impl Status {
     /// ```
     /// # use concur_auth::{Health, MemoryStore, TokenManager};
     /// # let tokens = TokenManager::builder().store(MemoryStore::new()).build()?;
-    /// match tokens.status().health() {
+    /// let status = tokens.status();
+    /// match status.health() {
     ///     Health::Healthy => {}
     ///     Health::Degraded => println!("a renewal failed, and is tried again"),
-    ///     Health::PersonNeeded => println!("alert: a person is needed before {:?}", tokens.status().act_before),
+    ///     Health::PersonNeeded => println!("alert: act before {:?}", status.act_before),
     ///     _ => {}
     /// }
     /// # Ok::<(), concur_auth::Error>(())

@@ -22,6 +22,14 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Gate(Mutex<History>);
 
+/// The last renewal that failed, and the first one of all that have failed since a success.
+#[derive(Debug)]
+struct Failure {
+    error: Error,
+    at: SystemTime,
+    since: SystemTime,
+}
+
 /// How the last renewals went.
 #[derive(Debug, Default)]
 struct History {
@@ -29,8 +37,8 @@ struct History {
     back_off_until: Option<SystemTime>,
     pause: ServerPause,
     last_success: Option<SystemTime>,
-    last_error: Option<(Error, SystemTime)>,
-    failing_since: Option<SystemTime>,
+    /// Boxed, as most managers never have one.
+    last_failure: Option<Box<Failure>>,
     /// Those that may pass, and those that the store does not keep.
     failed: FailedRequests,
     /// What the store was last seen to keep.
@@ -165,8 +173,7 @@ impl Gate {
         history.failures = 0;
         history.back_off_until = None;
         history.last_success = Some(now);
-        history.last_error = None;
-        history.failing_since = None;
+        history.last_failure = None;
     }
 
     /// Another process holds the store's lock: it will be done in a moment. A back-off that ends later goes on.
@@ -185,8 +192,8 @@ impl Gate {
         let mut history = self.history();
         history.back_off_until = now.checked_add(jittered(PASSING.nth(history.failures), random.fraction()));
         history.failures = history.failures.saturating_add(1);
-        history.last_error = Some((error.clone(), now));
-        history.failing_since.get_or_insert(now);
+        let since = history.last_failure.as_ref().map_or(now, |before| before.since);
+        history.last_failure = Some(Box::new(Failure { error: error.clone(), at: now, since }));
         // What concerns all principals is kept by the client.
         if !ServerPause::is_for_all(error) {
             history.pause.begin(error, now);
@@ -200,12 +207,12 @@ impl Gate {
         let told = history.pending.told(now);
         let pending = told.map(FailedRequest::pending);
         status.last_success = history.last_success.map(clock::public_time);
-        let last_error =
-            history.last_error.as_ref().filter(|last| !told.is_some_and(|told| hides(told, last, now)));
+        let last = history.last_failure.as_deref();
+        let last_error = last.filter(|last| !told.is_some_and(|told| hides(told, last, now)));
         status.last_error = last_error
-            .map(|(error, _)| LastError::of(error))
+            .map(|last| LastError::of(&last.error))
             .or_else(|| pending.as_ref().map(|pending| pending.error.clone()));
-        let since = [pending.as_ref().map(|pending| pending.since), history.failing_since];
+        let since = [pending.as_ref().map(|pending| pending.since), last.map(|last| last.since)];
         status.failing_since = since.into_iter().flatten().min().map(clock::public_time);
         // After a failure of its own, or a pause that Concur asked for, which a sibling's success does not end.
         let own = [pending.map(|pending| pending.next_attempt), history.back_off_until];
@@ -221,9 +228,11 @@ impl Gate {
 
 /// Whether a person is told this failure instead of the last error: it is newer, as one of another process can be, or it is a
 /// refusal in force, and the error needs no person.
-fn hides(failed: &FailedRequest, (last, at): &(Error, SystemTime), now: SystemTime) -> bool {
-    failed.at() > *at
-        || (failed.is_refusal() && failed.is_in_force(now) && !consequences::of(last.kind()).needs_person)
+fn hides(failed: &FailedRequest, last: &Failure, now: SystemTime) -> bool {
+    failed.at() > last.at
+        || (failed.is_refusal()
+            && failed.is_in_force(now)
+            && !consequences::of(last.error.kind()).needs_person)
 }
 
 impl History {
@@ -321,7 +330,7 @@ mod tests {
         gate.failed(&unavailable(None).held_back(), at(1000), &Random::System);
         assert!(gate.is_backing_off(at(1000)) && !gate.is_backing_off(at(1001)));
         assert_eq!(gate.history().failures, 0);
-        assert!(gate.history().last_error.is_none());
+        assert!(gate.history().last_failure.is_none());
     }
 
     #[test]
