@@ -105,9 +105,10 @@ struct LastRead {
 }
 
 impl LastRead {
-    fn of(path: &Path) -> io::Result<Self> {
+    /// `stamp` is the file's, from a moment ago.
+    fn of(path: &Path, stamp: Stamp) -> io::Result<Self> {
         let nothing = Self { stamp: Stamp::NOTHING, token: None };
-        if Stamp::of_file(path)? == Stamp::NOTHING {
+        if stamp == Stamp::NOTHING {
             return Ok(nothing);
         }
         let mut file = match File::open(path) {
@@ -134,9 +135,8 @@ impl JsonFileStore {
 
     /// The token as it is now, after which `seen` has the place, too. `NotFound`: the folder is missing.
     fn look(&self, seen: &mut Seen) -> io::Result<Option<RefreshTokenObject>> {
-        let stamp = Stamp::of_file(&self.path)?;
-        let last = seen.token.as_ref().filter(|last| last.stamp == stamp && stamp != Stamp::NOTHING);
-        if let Some(last) = last
+        if let Some(last) = seen.token.as_ref().filter(|last| last.stamp != Stamp::NOTHING)
+            && last.stamp == Stamp::of_file(&self.path)?
             && seen.place.as_ref().is_some_and(|place| place.is_free_of_leftovers(place.target(&self.path)))
         {
             return Ok(last.token.clone());
@@ -149,7 +149,7 @@ impl JsonFileStore {
         let stamp = Stamp::of_file(&self.path)?;
         match &seen.token {
             Some(last) if last.stamp == stamp => Ok(last.token.clone()),
-            _ => Ok(seen.token.insert(LastRead::of(&self.path)?).token.clone()),
+            _ => Ok(seen.token.insert(LastRead::of(&self.path, stamp)?).token.clone()),
         }
     }
 
@@ -350,7 +350,8 @@ impl TokenStore for JsonFileStore {
     /// Reads the file that is locked, wherever a symbolic link may lead by now.
     async fn read_locked(&self, lock: &StoreLock) -> Result<Stored, Error> {
         let lock = self.lock(lock)?;
-        let LastRead { stamp, token } = LastRead::of(lock.target()).map_err(|e| self.could_not_read(e))?;
+        let read = Stamp::of_file(lock.target()).and_then(|stamp| LastRead::of(lock.target(), stamp));
+        let LastRead { stamp, token } = read.map_err(|e| self.could_not_read(e))?;
         lock.learn(Some(stamp));
         Ok(Stored::new(token, self.note(lock.target(), &mut None)))
     }
