@@ -30,7 +30,9 @@ mod owner;
 mod sign_out;
 
 use std::{
+    future::poll_fn,
     sync::{Arc, OnceLock},
+    task::Poll,
     time::Duration,
 };
 
@@ -144,6 +146,8 @@ impl Flight<'_> {
         }
         let mut waited = Duration::ZERO;
         let mut polls = 0;
+        // The store's own calls take time, too, which no injected clock may know of.
+        let mut deadline = None;
         loop {
             // Another process may have renewed meanwhile. To see that, and to serve a read-only folder, takes no lock.
             let looked = self.look().await?;
@@ -158,13 +162,15 @@ impl Flight<'_> {
             if self.leader.is_alone() || self.has_fallback(looked.held.as_deref()) {
                 return Ok(Start::Busy);
             }
-            if waited >= policy.lock_timeout {
+            let deadline = deadline.get_or_insert_with(|| machine.executor.wait(policy.lock_timeout));
+            let is_over = poll_fn(|context| Poll::Ready(deadline.as_mut().poll(context).is_ready())).await;
+            if is_over || waited >= policy.lock_timeout {
                 return Err(Error::new(
                     ErrorKind::Store,
                     format!(
                         "waited {} s for the lock of {}, which another process holds; find out what that \
                          process is doing (it may be suspended), then try again",
-                        waited.as_secs(),
+                        policy.lock_timeout.as_secs(),
                         cache.store.describe()
                     ),
                 ));

@@ -296,6 +296,25 @@ fn a_credential_source_that_never_answers_costs_a_caller_half_a_minute() {
     assert_eq!(locked(&world.diary).last().unwrap().1, "told");
 }
 
+/// The calls of the store itself take about half as long as the pauses between them, and count.
+#[test]
+fn the_lock_is_waited_for_two_minutes_however_slow_the_store_is() {
+    let world = World::new(seed());
+    let (concur, disk) = (Concur::new(&world, true), Disk::new(&world));
+    let tokens = process(&world, 1, &concur, disk.clone());
+    let at = Arc::clone(&world);
+    world.spawn(1, async move {
+        let _held = disk.store.try_lock().await.unwrap().unwrap();
+        let error = tokens.access_token().await.unwrap_err();
+        assert!(error.to_string().starts_with("waited 120 s for the lock of "), "{error}");
+        let waited = at.passed();
+        assert!((2 * MINUTE..2 * MINUTE + Duration::from_secs(1)).contains(&waited), "{waited:?}");
+        at.note("told");
+    });
+    world.run();
+    assert_eq!(locked(&world.diary).last().unwrap().1, "told");
+}
+
 /// Whether the save was done is not known then, so it is repeated, and its lock is kept until it has been answered.
 #[test]
 fn a_save_whose_answer_is_lost_is_repeated_in_the_background() {
