@@ -6,6 +6,7 @@ mod support;
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Command, Stdio},
 };
@@ -140,17 +141,19 @@ async fn a_signal_in_mid_flight_loses_nothing() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("credentials.json"), concur.credentials_json()).unwrap();
         let held = concur.hold_replies();
-        let process = program().arg("--dir").arg(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut process = program().arg("--dir").arg(dir.path()).stderr(Stdio::piped()).spawn().unwrap();
         support::until(|| concur.token_requests() == 1).await;
         let kill = Command::new("kill").args(["-s", signal, &process.id().to_string()]).status().unwrap();
         assert!(kill.success());
+        // The reply comes once the program has noticed the signal, not at the same time.
+        let mut said = BufReader::new(process.stderr.take().unwrap());
+        let mut first = String::new();
+        said.read_line(&mut first).unwrap();
         held.release();
-        let output = process.wait_with_output().unwrap();
-        assert_eq!(output.status.code(), Some(code));
-        assert_eq!(
-            String::from_utf8(output.stderr).unwrap(),
-            "Interrupted; waiting for a renewal under way.\n"
-        );
+        assert_eq!(process.wait().unwrap().code(), Some(code));
+        let mut rest = String::new();
+        said.read_to_string(&mut rest).unwrap();
+        assert_eq!((&*first, &*rest), ("Interrupted; waiting for a renewal under way.\n", ""));
         let stored = fs::read_to_string(dir.path().join("refreshTokenObjectFile.json")).unwrap();
         let stored: serde_json::Value = serde_json::from_str(&stored).unwrap();
         assert!(concur.is_live(stored["refresh_token"].as_str().unwrap()));
