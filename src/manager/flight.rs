@@ -1,6 +1,6 @@
 //! What the steps of one flight know: what it is for, whose tokens, and how much trouble requests are worth.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use super::{
     cache::Looked,
@@ -30,8 +30,6 @@ pub(super) struct Flight<'a> {
     pub(super) identity: &'a Identity,
     pub(super) leader: &'a Leader<Outcome>,
     pub(super) budget: RetryBudget<'a>,
-    /// The stored refresh token, if Concur said that it is dead.
-    pub(super) dead: OnceLock<RefreshTokenObject>,
 }
 
 impl Flight<'_> {
@@ -117,14 +115,14 @@ impl Flight<'_> {
         let basis = self.basis(looked.token());
         let failed = gate.judge(error, (before, basis), basis, self.core.now(), &machine.random);
         let mut noted = self.noted(looked);
-        let dead = self.dead.get();
-        let is_news = dead.is_some_and(|token| noted.add_dead(token, false, &machine.random));
+        let dead = gate.found_dead();
+        let is_news = dead.as_ref().is_some_and(|token| noted.add_dead(token, false, &machine.random));
         if failed.is_lasting() {
             noted.add(failed.clone(), basis);
         }
         let is_lasting = failed.is_lasting();
         let is_noted = (is_lasting || is_news) && self.note(noted).await;
-        if !is_noted && let Some(token) = dead {
+        if !is_noted && let Some(token) = &dead {
             gate.remember_dead(token, false, &machine.random);
         }
         let is_to_keep = if is_lasting { !is_noted } else { !has_fallback };

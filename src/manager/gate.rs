@@ -43,6 +43,8 @@ struct History {
     failed: FailedRequests,
     /// What the store was last seen to keep.
     noted: FailedRequests,
+    /// The refresh token that Concur has said is dead in the flight under way, which will remember it.
+    found_dead: Option<RefreshTokenObject>,
     /// Those of the present credentials and stored token, until a request from them succeeds.
     pending: FailedRequests,
 }
@@ -122,6 +124,20 @@ impl Gate {
         self.history().failed.add_dead(token, revoked, random);
     }
 
+    /// Concur has just said that this refresh token is bad or expired. It is served to no caller, also while the flight goes on.
+    pub(super) fn find_dead(&self, token: &RefreshTokenObject) {
+        self.history().found_dead = Some(token.clone());
+    }
+
+    /// What the flight under way has to remember.
+    pub(super) fn found_dead(&self) -> Option<RefreshTokenObject> {
+        self.history().found_dead.clone()
+    }
+
+    pub(super) fn flight_ended(&self) {
+        self.history().found_dead = None;
+    }
+
     /// What the store keeps now, if that was read or written.
     pub(super) fn has_noted(&self, noted: impl Into<Option<FailedRequests>>) {
         if let Some(noted) = noted.into() {
@@ -138,6 +154,7 @@ impl Gate {
             known.revive(issued);
         }
         *pending = FailedRequests::default();
+        history.found_dead = None;
     }
 
     /// Forgets every failure and every pause: a person knows better. What is dead stays dead until a grant with it succeeds.
@@ -154,7 +171,8 @@ impl Gate {
     /// Whether Concur has said that this refresh token is bad or expired, as far as this manager knows.
     pub(super) fn is_dead(&self, token: &RefreshTokenObject) -> bool {
         let history = self.history();
-        history.failed.is_dead(token) || history.noted.is_dead(token)
+        let is_found = history.found_dead.as_ref().is_some_and(|dead| dead.is_same_token(token));
+        is_found || history.failed.is_dead(token) || history.noted.is_dead(token)
     }
 
     /// The last failure of a request from the same credentials and stored token, until one succeeds. Its next attempt may be

@@ -29,12 +29,7 @@ mod exchange;
 mod owner;
 mod sign_out;
 
-use std::{
-    future::poll_fn,
-    sync::{Arc, OnceLock},
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 pub(super) use self::accept::save_in_background;
 use self::exchange::Exchanged;
@@ -102,6 +97,7 @@ async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome
             }
         }
     }
+    core.gate.flight_ended();
     core.announce();
     outcome
 }
@@ -119,9 +115,7 @@ async fn renew(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Resul
     let identity = core.identify(&credentials)?;
     let is_given_up = || leader.is_alone();
     let budget = RetryBudget::repeat(&is_given_up);
-    let dead = OnceLock::new();
-    let mut flight =
-        Flight { core, need, credentials: &credentials, identity: &identity, leader, budget, dead };
+    let mut flight = Flight { core, need, credentials: &credentials, identity: &identity, leader, budget };
     flight.check_replacement()?;
     match flight.start().await? {
         Start::Locked => flight.go_on().await,

@@ -106,17 +106,17 @@ impl Flight<'_> {
         };
         // The lock is held, and yet the store may hold another token by now: not every store has a lock, and SAP's sample
         // takes none.
+        let is_closed = closes(way, is_last, &e);
+        if is_closed && way == Way::Refresh {
+            // Before anything else takes its time: whatever the store holds by now, this token is dead.
+            self.core.gate.find_dead(stored);
+        }
         let read = match way {
             Way::Refresh if e.is_invalid_grant() => self.core.cache.store.load().await,
             _ => Ok(None),
         };
         if matches!(&read, Ok(Some(now)) if !now.is_same_token(stored)) {
             return Ok(Tried::Answered(Exchanged::Overtaken));
-        }
-        let is_closed = closes(way, is_last, &e);
-        if is_closed && way == Way::Refresh {
-            // Also if the store could not be read: whatever else is in it, this token is dead.
-            let _ = self.dead.set(stored.clone());
         }
         read?;
         if is_closed { Ok(Tried::Closed(e)) } else { Err(e) }

@@ -76,6 +76,7 @@ impl Flight<'_> {
             Ok(reply) => reply,
             Err(e) if !e.is_bad_refresh_token() => return Err(e),
             Err(_) => {
+                self.core.gate.find_dead(&held.object);
                 let again = match self.look_again().await {
                     Ok(again) => again,
                     // Whatever the store holds by now: this token is dead.

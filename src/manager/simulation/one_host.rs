@@ -272,6 +272,34 @@ fn the_lock_is_waited_for_longer_than_a_flight_can_hold_it() {
     assert_eq!(concur.requests().len(), 4);
 }
 
+/// The sign-in that follows takes its time, and until then the token looks valid by its expiry.
+#[test]
+fn a_token_that_concur_has_just_refused_is_served_to_no_caller_meanwhile() {
+    let world = World::new(seed());
+    let concur = Counting::new(&world, |call, _| match call.grant_type() {
+        Some("refresh_token") => {
+            (SECOND, Ok(call.reply(400, &json!({"code": 108, "error": "invalid_grant"}))))
+        }
+        _ => (
+            20 * SECOND,
+            Ok(call
+                .reply(200, &json!({"refresh_token": "another", "access_token": "a", "expires_in": 3600}))),
+        ),
+    });
+    let waiting = manager(&world, &client(&concur), 0, stored(&world, HOUR));
+    let (at, refreshing) = (Arc::clone(&world), waiting.clone());
+    world.spawn(0, async move {
+        assert_eq!(waiting.get_valid_refresh_token().await.unwrap().secret(), "refresh", "valid so far");
+        at.spawn(0, async move { drop(refreshing.refresh().await.unwrap()) });
+        Watch(Arc::clone(&at)).sleep(5 * SECOND).await;
+        assert_eq!(waiting.get_valid_refresh_token().await.unwrap().secret(), "another");
+        at.note("served");
+    });
+    world.run();
+    assert_eq!(locked(&world.diary).last().unwrap().1, "served");
+    assert_eq!(concur.requests().len(), 2);
+}
+
 /// Each says that it came too late, not that Concur sent it in circles or refused it.
 #[test]
 fn what_there_is_no_time_for_says_so() {

@@ -1,7 +1,7 @@
 //! The simulated machine: one thread, virtual time, and an order of events that the seed decides.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
     future::{Future, poll_fn},
     pin::Pin,
@@ -27,7 +27,8 @@ pub(super) const BEGINNING: u64 = 1_800_000_000;
 /// The time, and what waits for it. Events happen in the order that the seed says.
 pub(super) struct World {
     tasks: Mutex<Vec<Task>>,
-    ready: Arc<Mutex<Vec<usize>>>,
+    /// In an order of their own, as the order of wake-ups is not the seed's.
+    ready: Arc<Mutex<BTreeSet<usize>>>,
     passed: Mutex<Duration>,
     timers: Mutex<BTreeMap<(Duration, usize), Waker>>,
     next_timer: AtomicUsize,
@@ -45,15 +46,12 @@ struct Task {
 
 struct Ready {
     task: usize,
-    queue: Arc<Mutex<Vec<usize>>>,
+    queue: Arc<Mutex<BTreeSet<usize>>>,
 }
 
 impl Wake for Ready {
     fn wake(self: Arc<Self>) {
-        let mut queue = locked(&self.queue);
-        if !queue.contains(&self.task) {
-            queue.push(self.task);
-        }
+        locked(&self.queue).insert(self.task);
     }
 }
 
@@ -74,7 +72,7 @@ impl World {
     pub(super) fn spawn(&self, process: usize, work: impl Future<Output = ()> + Send + 'static) {
         let work: Work = Box::pin(work);
         let mut tasks = locked(&self.tasks);
-        locked(&self.ready).push(tasks.len());
+        locked(&self.ready).insert(tasks.len());
         tasks.push(Task { process, work: Some(work) });
     }
 
@@ -84,7 +82,9 @@ impl World {
             let next = {
                 let mut ready = locked(&self.ready);
                 let count = ready.len();
-                (count > 0).then(|| ready.swap_remove(locked(&self.dice).usize(..count)))
+                let chosen = (count > 0).then(|| locked(&self.dice).usize(..count));
+                let next = chosen.and_then(|chosen| ready.iter().nth(chosen).copied());
+                next.inspect(|task| _ = ready.remove(task))
             };
             let Some(task) = next else {
                 let Some(((at, _), waker)) = locked(&self.timers).pop_first() else { return };
