@@ -104,8 +104,9 @@ impl TokenManager {
     ///
     /// Looks at the store on every call, so that a token that a sibling process has replaced is never handed out. A
     /// valid token costs no request. Once a third of its life has passed, it is renewed: a program that calls only this
-    /// function keeps it at equal intervals shorter than that life, or without a pause longer than two thirds of it. A missing or expired token is obtained with the company request token. If
-    /// the store has been emptied, the company counts as signed out: the token in memory is not written back.
+    /// function keeps it at equal intervals shorter than that life, or without a pause longer than two thirds of it. A
+    /// missing or expired token is obtained with the company request token. If the store has been emptied, the company
+    /// counts as signed out: the token in memory is not written back.
     ///
     /// # Errors
     ///
@@ -137,14 +138,15 @@ impl TokenManager {
 
     /// Renews the tokens now, even if they are valid, and returns the new refresh token object.
     ///
-    /// Concurrent callers share one grant: each caller gets the result of a grant that was sent after its call. After a failure
-    /// nothing is sent before its pause is over, as for every other call; [`retry_now`](Self::retry_now) ends the pause.
+    /// Concurrent callers share one grant: each caller gets the result of a grant that was sent after its call. After a
+    /// failure nothing is sent before its pause is over, as for every other call; [`retry_now`](Self::retry_now) ends the
+    /// pause.
     ///
     /// # Errors
     ///
     /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token).
     pub async fn refresh(&self) -> Result<RefreshTokenObject, Error> {
-        serving::refresh(&self.0).await
+        serving::grant(&self.0, Need::Grant).await
     }
 
     /// Like [`refresh`](Self::refresh), and at once: ends every pause and forgets every refusal first, also those that the
@@ -164,7 +166,7 @@ impl TokenManager {
     ///
     /// As [`get_valid_refresh_token`](Self::get_valid_refresh_token). A failure is followed by a pause again.
     pub async fn retry_now(&self) -> Result<RefreshTokenObject, Error> {
-        serving::retry_now(&self.0).await
+        serving::grant(&self.0, Need::Retry).await
     }
 
     /// Reports that an API refused this access token (HTTP 401): this manager does not hand it out again.

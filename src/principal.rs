@@ -32,6 +32,11 @@ impl Principal {
         }
     }
 
+    /// The same as a question.
+    pub(crate) fn may_own(&self, token: &RefreshTokenObject) -> bool {
+        self.check(token, String::new).is_ok()
+    }
+
     /// The same check for a company that is about to sign in.
     pub(crate) fn check_company(&self, company: &str, what: &str) -> Result<(), Error> {
         let (Self::Company(ours) | Self::User(ours)) = self;

@@ -68,6 +68,17 @@ pub(super) struct Sync<'a> {
     pub(super) now: SystemTime,
 }
 
+/// Who looks at the store.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Reader {
+    /// On a caller's task, outside of any flight.
+    Caller,
+    /// On a thread that the store may block.
+    Flight,
+    /// The same, under the store's lock.
+    Locked,
+}
+
 /// What became of a token that was to be saved.
 pub(super) enum Saved {
     /// It is held, and may be used. With an error it is in memory only, and its lock is kept.
@@ -106,9 +117,7 @@ impl TokenCache {
 
     /// After the credentials have named their principal.
     pub(super) fn keep_access_of(&self, principal: Option<&Principal>) {
-        let is_foreign = |held: &Held| {
-            principal.is_some_and(|principal| principal.check(&held.object, String::new).is_err())
-        };
+        let is_foreign = |held: &Held| principal.is_some_and(|principal| !principal.may_own(&held.object));
         if self.held.load().as_deref().is_some_and(is_foreign) {
             self.change(|held| is_foreign(held).then(|| held.clone().without_access()));
         }
@@ -119,31 +128,20 @@ impl TokenCache {
         self.change(|held| Some(held.clone().renewed_from(moment)));
     }
 
-    /// What is stored, for a caller outside of any flight; it also becomes what is held.
-    pub(super) async fn sync_for_caller(&self, sync: &Sync<'_>) -> Result<Looked, Error> {
+    /// What is stored, with what the store remembers; the token also becomes what is held. A token that could not be saved yet
+    /// comes before both.
+    pub(super) async fn sync(&self, sync: &Sync<'_>, reader: Reader) -> Result<Looked, Error> {
         loop {
             let before = self.held();
             if let Some(held) = before.as_ref().filter(|held| held.is_unsaved) {
                 self.check_owner(&held.object, sync)?;
                 return Ok(Looked::unsaved(before));
             }
-            let stored = self.store.read_for_caller().await?;
-            if let Some(looked) = self.take_over(stored, before, sync)? {
-                return Ok(looked);
-            }
-        }
-    }
-
-    /// What is stored, for a flight, with what the store remembers; the token also becomes what is held. A token that could
-    /// not be saved yet comes before both.
-    pub(super) async fn sync(&self, sync: &Sync<'_>, is_locked: bool) -> Result<Looked, Error> {
-        loop {
-            let before = self.held();
-            if let Some(held) = before.as_ref().filter(|held| held.is_unsaved) {
-                self.check_owner(&held.object, sync)?;
-                return Ok(Looked::unsaved(before));
-            }
-            let stored = if is_locked { self.store.read_locked().await? } else { self.store.read().await? };
+            let stored = match reader {
+                Reader::Caller => self.store.read_for_caller().await?,
+                Reader::Flight => self.store.read().await?,
+                Reader::Locked => self.store.read_locked().await?,
+            };
             if let Some(looked) = self.take_over(stored, before, sync)? {
                 return Ok(looked);
             }

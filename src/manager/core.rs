@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{Mutex, watch};
 
 use super::{
-    cache::{Looked, Sync, TokenCache},
+    cache::{Looked, Reader, Sync, TokenCache},
     gate::Gate,
     held::{Held, first_stop},
     identity::{Identification, Identity},
@@ -64,7 +64,7 @@ impl Core {
     /// What is stored, for a caller outside of any flight; it also becomes what is held.
     pub(super) async fn sync(&self, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
         let Looked { held, failed } =
-            self.telling(self.cache.sync_for_caller(&self.sync_for(identity))).await?;
+            self.telling(self.cache.sync(&self.sync_for(identity), Reader::Caller)).await?;
         held.as_ref().map_or(Ok(()), |held| held.check_geolocation())?;
         self.gate.has_noted(failed);
         self.cache.look_ended(None);
@@ -78,12 +78,12 @@ impl Core {
             Ok(credentials) => self.identify(credentials)?,
             Err(_) => self.identification.without_credentials()?,
         };
-        let looked = self.telling(self.cache.sync(&self.sync_for(&identity), false)).await;
+        let looked = self.telling(self.cache.sync(&self.sync_for(&identity), Reader::Flight)).await;
         self.cache.look_ended(looked.as_ref().err());
         let Looked { held, failed } = looked?;
         let stored = held.as_ref().map(|held| &held.object);
         match &asked {
-            Ok(credentials) => self.gate.saw(&failed, Basis { credentials, stored }),
+            Ok(credentials) => self.gate.saw(failed.as_ref(), Basis { credentials, stored }),
             Err(_) => self.gate.has_noted(failed),
         }
         // Without credentials it is not known which hosts they trust.
@@ -105,9 +105,7 @@ impl Core {
     pub(super) fn wanted(&self) -> Option<Arc<Held>> {
         let identity = self.identification.known();
         let principal = identity.as_ref().and_then(|identity| identity.principal.as_ref());
-        let is_ours = |held: &Arc<Held>| {
-            principal.is_none_or(|principal| principal.check(&held.object, String::new).is_ok())
-        };
+        let is_ours = |held: &Arc<Held>| principal.is_none_or(|principal| principal.may_own(&held.object));
         self.cache.held().filter(is_ours)
     }
 

@@ -58,8 +58,9 @@ impl Window {
 
     /// A refresh token lives for months, so no caller has to wait for its renewal until it has expired. It is renewed once a
     /// third of its `life` has passed, from its receipt to its expiry: a program that runs at equal intervals shorter than a
-    /// life then keeps it, and so does a program that never pauses for longer than two thirds of a life. Or within `margin` of its expiry, if that is given. A refresh token with an unknown expiry should
-    /// always be renewed and never must be.
+    /// life then keeps it, and so does a program that never pauses for longer than two thirds of a life. Or it is renewed
+    /// within `margin` of its expiry, if that is given. A refresh token with an unknown expiry should always be renewed and
+    /// never must be.
     pub(super) fn of_refresh(life: Option<(SystemTime, SystemTime)>, margin: Option<Duration>) -> Self {
         let always = SystemTime::UNIX_EPOCH;
         match life {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    cache::Looked,
+    cache::{Looked, Reader},
     core::Core,
     held::{Held, first_stop},
     identity::Identity,
@@ -35,17 +35,17 @@ pub(super) struct Flight<'a> {
 impl Flight<'_> {
     /// What is stored, which also becomes what is held. It must belong to the principal that the credentials name now.
     pub(super) async fn look(&self) -> Result<Looked, Error> {
-        self.sync(false).await
+        self.sync(Reader::Flight).await
     }
 
     /// The same under the lock.
     pub(super) async fn look_again(&self) -> Result<Looked, Error> {
-        self.sync(true).await
+        self.sync(Reader::Locked).await
     }
 
-    async fn sync(&self, is_locked: bool) -> Result<Looked, Error> {
+    async fn sync(&self, reader: Reader) -> Result<Looked, Error> {
         let sync = self.core.sync_for(self.identity);
-        let looked = self.core.telling(self.core.cache.sync(&sync, is_locked)).await?;
+        let looked = self.core.telling(self.core.cache.sync(&sync, reader)).await?;
         self.core.gate.saw(looked.failed.as_ref(), self.basis(looked.token()));
         Ok(looked)
     }
@@ -107,10 +107,6 @@ impl Flight<'_> {
         looked: &Looked,
         has_fallback: bool,
     ) {
-        // What a person tried once says nothing about the credentials.
-        if matches!(self.need, Need::SignIn(_)) {
-            return;
-        }
         let Core { gate, machine, .. } = &**self.core;
         let basis = self.basis(looked.token());
         let failed = gate.judge(error, (before, basis), basis, self.core.now(), &machine.random);
@@ -139,9 +135,6 @@ impl Flight<'_> {
         looked: &Looked,
         has_fallback: bool,
     ) {
-        if matches!(self.need, Need::SignIn(_)) {
-            return;
-        }
         let Core { gate, machine, cache, .. } = &**self.core;
         let held = cache.held();
         let spent = self.basis(looked.token());
@@ -170,7 +163,7 @@ impl Flight<'_> {
     async fn note(&self, noted: FailedRequests) -> bool {
         match self.core.cache.store.remember(noted.to_note().as_deref()).await {
             Ok(true) => {
-                self.core.gate.has_noted(noted);
+                self.core.gate.has_noted(Some(noted));
                 true
             }
             Ok(false) => false,
@@ -195,7 +188,7 @@ impl Flight<'_> {
         self.rewrite(noted, is_changed).await;
     }
 
-    /// Forgets every failure of the requests that can be made now, every pause, and that the stored token is dead.
+    /// Forgets every failure of the requests that can be made now, and every pause. What is dead stays dead.
     pub(super) async fn open_gate(&self, looked: &mut Looked) {
         let mut noted = self.noted(looked);
         let token = looked.token();
@@ -210,7 +203,7 @@ impl Flight<'_> {
             let cause = log::causes(&error);
             log::event!(warn, %error, cause, "a refusal that no longer holds could not be forgotten");
         }
-        self.core.gate.has_noted(noted);
+        self.core.gate.has_noted(Some(noted));
     }
 
     /// Sends a grant. It takes the proof that the reply can be saved.

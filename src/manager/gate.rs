@@ -58,9 +58,9 @@ impl Gate {
     }
 
     /// Takes note of what the store keeps, unless that was not read, and of what requests are made from now.
-    pub(super) fn saw<'a>(&self, noted: impl Into<Option<&'a FailedRequests>>, basis: Basis<'_>) {
+    pub(super) fn saw(&self, noted: Option<&FailedRequests>, basis: Basis<'_>) {
         let mut history = self.history();
-        if let Some(noted) = noted.into() {
+        if let Some(noted) = noted {
             history.noted = noted.clone();
         }
         history.pending = history.known().of(basis);
@@ -139,8 +139,8 @@ impl Gate {
     }
 
     /// What the store keeps now, if that was read or written.
-    pub(super) fn has_noted(&self, noted: impl Into<Option<FailedRequests>>) {
-        if let Some(noted) = noted.into() {
+    pub(super) fn has_noted(&self, noted: Option<FailedRequests>) {
+        if let Some(noted) = noted {
             self.history().noted = noted;
         }
     }
@@ -359,13 +359,13 @@ mod tests {
         let mut noted = FailedRequests::default();
         noted.add(fail(&gate, &refused(), ours, 1000), ours);
         sibling.check(ours, at(1001)).unwrap();
-        sibling.saw(&noted, ours);
+        sibling.saw(Some(&noted), ours);
         for gate in [&gate, &sibling] {
             assert_eq!(gate.check(ours, at(1001)).unwrap_err().kind(), ErrorKind::Refused);
             gate.check(other, at(1001)).unwrap();
         }
         // A third process has succeeded with the same.
-        sibling.saw(&FailedRequests::default(), ours);
+        sibling.saw(Some(&FailedRequests::default()), ours);
         sibling.check(ours, at(1001)).unwrap();
         gate.forget(ours, &token("t"));
         gate.check(ours, at(1001)).unwrap();
@@ -408,14 +408,14 @@ mod tests {
         let error = refused().with_correlation_id(Some("id".to_owned()));
         let mut noted = FailedRequests::default();
         noted.add(fail(&gate, &error, ours, 1000), ours);
-        next_process.saw(&FailedRequests::from_note(noted.to_note().as_deref()), ours);
+        next_process.saw(Some(&FailedRequests::from_note(noted.to_note().as_deref())), ours);
         let told = Pending { error: LastError::of(&error), since: at(1000), next_attempt: at(4600) };
         assert_eq!(
             (gate.pending(at(1000)), next_process.pending(at(1000))),
             (Some(told.clone()), Some(told))
         );
         // Another process was told something else, which does not concern this one.
-        next_process.saw(&noted, other);
+        next_process.saw(Some(&noted), other);
         assert_eq!(next_process.pending(at(1000)), None);
         gate.forget(ours, &token("t"));
         assert_eq!(gate.pending(at(1000)), None);
@@ -430,7 +430,7 @@ mod tests {
         let mut noted = FailedRequests::default();
         noted.add_dead(&token, false, &Random::System);
         assert!(gate.is_dead(&token) && !next_process.is_dead(&token));
-        next_process.saw(&noted, basis);
+        next_process.saw(Some(&noted), basis);
         assert!(next_process.is_dead(&token));
         // It holds nothing back.
         next_process.check(basis, at(1000)).unwrap();
@@ -486,7 +486,7 @@ mod tests {
             gate.failed(&unavailable(None), at(ours), &Random::System);
             let mut noted = FailedRequests::default();
             noted.add(fail(&other, &refused(), basis, theirs), basis);
-            gate.saw(&noted, basis);
+            gate.saw(Some(&noted), basis);
             let mut status = Status::default();
             gate.report(&mut status, at(2000), None);
             assert_eq!(status.health(), Health::PersonNeeded, "ours at {ours}");
@@ -503,7 +503,7 @@ mod tests {
         let mut noted = FailedRequests::default();
         noted.add(fail(&Gate::default(), &refused(), basis, 1000), basis);
         noted.add_dead(&dead, false, &Random::System);
-        gate.saw(&noted, basis);
+        gate.saw(Some(&noted), basis);
         gate.saw(None, basis);
         gate.has_noted(None);
         gate.check(basis, at(1000)).unwrap_err();

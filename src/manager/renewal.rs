@@ -251,7 +251,8 @@ impl Flight<'_> {
         }
     }
 
-    /// After a request was sent: every failure of it holds back the next one for a while.
+    /// After a request was sent: every failure of it holds back the next one for a while. What a person tried once says
+    /// nothing about the credentials.
     async fn remember_failure(
         &self,
         asked: &Result<Option<Outcome>, Error>,
@@ -260,6 +261,7 @@ impl Flight<'_> {
         has_fallback: bool,
     ) {
         match asked {
+            _ if matches!(self.need, Need::SignIn(_)) => {}
             Err(e) => self.remember(e, before, looked, has_fallback).await,
             Ok(Some(Outcome::SavedWithFault(e) | Outcome::WithoutAccess(_, e))) => {
                 self.remember_of_saved(e, before, looked, has_fallback);

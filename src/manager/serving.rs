@@ -118,24 +118,13 @@ pub(super) async fn access_token(core: &Arc<Core>) -> Result<AccessToken, Error>
     }
 }
 
-/// The result of a grant that was sent after this call.
-pub(super) async fn refresh(core: &Arc<Core>) -> Result<RefreshTokenObject, Error> {
-    let first = core.flights.next_number();
-    loop {
-        let outcome = fly(core, &Need::Grant, Join::Since(first)).await;
-        let fresh = outcome.fresh_object();
-        if let Next::Return(served) = next(outcome, fresh, None) {
-            return served;
-        }
-    }
-}
-
-/// The same, whatever failed before. What is told to another caller of the flight that this one joined may be about that.
-pub(super) async fn retry_now(core: &Arc<Core>) -> Result<RefreshTokenObject, Error> {
+/// The result of a grant that was sent after this call, for [`Need::Grant`] or, whatever failed before, [`Need::Retry`].
+pub(super) async fn grant(core: &Arc<Core>, need: Need) -> Result<RefreshTokenObject, Error> {
     let mut first = core.flights.next_number();
     loop {
-        let outcome = fly(core, &Need::Retry, Join::Since(first)).await;
-        if matches!(&outcome, Outcome::Failed(e) if e.is_held_back()) {
+        let outcome = fly(core, &need, Join::Since(first)).await;
+        // A flight that this caller joined may be held back by what failed before. Its own is not.
+        if matches!((&need, &outcome), (Need::Retry, Outcome::Failed(e)) if e.is_held_back()) {
             first = core.flights.next_number();
             continue;
         }

@@ -111,8 +111,8 @@ impl AuthorizationRequest {
     /// # Errors
     ///
     /// [`ErrorKind::Refused`] when the user was not signed in, with the `error_code` of the URL (its other words
-    /// are not shown, as anybody can write such a URL); [`ErrorKind::Protocol`] when the URL has another state (an attacker may have written
-    /// it) or lacks a code; [`ErrorKind::Untrusted`] when its geolocation is not a host of Concur's.
+    /// are not shown, since a stranger can write such a URL); [`ErrorKind::Protocol`] when the URL has another state (an
+    /// attacker may have written it) or lacks a code; [`ErrorKind::Untrusted`] when its geolocation is not a host of Concur's.
     pub fn returned(&self, url: &str) -> Result<AuthorizationReturn, Error> {
         let query = ReturnedQuery::of(url, "the URL that the browser came back with");
         // Before the state is checked: a URL that reports an error yields no grant, even if an attacker wrote it.

@@ -29,8 +29,9 @@ pub(crate) struct NotRevoked {
 impl OAuthClient {
     /// Revokes **all** refresh tokens of the access token's principal for the app, wherever they are stored.
     ///
-    /// A redirect (307, 308) is followed, to trusted hosts only. No store is changed: [`TokenManager::revoke`](crate::TokenManager::revoke) also empties its store. After a
-    /// failure it is safe to call this again.
+    /// A redirect (307, 308) is followed, to trusted hosts only. No store is changed:
+    /// [`TokenManager::revoke`](crate::TokenManager::revoke) also empties its store. After a failure it is safe to call this
+    /// again.
     ///
     /// ```no_run
     /// # async fn example(tokens: concur_auth::TokenManager) -> Result<(), concur_auth::Error> {

@@ -122,10 +122,8 @@ impl Flight<'_> {
             // Every reply is saved, also another principal's: it may be the only one that is left. Its access token would
             // call APIs for that other principal, so no caller gets it.
             let principal = self.credentials.principal();
-            match principal.map_or(Ok(()), |principal| principal.check(&held.object, String::new)) {
-                Ok(()) => held,
-                Err(_) => held.without_access(),
-            }
+            let is_ours = principal.is_none_or(|principal| principal.may_own(&held.object));
+            if is_ours { held } else { held.without_access() }
         };
         match cache.save_and_publish(token, rehearsed, save, &*machine.clock, as_held).await {
             Saved::Held(held, unsaved) => {
