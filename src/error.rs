@@ -4,7 +4,7 @@
 
 use std::{error::Error as StdError, fmt, sync::Arc, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::ConcurCode;
 
@@ -16,7 +16,7 @@ pub(crate) const COMPANY_TOKENS_PAGE: &str = "https://www.concursolutions.com/nu
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 /// The category of an [`Error`]: who has to act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorKind {

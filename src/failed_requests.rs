@@ -4,17 +4,17 @@
 //! Always: no I/O and no clock here. A failure holds back only what was made from the same credentials and the same stored
 //! token. Nothing in it is a secret, and nothing in it helps to find a secret.
 
+mod note;
+
 use std::{
     ops::Deref,
     time::{Duration, SystemTime},
 };
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     ConcurCode, Credentials, Error, ErrorKind, LastError, RefreshTokenObject, Responsible,
     backoff::{Backoff, jittered},
-    clock, consequences,
+    consequences,
     dead_tokens::DeadTokens,
     fingerprint::fingerprint,
     random::Random,
@@ -215,44 +215,6 @@ impl FailedRequests {
         Self((!is_empty).then(|| Box::new(Remembered { failures, dead })))
     }
 
-    /// Reads a store's note. Any other text, such as a note that was cut short, says nothing.
-    #[must_use]
-    pub(crate) fn from_note(note: Option<&str>) -> Self {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Note {
-            Now(NotedList),
-            /// As it was written before a note could tell of dead tokens by themselves.
-            Several(Vec<Noted>),
-            /// As it was written before a note could hold several.
-            One(Box<Noted>),
-        }
-        let NotedList { failures: noted, mut dead_tokens } =
-            match note.and_then(|note| serde_json::from_str(note).ok()) {
-                Some(Note::Now(noted)) => noted,
-                Some(Note::Several(failures)) => NotedList { failures, ..NotedList::default() },
-                Some(Note::One(failure)) => NotedList { failures: vec![*failure], ..NotedList::default() },
-                None => NotedList::default(),
-            };
-        for failed in &noted {
-            if let Some(fingerprint) = failed.dead_token {
-                dead_tokens.add_refused(failed.salt, fingerprint);
-            }
-        }
-        Self::new(noted.into_iter().filter_map(Noted::read).collect(), dead_tokens)
-    }
-
-    /// The note for a store, on one line; `None` where there is nothing to note.
-    #[must_use]
-    pub(crate) fn to_note(&self) -> Option<String> {
-        let failures: Vec<_> =
-            self.failures.iter().filter(|failed| failed.is_lasting()).map(Noted::of).collect();
-        if failures.is_empty() && self.dead.is_empty() {
-            return None;
-        }
-        serde_json::to_string(&NotedList { failures, dead_tokens: self.dead.clone() }).ok()
-    }
-
     /// In place of what the same failure left before.
     pub(crate) fn add(&mut self, failed: FailedRequest, basis: Basis<'_>) {
         let failures = &mut self.0.get_or_insert_default().failures;
@@ -335,102 +297,6 @@ fn longest<'a>(
     holding.max_by_key(|(left, _)| *left).map(|(_, failed)| failed)
 }
 
-/// What a note holds.
-#[derive(Default, Serialize, Deserialize)]
-struct NotedList {
-    failures: Vec<Noted>,
-    #[serde(default, skip_serializing_if = "DeadTokens::is_empty")]
-    dead_tokens: DeadTokens,
-}
-
-/// A failure as a note holds it.
-#[derive(Serialize, Deserialize)]
-struct Noted {
-    salt: u64,
-    fingerprint: u32,
-    /// Of a refresh token that was refused itself, as a note told it before it had a list for them.
-    #[serde(default, skip_serializing)]
-    dead_token: Option<u32>,
-    /// Unix seconds.
-    refused_at: u64,
-    /// The same of the first one in a row.
-    #[serde(default)]
-    since: Option<u64>,
-    times: u32,
-    #[serde(default)]
-    kind: String,
-    /// As a note told the kind before it named it.
-    #[serde(default, skip_serializing)]
-    reauthorize: bool,
-    #[serde(default)]
-    in_doubt: bool,
-    message: String,
-    code: Option<u32>,
-    correlation_id: Option<String>,
-}
-
-/// Named as in a status.
-const KINDS: [(ErrorKind, &str); 9] = [
-    (ErrorKind::CredentialsNeeded, "credentials_needed"),
-    (ErrorKind::CredentialsInvalid, "credentials_invalid"),
-    (ErrorKind::ReauthorizationRequired, "reauthorization_required"),
-    (ErrorKind::Refused, "refused"),
-    (ErrorKind::Unavailable, "unavailable"),
-    (ErrorKind::Protocol, "protocol"),
-    (ErrorKind::Untrusted, "untrusted"),
-    (ErrorKind::Store, "store"),
-    (ErrorKind::Config, "config"),
-];
-
-impl Noted {
-    fn of(failed: &FailedRequest) -> Self {
-        let FailedRequest { salt, fingerprint, class, at, since, times, error, .. } = failed;
-        let named = KINDS.into_iter().find(|(kind, _)| *kind == error.kind());
-        Self {
-            salt: *salt,
-            fingerprint: *fingerprint,
-            dead_token: None,
-            refused_at: clock::unix_seconds(*at),
-            since: Some(clock::unix_seconds(*since)),
-            times: *times,
-            kind: named.map_or("", |(_, name)| name).to_owned(),
-            reauthorize: false,
-            in_doubt: *class == Class::InDoubt,
-            message: error.message().to_owned(),
-            code: error.code().map(ConcurCode::number),
-            correlation_id: error.correlation_id().map(str::to_owned),
-        }
-    }
-
-    /// `None` if it was noted at a time that cannot be, or said only that a refresh token is dead.
-    fn read(self) -> Option<FailedRequest> {
-        let class = if self.in_doubt { Class::InDoubt } else { Class::Refused };
-        let named = KINDS.into_iter().find(|(_, name)| *name == self.kind);
-        let kind = named.map_or(
-            match (self.in_doubt, self.reauthorize) {
-                (true, _) => ErrorKind::Unavailable,
-                (_, true) => ErrorKind::ReauthorizationRequired,
-                _ => ErrorKind::Refused,
-            },
-            |(kind, _)| kind,
-        );
-        let code = self.code.map(ConcurCode::new);
-        let at = clock::from_unix_seconds(self.refused_at)?;
-        Some(FailedRequest {
-            salt: self.salt,
-            fingerprint: self.fingerprint,
-            class,
-            at,
-            since: self.since.and_then(clock::from_unix_seconds).unwrap_or(at),
-            times: self.times,
-            pause: class.pauses(code).nth(self.times.checked_sub(1)?),
-            error: Error::new(kind, self.message)
-                .with_code(code, false)
-                .with_correlation_id(self.correlation_id),
-        })
-    }
-}
-
 fn of_basis(salt: u64, Basis { credentials, stored }: Basis<'_>) -> u32 {
     let stored = stored.map(RefreshTokenObject::secret);
     fingerprint(salt, credentials.identifying_parts().into_iter().chain([stored]))
@@ -439,6 +305,20 @@ fn of_basis(salt: u64, Basis { credentials, stored }: Basis<'_>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
+
+    /// Named as in a status.
+    const KINDS: [(ErrorKind, &str); 9] = [
+        (ErrorKind::CredentialsNeeded, "credentials_needed"),
+        (ErrorKind::CredentialsInvalid, "credentials_invalid"),
+        (ErrorKind::ReauthorizationRequired, "reauthorization_required"),
+        (ErrorKind::Refused, "refused"),
+        (ErrorKind::Unavailable, "unavailable"),
+        (ErrorKind::Protocol, "protocol"),
+        (ErrorKind::Untrusted, "untrusted"),
+        (ErrorKind::Store, "store"),
+        (ErrorKind::Config, "config"),
+    ];
 
     fn at(seconds: u64) -> SystemTime {
         clock::from_unix_seconds(seconds).unwrap()
