@@ -536,34 +536,31 @@ const US: &str = ", and this process runs as user 65534";
 const CANNOT_GIVE: &str =
     "user 65534 cannot make a file that belongs to user 0: Operation not permitted (os error 1)";
 
+/// Renewing fails as user 65534, who is told what could not be done with the token file or a file beside it.
+async fn is_denied(doing: &str, suffix: &str, mode: &str, us: &str, cause: &str) {
+    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
+    let tokens = TokenManager::load_from(&dir).await.unwrap();
+    let doing = format!("{doing} {}/refreshTokenObjectFile.json{suffix}", dir.display());
+    let error = tokens.refresh().await.unwrap_err();
+    assert_eq!(format!("{error:?}"), advice(&doing, &dir, mode, us, cause));
+}
+
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn finds_roots_token_file() {
-    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
-    let tokens = TokenManager::load_from(&dir).await.unwrap();
-    let doing = format!("open the lock file {}/refreshTokenObjectFile.json.lock", dir.display());
-    let error = tokens.refresh().await.unwrap_err();
-    assert_eq!(format!("{error:?}"), advice(&doing, &dir, "0644", US, CANNOT_GIVE));
+    is_denied("open the lock file", ".lock", "0644", US, CANNOT_GIVE).await;
 }
 
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn finds_roots_token_file_under_the_lock() {
-    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
-    let tokens = TokenManager::load_from(&dir).await.unwrap();
-    let doing = format!("save a token to {}/refreshTokenObjectFile.json", dir.display());
-    let error = tokens.refresh().await.unwrap_err();
-    assert_eq!(format!("{error:?}"), advice(&doing, &dir, "0644", US, CANNOT_GIVE));
+    is_denied("save a token to", "", "0644", US, CANNOT_GIVE).await;
 }
 
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn cannot_read_roots_token_file() {
-    let dir = PathBuf::from(std::env::var_os("DIR").unwrap());
-    let tokens = TokenManager::load_from(&dir).await.unwrap();
-    let doing = format!("read {}/refreshTokenObjectFile.json", dir.display());
-    let error = tokens.refresh().await.unwrap_err();
-    assert_eq!(format!("{error:?}"), advice(&doing, &dir, "0600", "", "Permission denied (os error 13)"));
+    is_denied("read", "", "0600", "", "Permission denied (os error 13)").await;
 }
 
 /// A link could lead to any file, which root would then lock, write or give away.
