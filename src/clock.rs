@@ -5,14 +5,14 @@ use std::{
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{Arc, Mutex},
     task::Poll,
     time::{Duration, Instant, SystemTime},
 };
 
 use time::OffsetDateTime;
 
-use crate::caught::caught;
+use crate::caught::{caught, locked};
 
 /// Where a [`TokenManager`](crate::TokenManager) takes the time from, and how it sleeps.
 ///
@@ -43,6 +43,14 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
 
     /// A future that is ready once `duration` has passed.
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>>;
+
+    /// How much time has passed since some moment, by a clock that never goes back: what leases are measured with.
+    ///
+    /// The default goes by the machine: it also counts the time in which the machine, or a virtual machine, was suspended,
+    /// as far as its time of day tells. It may go too fast where the time of day is set forward, never too slowly.
+    fn monotonic(&self) -> Duration {
+        uptime()
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for Arc<C> {
@@ -52,6 +60,10 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         (**self).sleep(duration)
+    }
+
+    fn monotonic(&self) -> Duration {
+        (**self).monotonic()
     }
 }
 
@@ -80,6 +92,26 @@ impl Clock for SystemClock {
             sleep.await;
         })
     }
+}
+
+/// What [`Clock::monotonic`] tells by default. Between two readings the longer of two times has passed: by the monotonic
+/// clock, which stands still while the machine is suspended, or by the time of day, which can be set back.
+#[allow(clippy::disallowed_methods, reason = "this is the clock module")]
+fn uptime() -> Duration {
+    static LAST: Mutex<Option<Reading>> = Mutex::new(None);
+    struct Reading {
+        at: Instant,
+        time_of_day: SystemTime,
+        uptime: Duration,
+    }
+    let mut last = locked(&LAST);
+    let (at, time_of_day) = (Instant::now(), SystemTime::now());
+    let uptime = last.as_ref().map_or(Duration::ZERO, |last| {
+        let by_day = time_of_day.duration_since(last.time_of_day).unwrap_or_default();
+        last.uptime.saturating_add(at.saturating_duration_since(last.at).max(by_day))
+    });
+    *last = Some(Reading { at, time_of_day, uptime });
+    uptime
 }
 
 /// The output of `work`, or `None` if `limit` ends first. `limit` is polled only while `work` is pending, so work that is
@@ -119,6 +151,10 @@ impl<C: Clock> Clock for Guarded<C> {
                 SystemClock.sleep(duration).await;
             }
         })
+    }
+
+    fn monotonic(&self) -> Duration {
+        catch_unwind(AssertUnwindSafe(|| self.0.monotonic())).unwrap_or_else(|_| uptime())
     }
 }
 

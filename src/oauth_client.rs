@@ -37,11 +37,11 @@ pub use self::{
     reply::TokenReply,
 };
 pub(crate) use self::{
-    budget::{Conditions, RetryBudget},
+    budget::{Conditions, Hold, RetryBudget},
     grant::SignsIn,
     reply::Accepted,
     revocation::NotRevoked,
-    transport::Transport,
+    transport::{REQUEST_TIMEOUT, Transport},
 };
 use self::{completion::to_completion, gated::Gated, http::Http, retry::send_with_retries};
 #[cfg(test)]

@@ -73,12 +73,20 @@ const LONGEST_POLL: Duration = Duration::from_millis(50);
 /// | lock | [`try_lock`](Self::try_lock), then [`read_locked`](Self::read_locked) |
 /// | prove that a reply can be saved | [`rehearse`](Self::rehearse) |
 /// | send the grant to Concur | – |
-/// | save the reply | [`finish`](Self::finish), and [`remember`](Self::remember)`(None)` if something was remembered |
+/// | save the reply | [`finish`](Self::finish), and [`remember`](Self::remember) if the note changes |
 /// | unlock | [`unlock`](Self::unlock) |
 ///
-/// So a database store can renew with three statements: one for `read`; one that takes the lock, returns what is stored and
-/// proves that the database accepts writes, so that `read_locked` and `rehearse` need none; and one in `finish` that saves,
-/// forgets and unlocks, so that `remember` and `unlock` need none. No connection has to be held while the grant is sent.
+/// So a database store can renew with two statements: one that takes the lock, returns what is stored and proves that the
+/// database accepts writes, so that `read_locked` and `rehearse` need none; and one in `finish` that saves, replaces the note
+/// and unlocks, so that `remember` and `unlock` need none. With [`reads_by_locking`](Self::reads_by_locking) the first look is
+/// left out. No connection has to be held while the grant is sent.
+///
+/// # A lock that lapses
+///
+/// A lock can be a lease: it ends by itself after a time, wherever its holder may be.
+/// [`StoreLock::with_lease`] says so. Then nothing is sent to Concur unless the rest of the lease is long enough for the
+/// request and its save; before that, [`prolong`](Self::prolong) is called. A holder that was suspended in between can still
+/// come late, so a save must compare what is stored with what was read under the lock, and say [`Error::superseded`].
 ///
 /// # What a store may count on
 ///
@@ -111,8 +119,9 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     ///
     /// [`Error::store`] when it is not certain that the token is stored; [`Error::superseded`] when another process has
-    /// stored a newer token since the lock was taken, as after the lock's lease has lapsed: then that token is used, and
-    /// this save is not repeated.
+    /// stored a newer token since the store was last read or saved under this lock, as after the lock's lease has lapsed.
+    /// Then that token is used, and this save is not repeated; but a token that a person signed in for is saved again,
+    /// after the store was read again.
     fn save(
         &self,
         token: &RefreshTokenObject,
@@ -137,6 +146,34 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// [`Error::store`] when the store cannot be locked.
     fn try_lock(&self) -> impl Future<Output = Result<Option<StoreLock>, Error>> + Send {
         async { Ok(Some(StoreLock::new(()))) }
+    }
+
+    /// The same for a renewal that can wait, because it is made ahead of time. A store may say `None` also while a process
+    /// that held the lock may still have a reply to save. The default is [`try_lock`](Self::try_lock).
+    ///
+    /// # Errors
+    ///
+    /// As [`try_lock`](Self::try_lock).
+    fn try_lock_ahead_of_time(&self) -> impl Future<Output = Result<Option<StoreLock>, Error>> + Send {
+        self.try_lock()
+    }
+
+    /// Makes the lease of `lock` last longer, if the lock is still held and what is stored is still what was read under it.
+    /// Returns how long it lasts from the beginning of this call.
+    ///
+    /// Called only for a lock [with a lease](StoreLock::with_lease), before a request for which the rest of the lease is too
+    /// short. The default is an error.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when the lease could not be prolonged. Then the request is not sent.
+    fn prolong(&self, lock: &StoreLock) -> impl Future<Output = Result<Duration, Error>> + Send {
+        let _ = lock;
+        let message = format!(
+            "the lock of {} lapses too soon to send a request, and cannot be prolonged",
+            self.describe()
+        );
+        async { Err(Error::store(message, "TokenStore::prolong is not implemented")) }
     }
 
     /// Releases the lock. The default drops it.
@@ -190,8 +227,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
 
     /// Saves `token` as the last thing under this lock. The default is [`save`](Self::save).
     ///
-    /// A store may also forget its note and release the lock in the same step. `remember(None)` and `unlock` are called all
-    /// the same, and then have nothing left to do.
+    /// A store may also replace its note by `note` and release the lock in the same step. If the note changes, `remember(note)`
+    /// is called all the same, and then `unlock`; both have nothing left to do then.
     ///
     /// # Errors
     ///
@@ -199,8 +236,10 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     fn finish(
         &self,
         token: &RefreshTokenObject,
+        note: Option<&str>,
         lock: &StoreLock,
     ) -> impl Future<Output = Result<(), Error>> + Send {
+        let _ = note;
         self.save(token, lock)
     }
 
@@ -225,6 +264,14 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// The longest pause between two looks of a process that waits for the lock. Default: 50 milliseconds.
     fn longest_poll(&self) -> Duration {
         LONGEST_POLL
+    }
+
+    /// Whether [`try_lock`](Self::try_lock) also reads, at no further cost: then a renewal asks for the lock before it looks.
+    /// Default: `false`.
+    ///
+    /// Such a store may say `None` where what is stored is no longer what this handle has read last.
+    fn reads_by_locking(&self) -> bool {
+        false
     }
 
     /// Whether a call may run in place, on the task that calls [`TokenManager`](crate::TokenManager), because it opens no
@@ -293,12 +340,45 @@ pub struct StoreLock {
     /// Set by the default [`TokenStore::remember`]: the manager then remembers by itself, and `store_contract` can tell a
     /// store that keeps no notes from a store that loses them.
     has_no_notes: AtomicBool,
+    lease: Option<Box<Lease>>,
+}
+
+/// What a lock that ends by itself says of that.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lease {
+    /// From the beginning of the call that took the lock.
+    pub(crate) lasts: Duration,
+    /// How long a save of an earlier holder is waited for.
+    pub(crate) late_save: Duration,
 }
 
 impl StoreLock {
     /// A lock that carries the store's own value, whose `Drop` releases it.
     pub fn new(value: impl Any + Send + Sync) -> Self {
-        Self { value: Box::new(value), has_no_notes: AtomicBool::new(false) }
+        Self { value: Box::new(value), has_no_notes: AtomicBool::new(false), lease: None }
+    }
+
+    /// Says that the lock ends by itself: `lasts` counts from the beginning of the call of [`TokenStore::try_lock`].
+    ///
+    /// Before a request to Concur, 40 seconds of it must be left, 30 for the request and 10 for its save, but never more than
+    /// half of it; otherwise [`TokenStore::prolong`] is called.
+    #[must_use]
+    pub fn with_lease(mut self, lasts: Duration) -> Self {
+        self.lease = Some(Box::new(Lease { lasts, late_save: Duration::ZERO }));
+        self
+    }
+
+    /// Says that the lease of the holder before has lapsed, so that this holder may have sent the stored token and not saved
+    /// the reply yet. If Concur then refuses the token, the store is read again for `late_save` before the refusal counts.
+    #[must_use]
+    pub fn in_doubt(mut self, late_save: Duration) -> Self {
+        let lasts = self.lease.map_or(Duration::MAX, |lease| lease.lasts);
+        self.lease = Some(Box::new(Lease { lasts, late_save }));
+        self
+    }
+
+    pub(crate) fn lease(&self) -> Option<Lease> {
+        self.lease.as_deref().copied()
     }
 
     /// The store's own value, if it is of this type.

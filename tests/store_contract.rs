@@ -138,6 +138,7 @@ async fn each_breach_of_the_contract_is_named() {
 }
 
 async fn each_breach_is_named() {
+    let finishes_note = "finish keeps the note, or replaces it by the note that it was given";
     let repeated = "a save that is repeated with the same token under the same lock succeeds";
     let breaches = [
         (Wrong::NotEmpty, "an empty store loads None"),
@@ -158,8 +159,9 @@ async fn each_breach_is_named() {
         (Wrong::NoteStays, "a removed note is gone"),
         (Wrong::MakesUpANote, "a store makes up no note"),
         (Wrong::SaveMakesUpANote, "a save makes up no note"),
-        (Wrong::FinishMakesUpANote, "finish makes up no note"),
-        (Wrong::ForgetFailsAfterFinish, "remember(None) after finish is harmless"),
+        (Wrong::FinishMakesUpANote, finishes_note),
+        (Wrong::FinishDropsTheNote, finishes_note),
+        (Wrong::ForgetFailsAfterFinish, "remember after finish is harmless"),
         (Wrong::UnlocksOthers, "unlock after finish frees no other holder's lock"),
         (Wrong::ExcludesNobody, "while the lock is held, try_lock gives None"),
         (Wrong::NeverLocks, "while the lock is free, try_lock gives it"),

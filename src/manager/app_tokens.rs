@@ -162,7 +162,8 @@ impl App {
         // A request goes on until it is answered, whether or not a caller still waits: the next caller is served what it
         // brings.
         let budget = if has_fallback { RetryBudget::ahead_of_time() } else { RetryBudget::repeat(&|| false) };
-        let conditions = Conditions { clock: &**clock, random, budget: &budget, heeds_pause: true };
+        let conditions =
+            Conditions { clock: &**clock, random, budget: &budget, heeds_pause: true, hold: None };
         let sent = self.client.send(base, &credentials, &grant, &conditions).await;
         let received = sent.and_then(|reply| {
             reply.log();

@@ -16,7 +16,7 @@ use arc_swap::ArcSwapOption;
 use super::{
     held::Held,
     identity::Identity,
-    locked_store::{LockedStore, Rehearsed, Save},
+    locked_store::{LockedStore, Rehearsed, Saving},
 };
 use crate::{
     AccessToken, Clock, Error, RefreshTokenObject, Status, Stored, TokenOrigin, caught::locked, clock,
@@ -201,7 +201,7 @@ impl TokenCache {
         &self,
         token: RefreshTokenObject,
         _: Rehearsed,
-        save: Save,
+        saving: Saving<'_>,
         clock: &dyn Clock,
         as_held: impl FnOnce(RefreshTokenObject) -> Held,
     ) -> Saved {
@@ -209,7 +209,7 @@ impl TokenCache {
             Err(e) if e.is_superseded() => None,
             _ => Some(self.publish(as_held(token.clone()).unsaved(saved.is_err()))),
         };
-        match self.store.save_then(&token, save, clock, publish).await {
+        match self.store.save_then(&token, saving, clock, publish).await {
             (Some(held), saved) => Saved::Held(held, saved.err()),
             (None, _) => Saved::Superseded,
         }

@@ -32,6 +32,18 @@ pub(super) struct Flight<'a> {
     pub(super) budget: RetryBudget<'a>,
 }
 
+/// What the store still has to remember.
+pub(super) struct Remaining {
+    pub(super) noted: FailedRequests,
+    is_changed: bool,
+}
+
+impl Remaining {
+    pub(super) fn unchanged(noted: FailedRequests) -> Self {
+        Self { noted, is_changed: false }
+    }
+}
+
 impl Flight<'_> {
     /// What is stored, which also becomes what is held. It must belong to the principal that the credentials name now.
     pub(super) async fn look(&self) -> Result<Looked, Error> {
@@ -69,6 +81,11 @@ impl Flight<'_> {
         self.need.has_fallback(stored, self.core.cache.held().as_deref(), self.core.now())
     }
 
+    /// Whether the flight can be left for later: a renewal ahead of time is no caller's need.
+    pub(super) fn can_wait(&self) -> bool {
+        matches!(self.need, Need::KeepAlive)
+    }
+
     /// Whether a refresh token is wanted that has been renewed for the last time long ago.
     pub(super) fn is_urgent(&self, looked: &Looked) -> bool {
         let is_half_spent = |held: &Held| held.is_half_spent(self.core.now());
@@ -94,7 +111,7 @@ impl Flight<'_> {
         let Machine { clock, random, .. } = &self.core.machine;
         // A person knows what was not known when Concur asked for a pause.
         let heeds_pause = !matches!(self.need, Need::SignIn(_) | Need::Retry);
-        Conditions { clock: &**clock, random, budget: &self.budget, heeds_pause }
+        Conditions { clock: &**clock, random, budget: &self.budget, heeds_pause, hold: Some(&**self.core) }
     }
 
     /// Remembers that a request has failed, a lasting failure for all processes. The lock is still held, so the processes that
@@ -155,7 +172,7 @@ impl Flight<'_> {
     }
 
     /// What the store keeps, as far as is known: it is not read while what is held is newer.
-    fn noted(&self, looked: &Looked) -> FailedRequests {
+    pub(super) fn noted(&self, looked: &Looked) -> FailedRequests {
         looked.failed.clone().unwrap_or_else(|| self.core.gate.noted())
     }
 
@@ -175,17 +192,25 @@ impl Flight<'_> {
         }
     }
 
-    /// Forgets what the success of a request disproves. After a sign-in that a person made, nothing is held back any more.
-    pub(super) async fn forget(&self, looked: &Looked, issued: &RefreshTokenObject) {
-        let (gate, basis) = (&self.core.gate, self.basis(looked.token()));
+    /// What is still to be remembered once this token is issued: not what the success of its request disproves. After a
+    /// sign-in that a person made, nothing is held back any more.
+    pub(super) fn remaining(&self, looked: &Looked, issued: &RefreshTokenObject) -> Remaining {
         let mut noted = self.noted(looked);
-        let mut is_changed = noted.forget(basis) | noted.revive(issued);
+        let mut is_changed = noted.forget(self.basis(looked.token())) | noted.revive(issued);
         if matches!(self.need, Need::SignIn(_)) {
-            gate.open();
             is_changed |= noted.forget(self.basis(None));
         }
-        gate.forget(basis, issued);
-        self.rewrite(noted, is_changed).await;
+        Remaining { noted, is_changed }
+    }
+
+    /// Forgets the rest, once the token is saved.
+    pub(super) async fn forget(&self, looked: &Looked, issued: &RefreshTokenObject, remaining: Remaining) {
+        let gate = &self.core.gate;
+        if matches!(self.need, Need::SignIn(_)) {
+            gate.open();
+        }
+        gate.forget(self.basis(looked.token()), issued);
+        self.rewrite(remaining).await;
     }
 
     /// Forgets every failure of the requests that can be made now, and every pause. What is dead stays dead.
@@ -194,11 +219,11 @@ impl Flight<'_> {
         let token = looked.token();
         self.core.gate.open();
         let is_changed = noted.forget(self.basis(token)) | noted.forget(self.basis(None));
-        self.rewrite(noted.clone(), is_changed).await;
-        looked.failed = Some(noted);
+        looked.failed = Some(noted.clone());
+        self.rewrite(Remaining { noted, is_changed }).await;
     }
 
-    async fn rewrite(&self, noted: FailedRequests, is_changed: bool) {
+    async fn rewrite(&self, Remaining { noted, is_changed }: Remaining) {
         if is_changed && let Err(error) = self.core.cache.store.remember(noted.to_note().as_deref()).await {
             let cause = log::causes(&error);
             log::event!(warn, %error, cause, "a refusal that no longer holds could not be forgotten");

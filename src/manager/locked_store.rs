@@ -2,7 +2,7 @@
 //!
 //! Always: from a token's arrival until it is saved, the token is kept here together with the store's lock, so that neither a
 //! full disk nor a panic loses it, and no other process spends the token that it replaced. A store that does not answer
-//! holds up no caller for longer than the deadline.
+//! holds up no caller for longer than the deadline. Nothing is sent on a lease that may lapse before the reply is saved.
 
 use std::{sync::Arc, time::Duration};
 
@@ -12,11 +12,15 @@ use crate::{
     Clock, Error, ErrorKind, RefreshTokenObject, StoreLock, Stored,
     clock::within,
     machine::Executor,
+    oauth_client::REQUEST_TIMEOUT,
     store::{BoxFuture, DynTokenStore},
 };
 
 /// How long a call of a store may take. Real time: a real server is waited for.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// What must be left of a lease when a request is sent: the time for the request, and for its save.
+const TO_SEND_AND_SAVE: Duration = REQUEST_TIMEOUT.saturating_add(DEADLINE);
 
 /// The pauses between the attempts that a flight makes before it gives up for the time being: about a second.
 const PAUSES: [Duration; 4] = [
@@ -29,7 +33,8 @@ const PAUSES: [Duration; 4] = [
 pub(super) struct LockedStore {
     store: Arc<dyn DynTokenStore>,
     executor: Arc<dyn Executor>,
-    ours: Mutex<Option<Ours>>,
+    /// Boxed, since most managers hold no lock most of the time.
+    ours: Mutex<Option<Box<Ours>>>,
 }
 
 /// The store's lock, and what is done under it.
@@ -38,7 +43,23 @@ struct Ours {
     /// A flight is using the lock, so that only this flight may release it.
     in_flight: bool,
     /// To be saved before anything else is done under the lock.
-    unsaved: Option<RefreshTokenObject>,
+    unsaved: Option<Unsaved>,
+    /// When the lease lapses, by the monotonic clock, if the lock is one.
+    lapses_at: Option<Duration>,
+}
+
+struct Unsaved {
+    token: RefreshTokenObject,
+    replaces: Replaces,
+}
+
+/// What a token takes the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Replaces {
+    /// The token that it was renewed from. If another one is stored by now, that one counts.
+    Predecessor,
+    /// Whatever is stored: a person has decided.
+    Anything,
 }
 
 /// Whether a save is the last thing that a flight does under the lock: the store may release it then.
@@ -48,8 +69,25 @@ pub(super) enum Save {
     More,
 }
 
+/// How a token is saved.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Saving<'a> {
+    pub(super) save: Save,
+    pub(super) replaces: Replaces,
+    /// What the store remembers once the token is saved.
+    pub(super) note: Option<&'a str>,
+}
+
 /// Proof that the store is locked and was found able to save a reply.
 pub(super) struct Rehearsed(());
+
+impl Ours {
+    /// `asked_at`: a reading of the monotonic clock from before the lock was asked for.
+    fn new(lock: StoreLock, asked_at: Duration) -> Box<Self> {
+        let lapses_at = lock.lease().map(|lease| asked_at.saturating_add(lease.lasts));
+        Box::new(Self { lock, in_flight: false, unsaved: None, lapses_at })
+    }
+}
 
 impl LockedStore {
     pub(super) fn new(store: Arc<dyn DynTokenStore>, executor: Arc<dyn Executor>) -> Self {
@@ -82,12 +120,14 @@ impl LockedStore {
         self.call(self.store.read()).await
     }
 
-    /// Whether the lock is this flight's now; `false` while another process holds it.
-    pub(super) async fn try_lock(&self) -> Result<bool, Error> {
+    /// Whether the lock is this flight's now; `false` while another process holds it, or may have something to save while the
+    /// flight `can_wait`.
+    pub(super) async fn try_lock(&self, can_wait: bool, clock: &dyn Clock) -> Result<bool, Error> {
         let mut ours = self.ours.lock().await;
         if ours.is_none() {
-            let lock = self.call(self.store.try_lock()).await?;
-            *ours = lock.map(|lock| Ours { lock, in_flight: false, unsaved: None });
+            let asked_at = clock.monotonic();
+            let asked = if can_wait { self.store.try_lock_ahead_of_time() } else { self.store.try_lock() };
+            *ours = self.call(asked).await?.map(|lock| Ours::new(lock, asked_at));
         }
         if let Some(ours) = ours.as_mut() {
             ours.in_flight = true;
@@ -108,6 +148,37 @@ impl LockedStore {
     pub(super) async fn read_locked(&self) -> Result<Stored, Error> {
         let ours = self.ours.lock().await;
         self.call(self.store.read_locked(lock_in(&ours)?)).await
+    }
+
+    /// Right before a request: prolongs a lease that may lapse before the reply is saved.
+    pub(super) async fn hold_for_a_request(&self, clock: &dyn Clock) -> Result<(), Error> {
+        let mut slot = self.ours.lock().await;
+        let ours = slot.as_mut().ok_or_else(not_locked)?;
+        let Some(lease) = ours.lock.lease() else { return Ok(()) };
+        let lasts_long_enough = |ours: &Ours| {
+            let left = ours.lapses_at.map_or(Duration::MAX, |at| at.saturating_sub(clock.monotonic()));
+            left >= TO_SEND_AND_SAVE.min(lease.lasts / 2)
+        };
+        if lasts_long_enough(ours) {
+            return Ok(());
+        }
+        let asked_at = clock.monotonic();
+        let lasts = self.call(self.store.prolong(&ours.lock)).await?;
+        ours.lapses_at = Some(asked_at.saturating_add(lasts));
+        if lasts_long_enough(ours) {
+            return Ok(());
+        }
+        let message = format!(
+            "the lock of {} lapses before a request would be answered, so it was not sent; try again",
+            self.describe()
+        );
+        Err(Error::new(ErrorKind::Store, message).transient())
+    }
+
+    /// How long a save is waited for that the holder before may still have to make.
+    pub(super) async fn late_save(&self) -> Duration {
+        let ours = self.ours.lock().await;
+        ours.as_ref().and_then(|ours| ours.lock.lease()).map_or(Duration::ZERO, |lease| lease.late_save)
     }
 
     /// Finds out whether a reply could be saved, before a grant is spent for it.
@@ -134,15 +205,15 @@ impl LockedStore {
     pub(super) async fn save_then<T>(
         &self,
         token: &RefreshTokenObject,
-        save: Save,
+        saving: Saving<'_>,
         clock: &dyn Clock,
         publish: impl FnOnce(&Result<(), Error>) -> T,
     ) -> (T, Result<(), Error>) {
         let mut slot = self.ours.lock().await;
         let saved = match slot.as_mut() {
             Some(ours) => {
-                ours.unsaved = Some(token.clone());
-                let saved = self.save_within_a_second(token, save, &ours.lock, clock).await;
+                ours.unsaved = Some(Unsaved { token: token.clone(), replaces: saving.replaces });
+                let saved = self.save_within_a_second(token, saving, &ours.lock, clock).await;
                 if saved.as_ref().map_or_else(Error::is_superseded, |()| true) {
                     ours.unsaved = None;
                 }
@@ -157,22 +228,40 @@ impl LockedStore {
     async fn save_within_a_second(
         &self,
         token: &RefreshTokenObject,
-        save: Save,
+        saving: Saving<'_>,
         lock: &StoreLock,
         clock: &dyn Clock,
     ) -> Result<(), Error> {
-        let attempt = || match save {
-            Save::Last => self.store.finish(token, lock),
-            Save::More => self.store.save(token, lock),
-        };
         for pause in PAUSES {
-            match self.answer(attempt()).await {
+            match self.attempt(token, saving, lock).await {
                 Some(Err(e)) if !e.is_superseded() => clock.sleep(pause).await,
                 Some(answer) => return answer,
                 None => return Err(self.no_answer()),
             }
         }
-        self.call(attempt()).await
+        self.attempt(token, saving, lock).await.unwrap_or_else(|| Err(self.no_answer()))
+    }
+
+    /// One attempt at saving. What replaces anything is saved again over what another process has stored meanwhile.
+    async fn attempt(
+        &self,
+        token: &RefreshTokenObject,
+        saving: Saving<'_>,
+        lock: &StoreLock,
+    ) -> Option<Result<(), Error>> {
+        let attempt = || match saving.save {
+            Save::Last => self.store.finish(token, saving.note, lock),
+            Save::More => self.store.save(token, lock),
+        };
+        match self.answer(attempt()).await? {
+            Err(e) if e.is_superseded() && saving.replaces == Replaces::Anything => {
+                match self.answer(self.store.read_locked(lock)).await? {
+                    Ok(_) => self.answer(attempt()).await,
+                    Err(unread) => Some(Err(unread)),
+                }
+            }
+            answer => Some(answer),
+        }
     }
 
     /// Saves the token that is still unsaved, then calls `publish`; whether there was one. An error that says *superseded* is
@@ -180,8 +269,10 @@ impl LockedStore {
     pub(super) async fn save_unsaved(&self, publish: impl FnOnce()) -> Result<bool, Error> {
         let mut slot = self.ours.lock().await;
         let Some(ours) = slot.as_mut() else { return Ok(false) };
-        let Some(token) = &ours.unsaved else { return Ok(false) };
-        let saved = self.call(self.store.save(token, &ours.lock)).await;
+        let Some(Unsaved { token, replaces }) = &ours.unsaved else { return Ok(false) };
+        let saving = Saving { save: Save::More, replaces: *replaces, note: None };
+        let attempt = self.attempt(token, saving, &ours.lock).await;
+        let saved = attempt.unwrap_or_else(|| Err(self.no_answer()));
         if saved.as_ref().is_err_and(|e| !e.is_superseded()) {
             return saved.map(|()| true);
         }
@@ -198,11 +289,16 @@ impl LockedStore {
         self.ours.lock().await.as_ref().is_some_and(|ours| ours.unsaved.is_some())
     }
 
+    /// Whether a renewal asks for the lock before it looks.
+    pub(super) fn reads_by_locking(&self) -> bool {
+        self.store.reads_by_locking()
+    }
+
     /// Hands in the store's lock for the next flight, or for one that waits for the lock: it begins locked.
     #[cfg(test)]
     pub(super) async fn hand_in(&self, lock: StoreLock) {
         // The lock of an unsaved token stays: it is ours for the next flight, too.
-        self.ours.lock().await.get_or_insert(Ours { lock, in_flight: false, unsaved: None });
+        self.ours.lock().await.get_or_insert_with(|| Ours::new(lock, Duration::ZERO));
     }
 
     /// The longest pause between two looks while another process holds the lock.
@@ -215,7 +311,7 @@ impl LockedStore {
         self.store.describe()
     }
 
-    async fn unlock(&self, done: Option<Ours>) {
+    async fn unlock(&self, done: Option<Box<Ours>>) {
         if let Some(ours) = done {
             // A store that cannot unlock says so itself, and its lock lapses.
             let _ = self.call(self.store.unlock(ours.lock)).await;
@@ -246,11 +342,11 @@ impl LockedStore {
     }
 }
 
-fn take_if_done(slot: &mut Option<Ours>) -> Option<Ours> {
+fn take_if_done(slot: &mut Option<Box<Ours>>) -> Option<Box<Ours>> {
     slot.take_if(|ours| !ours.in_flight && ours.unsaved.is_none())
 }
 
-fn lock_in(ours: &Option<Ours>) -> Result<&StoreLock, Error> {
+fn lock_in(ours: &Option<Box<Ours>>) -> Result<&StoreLock, Error> {
     ours.as_ref().map(|ours| &ours.lock).ok_or_else(not_locked)
 }
 

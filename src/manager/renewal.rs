@@ -135,7 +135,10 @@ impl Flight<'_> {
     /// Gets the store's lock, unless it turns out on the way that nothing has to be renewed.
     async fn start(&self) -> Result<Start, Error> {
         let Core { cache, machine, policy, .. } = &**self.core;
-        if matches!(self.need, Need::RefreshToken { is_looked_at: true }) && self.lock().await? {
+        let locks_first =
+            matches!(self.need, Need::RefreshToken { is_looked_at: true }) || cache.store.reads_by_locking();
+        // Without the lock, what is stored may still do.
+        if locks_first && matches!(self.lock().await, Ok(true)) {
             return Ok(Start::Locked);
         }
         let mut waited = Duration::ZERO;
@@ -153,7 +156,7 @@ impl Flight<'_> {
             if self.lock().await? {
                 return Ok(Start::Locked);
             }
-            if self.leader.is_alone() || self.has_fallback(looked.held.as_deref()) {
+            if self.leader.is_alone() || self.can_wait() || self.has_fallback(looked.held.as_deref()) {
                 return Ok(Start::Busy);
             }
             let deadline = deadline.get_or_insert_with(|| machine.executor.wait(policy.lock_timeout));
@@ -179,8 +182,8 @@ impl Flight<'_> {
 
     /// Whether the lock is this flight's now. A token that is still unsaved is saved first.
     async fn lock(&self) -> Result<bool, Error> {
-        let cache = &self.core.cache;
-        if !cache.store.try_lock().await? {
+        let Core { cache, machine, .. } = &**self.core;
+        if !cache.store.try_lock(self.can_wait(), &*machine.clock).await? {
             return Ok(false);
         }
         self.core.telling(cache.save_unsaved()).await?;
@@ -195,9 +198,7 @@ impl Flight<'_> {
             if let Some(held) = looked.held.as_ref().filter(|held| self.core.meets(self.need, held)) {
                 return Ok(Outcome::Done(Renewed { held: Arc::clone(held), fresh: false }));
             }
-            // A renewal ahead of time is no caller's need, so it can always be left for later.
-            let has_fallback =
-                matches!(self.need, Need::KeepAlive) || self.has_fallback(looked.held.as_deref());
+            let has_fallback = self.can_wait() || self.has_fallback(looked.held.as_deref());
             // One attempt will do while there is time for many more.
             let is_early = has_fallback && !self.is_urgent(&looked);
             if is_early {

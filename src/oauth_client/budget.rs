@@ -4,12 +4,14 @@
 //! after that. Time is counted, not read from a clock: requests take real time, pauses take the injected clock's.
 
 use std::{
+    future::Future,
+    pin::Pin,
     sync::{Mutex, MutexGuard},
     time::Duration,
 };
 
 use super::transport::REQUEST_TIMEOUT;
-use crate::{Clock, SystemClock, caught::locked, random::Random};
+use crate::{Clock, Error, SystemClock, caught::locked, random::Random};
 
 const MOST_ATTEMPTS: u32 = 4;
 /// From the first attempt to the answer of the last. A whole request must fit in, because a reply must not be missed
@@ -31,12 +33,20 @@ pub(crate) struct Conditions<'a> {
     pub(crate) budget: &'a RetryBudget<'a>,
     /// Nothing is sent while the host asks for a pause. A sign-in that a person makes is sent nevertheless.
     pub(crate) heeds_pause: bool,
+    /// What must still be held when a request is sent.
+    pub(crate) hold: Option<&'a dyn Hold>,
+}
+
+/// What the sender holds while a request is under way, such as a lease.
+pub(crate) trait Hold: Sync {
+    /// Asked right before each request. After an error it is not sent.
+    fn hold_for_a_request(&self) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + '_>>;
 }
 
 impl<'a> Conditions<'a> {
     /// For a client that is used without a manager.
     pub(super) fn without_manager(budget: &'a RetryBudget<'a>) -> Self {
-        Self { clock: &SystemClock, random: &Random::System, budget, heeds_pause: true }
+        Self { clock: &SystemClock, random: &Random::System, budget, heeds_pause: true, hold: None }
     }
 }
 

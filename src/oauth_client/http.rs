@@ -6,7 +6,7 @@
 use std::{
     future::Future,
     mem,
-    pin::Pin,
+    pin::{Pin, pin},
     process,
     sync::{Mutex, OnceLock},
     time::Duration,
@@ -19,11 +19,19 @@ use super::{
     failure::Failure,
     response::{CORRELATION_ID, Headers, Response},
     transport::{Authorization, OutgoingCall, REQUEST_TIMEOUT, Sent, Transport},
-    unreachable::{self, Cut},
+    unreachable::{self, Broken, Cut},
 };
-use crate::{Error, ErrorKind, Geolocation, caught::locked, clock::Stopwatch};
+use crate::{
+    Clock as _, Error, ErrorKind, Geolocation, SystemClock,
+    caught::locked,
+    clock::{Stopwatch, within},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// The last part of the time for a request.
+const TO_READ_WHAT_IS_THERE: Duration = Duration::from_millis(500);
+/// The client's own time-out would drop a reply that arrived while the process was suspended.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// The most that is read of a reply.
 const MAX_REPLY: usize = 256 * 1024;
@@ -116,14 +124,16 @@ impl Http {
     }
 
     async fn exchange(&self, call: &OutgoingCall<'_>) -> Result<Response, Failure> {
-        let response = self
-            .request(call)?
-            .send()
-            .await
-            .map_err(|e| unreachable::failure(e.into(), call.base.host(), call.request))?;
+        let request = self.request(call)?;
+        let mut time_is_up = pin!(time_is_up());
+        let response = match within(time_is_up.as_mut(), request.send()).await {
+            Some(answer) => answer.map_err(Broken::from),
+            None => Err(Broken::too_late()),
+        };
+        let response = response.map_err(|e| unreachable::failure(e, call.base.host(), call.request))?;
         let status = response.status();
         let headers = Headers::of(response.headers(), call.clock.now(), |id| call.may_show(id));
-        let (body, cut) = read(response).await;
+        let (body, cut) = read(response, time_is_up).await;
         Ok(Response { status, headers, body, cut })
     }
 }
@@ -157,8 +167,15 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::E
         .no_zstd()
         .tls_version_min(tls::Version::TLS_1_2)
         .connect_timeout(CONNECT_TIMEOUT)
-        .timeout(REQUEST_TIMEOUT)
+        .timeout(NEVER)
         .build()
+}
+
+/// After [`REQUEST_TIMEOUT`]. Its last part begins only once the rest is over: a process that was suspended meanwhile has the time
+/// to read a reply that has arrived already, in which there may be the only refresh token.
+async fn time_is_up() {
+    SystemClock.sleep(REQUEST_TIMEOUT.saturating_sub(TO_READ_WHAT_IS_THERE)).await;
+    SystemClock.sleep(TO_READ_WHAT_IS_THERE).await;
 }
 
 fn forked() -> Error {
@@ -178,14 +195,18 @@ fn spent() -> Error {
 }
 
 /// The body, and why it may be incomplete.
-async fn read(mut response: reqwest::Response) -> (Zeroizing<Vec<u8>>, Option<Cut>) {
+async fn read(
+    mut response: reqwest::Response,
+    mut time_is_up: Pin<&mut impl Future<Output = ()>>,
+) -> (Zeroizing<Vec<u8>>, Option<Cut>) {
     let announced = response.content_length().and_then(|length| usize::try_from(length).ok());
     let mut body = Zeroizing::new(Vec::with_capacity(announced.unwrap_or(USUAL_REPLY).min(MAX_REPLY)));
     loop {
-        let chunk = match response.chunk().await {
-            Ok(Some(chunk)) => chunk,
-            Ok(None) => return (body, None),
-            Err(e) => return (body, Some(Cut::Off(e.into()))),
+        let chunk = match within(time_is_up.as_mut(), response.chunk()).await {
+            Some(Ok(Some(chunk))) => chunk,
+            Some(Ok(None)) => return (body, None),
+            Some(Err(e)) => return (body, Some(Cut::Off(e.into()))),
+            None => return (body, Some(Cut::Off(Broken::too_late()))),
         };
         let length = body.len() + chunk.len();
         if length > MAX_REPLY {

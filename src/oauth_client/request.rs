@@ -69,6 +69,9 @@ pub(super) async fn exchange(
     gated.transport.prepare(base)?;
     let call = OutgoingCall::new(base, request, authorization, conditions.clock)?;
     let turn = gated.turn(base, request, conditions).await?;
+    if let Some(hold) = conditions.hold {
+        hold.hold_for_a_request().await?;
+    }
     let entry = Entry::new(request, number);
     let correlation_id = request.correlation_id();
     entry.sent(base.host(), correlation_id);

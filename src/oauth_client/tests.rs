@@ -94,7 +94,7 @@ fn seeded() -> Random {
 fn send(client: &OAuthClient, grant: &Grant, clock: &Slept) -> Result<TokenReply, Error> {
     let (base, app) = (format!("https://{US}").parse().unwrap(), Credentials::new("app", "secret"));
     let (random, budget) = (seeded(), RetryBudget::repeat(&|| false));
-    let conditions = Conditions { clock, random: &random, budget: &budget, heeds_pause: true };
+    let conditions = Conditions { clock, random: &random, budget: &budget, heeds_pause: true, hold: None };
     block_on(client.send(&base, &app, grant, &conditions))
 }
 
@@ -185,7 +185,8 @@ fn a_revocation_carries_the_access_token_and_says_if_it_is_not_accepted() {
     };
     let access = AccessToken::new(issued, format!("https://{EU}").parse().unwrap(), Arc::new([]));
     let (random, budget) = (seeded(), RetryBudget::one_attempt());
-    let conditions = Conditions { clock: &clock, random: &random, budget: &budget, heeds_pause: true };
+    let conditions =
+        Conditions { clock: &clock, random: &random, budget: &budget, heeds_pause: true, hold: None };
     let outcomes =
         [(); 3].map(|()| block_on(client.send_revocation(&access, &conditions)).map_err(|e| e.unauthorized));
     assert_eq!(outcomes, [Err(true), Err(false), Ok(())]);

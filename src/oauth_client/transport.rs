@@ -12,7 +12,7 @@ use super::{failure::Failure, outgoing_request::OutgoingRequest, response::Respo
 use crate::{AccessToken, Clock, Credentials, Error, ErrorKind, Geolocation, shown};
 
 /// The longest that one request may take, its reply included. Every transport keeps to it.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Sends single requests.
 pub(crate) trait Transport: Send + Sync {

@@ -34,6 +34,14 @@ pub(crate) struct Broken {
     tls: Option<(&'static str, &'static str)>,
 }
 
+impl Broken {
+    /// The time for a request has passed.
+    pub(super) fn too_late() -> Self {
+        let text = "there was no whole reply after 30 s".to_owned();
+        Self { text, is_timeout: true, is_connect: false, tls: None }
+    }
+}
+
 impl From<reqwest::Error> for Broken {
     fn from(e: reqwest::Error) -> Self {
         let e = e.without_url();

@@ -195,18 +195,25 @@ async fn finish_is_the_last_save(
     let lock = acquire(store, UNLOCKED).await?;
     store.save(short, &lock).await?;
     store.remember(Some("kept"), &lock).await?;
-    store.finish(long, &lock).await?;
+    store.finish(long, Some("next"), &lock).await?;
     handles.hold(Some(long), None, "finish is a save").await?;
     let kept = other.read().await?.note;
-    require(kept.is_none_or(|kept| kept == "kept"), "finish makes up no note")?;
-    for again in [store.finish(long, &lock).await, store.save(long, &lock).await] {
+    let is_known = |kept: &str| matches!(kept, "kept" | "next");
+    let promise = "finish keeps the note, or replaces it by the note that it was given";
+    require(kept.as_deref().map_or_else(|| lock.has_no_notes(), is_known), promise)?;
+    for again in [store.finish(long, Some("next"), &lock).await, store.save(long, &lock).await] {
         repeat(again, REPEATED)?;
     }
     handles.hold(Some(long), None, REPEATED).await?;
 
-    let harmless = "remember(None) after finish is harmless";
-    repeat(store.remember(None, &lock).await, harmless)?;
+    let harmless = "remember after finish is harmless";
+    repeat(store.remember(Some("next"), &lock).await, harmless)?;
     handles.hold(Some(long), None, harmless).await?;
+    let note = other.read().await?.note;
+    require(
+        note.map_or_else(|| lock.has_no_notes(), |note| note == "next"),
+        "remember after finish keeps the note",
+    )?;
     let next = other.try_lock().await?;
     store.unlock_in_time(lock).await?;
     if let Some(next) = next {
@@ -227,7 +234,7 @@ async fn errors_surface<S: TokenStore>(broken: &S, token: &RefreshTokenObject) -
     require(broken.read_locked(&lock).await.is_err(), "reading a broken store under the lock is an error")?;
     require(broken.save(token, &lock).await.is_err(), "saving to a broken store is an error")?;
     require(broken.rehearse(Some(token), &lock).await.is_err(), "rehearsing in a broken store is an error")?;
-    require(broken.finish(token, &lock).await.is_err(), "finishing in a broken store is an error")?;
+    require(broken.finish(token, None, &lock).await.is_err(), "finishing in a broken store is an error")?;
     require(broken.remove(&lock).await.is_err(), "removing from a broken store is an error")?;
     let remembered = broken.remember(Some("note"), &lock).await;
     require(remembered.is_err() || lock.has_no_notes(), "remembering in a broken store is an error")

@@ -34,6 +34,14 @@ macro_rules! delegate {
             <$of as $store>::try_lock(self.inner()).await
         }
 
+        async fn try_lock_ahead_of_time(&self) -> Result<Option<StoreLock>, Error> {
+            <$of as $store>::try_lock_ahead_of_time(self.inner()).await
+        }
+
+        async fn prolong(&self, lock: &StoreLock) -> Result<Duration, Error> {
+            <$of as $store>::prolong(self.inner(), lock).await
+        }
+
         async fn unlock(&self, lock: StoreLock) {
             let _ = <$of as $store>::unlock(self.inner(), lock).await;
         }
@@ -50,8 +58,13 @@ macro_rules! delegate {
             <$of as $store>::rehearse(self.inner(), held, lock).await
         }
 
-        async fn finish(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-            <$of as $store>::finish(self.inner(), token, lock).await
+        async fn finish(
+            &self,
+            token: &RefreshTokenObject,
+            note: Option<&str>,
+            lock: &StoreLock,
+        ) -> Result<(), Error> {
+            <$of as $store>::finish(self.inner(), token, note, lock).await
         }
 
         async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
@@ -60,6 +73,10 @@ macro_rules! delegate {
 
         fn longest_poll(&self) -> Duration {
             <$of as $store>::longest_poll(self.inner())
+        }
+
+        fn reads_by_locking(&self) -> bool {
+            <$of as $store>::reads_by_locking(self.inner())
         }
 
         fn is_local(&self) -> bool {

@@ -22,13 +22,21 @@ pub(crate) trait DynTokenStore: fmt::Debug + Send + Sync {
     fn save<'a>(&'a self, token: &'a Token, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
     fn remove<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
     fn try_lock(&self) -> BoxFuture<'_, Option<StoreLock>>;
+    fn try_lock_ahead_of_time(&self) -> BoxFuture<'_, Option<StoreLock>>;
+    fn prolong<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, Duration>;
     fn unlock(&self, lock: StoreLock) -> BoxFuture<'_, ()>;
     fn read(&self) -> BoxFuture<'_, Stored>;
     fn read_locked<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, Stored>;
     fn rehearse<'a>(&'a self, held: Option<&'a Token>, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
-    fn finish<'a>(&'a self, token: &'a Token, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
+    fn finish<'a>(
+        &'a self,
+        token: &'a Token,
+        note: Option<&'a str>,
+        lock: &'a StoreLock,
+    ) -> BoxFuture<'a, ()>;
     fn remember<'a>(&'a self, note: Option<&'a str>, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
     fn longest_poll(&self) -> Duration;
+    fn reads_by_locking(&self) -> bool;
     fn is_local(&self) -> bool;
     fn describe(&self) -> String;
 }
@@ -50,6 +58,14 @@ impl<T: TokenStore> DynTokenStore for T {
         guarded(self, async move { TokenStore::try_lock(self).await })
     }
 
+    fn try_lock_ahead_of_time(&self) -> BoxFuture<'_, Option<StoreLock>> {
+        guarded(self, async move { TokenStore::try_lock_ahead_of_time(self).await })
+    }
+
+    fn prolong<'a>(&'a self, lock: &'a StoreLock) -> BoxFuture<'a, Duration> {
+        guarded(self, async move { TokenStore::prolong(self, lock).await })
+    }
+
     fn unlock(&self, lock: StoreLock) -> BoxFuture<'_, ()> {
         guarded(self, async move {
             TokenStore::unlock(self, lock).await;
@@ -69,8 +85,13 @@ impl<T: TokenStore> DynTokenStore for T {
         guarded(self, async move { TokenStore::rehearse(self, held, lock).await })
     }
 
-    fn finish<'a>(&'a self, token: &'a Token, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
-        guarded(self, async move { TokenStore::finish(self, token, lock).await })
+    fn finish<'a>(
+        &'a self,
+        token: &'a Token,
+        note: Option<&'a str>,
+        lock: &'a StoreLock,
+    ) -> BoxFuture<'a, ()> {
+        guarded(self, async move { TokenStore::finish(self, token, note, lock).await })
     }
 
     fn remember<'a>(&'a self, note: Option<&'a str>, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
@@ -79,6 +100,10 @@ impl<T: TokenStore> DynTokenStore for T {
 
     fn longest_poll(&self) -> Duration {
         catch_unwind(AssertUnwindSafe(|| TokenStore::longest_poll(self))).unwrap_or(LONGEST_POLL)
+    }
+
+    fn reads_by_locking(&self) -> bool {
+        catch_unwind(AssertUnwindSafe(|| TokenStore::reads_by_locking(self))).unwrap_or(false)
     }
 
     fn is_local(&self) -> bool {

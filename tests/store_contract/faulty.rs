@@ -42,6 +42,7 @@ pub(crate) enum Wrong {
     MakesUpANote,
     SaveMakesUpANote,
     FinishMakesUpANote,
+    FinishDropsTheNote,
     ForgetFailsAfterFinish,
     HasNoLock,
     ExcludesNobody,
@@ -346,7 +347,12 @@ impl TokenStore for Faulty {
     }
 
     /// Saves, forgets and unlocks in one step.
-    async fn finish(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+    async fn finish(
+        &self,
+        token: &RefreshTokenObject,
+        note: Option<&str>,
+        lock: &StoreLock,
+    ) -> Result<(), Error> {
         self.surface(FinishesWhenBroken)?;
         let lease: &Lease = lock.get().unwrap();
         if self.world.is(FinishesOnlyOnce) && lease.is_finished.load(Ordering::Relaxed) {
@@ -356,8 +362,11 @@ impl TokenStore for Faulty {
             self.write(token, lock)?;
         }
         let mut row = self.world.row();
-        let made_up = row.note.is_some() && self.world.is(FinishMakesUpANote);
-        row.note = made_up.then(|| "made up".to_owned());
+        row.note = match self.world.wrong {
+            Some(FinishMakesUpANote) if row.note.is_some() => Some("made up".to_owned()),
+            Some(FinishDropsTheNote) => None,
+            _ => note.map(str::to_owned),
+        };
         lease.is_finished.store(true, Ordering::Relaxed);
         if row.owner == Some(lease.id) {
             row.owner = None;
@@ -372,7 +381,7 @@ impl TokenStore for Faulty {
             (Some(NoteIsLost), _) | (Some(NoteStays), None) => return Ok(()),
             (Some(KeepsTheFirstNote), Some(_)) if row.note.is_some() => return Ok(()),
             (Some(NoteErasesToken), Some(_)) => row.token = None,
-            (Some(ForgetFailsAfterFinish), None)
+            (Some(ForgetFailsAfterFinish), _)
                 if lock.get::<Lease>().unwrap().is_finished.load(Ordering::Relaxed) =>
             {
                 return Err(Error::store("not locked", "on purpose"));

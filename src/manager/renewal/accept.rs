@@ -11,9 +11,9 @@ use super::{
     super::{
         cache::{Looked, Saved},
         core::Core,
-        flight::Flight,
+        flight::{Flight, Remaining},
         held::{Held, geolocation_of},
-        locked_store::{Rehearsed, Save},
+        locked_store::{Rehearsed, Replaces, Save, Saving},
         need::{Need, Outcome, Renewed},
     },
     owner::Verdict,
@@ -125,14 +125,24 @@ impl Flight<'_> {
             let is_ours = principal.is_none_or(|principal| principal.may_own(&held.object));
             if is_ours { held } else { held.without_access() }
         };
-        match cache.save_and_publish(token, rehearsed, save, &*machine.clock, as_held).await {
+        let kept = match origin {
+            // No grant has issued it: it may be the very token that was refused.
+            TokenOrigin::Adopted => Remaining::unchanged(self.noted(looked)),
+            _ => self.remaining(looked, &token),
+        };
+        let note = kept.noted.to_note();
+        let replaces = match self.need {
+            Need::SignIn(_) | Need::Adopt(_) => Replaces::Anything,
+            _ => Replaces::Predecessor,
+        };
+        let saving = Saving { save, replaces, note: note.as_deref() };
+        match cache.save_and_publish(token, rehearsed, saving, &*machine.clock, as_held).await {
             Saved::Held(held, unsaved) => {
                 match (origin, &unsaved) {
-                    // No grant has issued it: it may be the very token that was refused.
                     (TokenOrigin::Adopted, _) => {
                         self.core.gate.saw(looked.failed.as_ref(), self.basis(Some(&held.object)));
                     }
-                    (_, None) => self.forget(looked, &held.object).await,
+                    (_, None) => self.forget(looked, &held.object, kept).await,
                     (_, Some(_)) => self.core.gate.forget(self.basis(looked.token()), &held.object),
                 }
                 let Some(error) = unsaved else { return Some(held) };

@@ -2,13 +2,18 @@
 //!
 //! Always: a company request token is spent only where nothing else can help, and not twice in a row for nothing.
 
+use std::time::Duration;
+
 use super::{
-    super::{flight::Flight, held::geolocation_of, locked_store::Rehearsed, need::Need},
+    super::{core::Core, flight::Flight, held::geolocation_of, locked_store::Rehearsed, need::Need},
     owner::base_for,
 };
 use crate::{
     ConcurCode, Error, ErrorKind, Grant, RefreshTokenObject, TokenOrigin, TokenReply, consequences, log,
 };
+
+/// The pause between two looks for the save of a process that is late.
+const LOOKS_FOR_A_LATE_SAVE: Duration = Duration::from_millis(500);
 
 pub(super) enum Exchanged {
     /// What Concur sent, and for which kind of grant.
@@ -111,15 +116,29 @@ impl Flight<'_> {
             // Before anything else takes its time: whatever the store holds by now, this token is dead.
             self.core.gate.find_dead(stored);
         }
-        let read = match way {
-            Way::Refresh if e.is_invalid_grant() => self.core.cache.store.load().await,
-            _ => Ok(None),
-        };
-        if matches!(&read, Ok(Some(now)) if !now.is_same_token(stored)) {
+        if way == Way::Refresh && e.is_invalid_grant() && self.is_overtaken(stored).await? {
             return Ok(Tried::Answered(Exchanged::Overtaken));
         }
-        read?;
         if is_closed { Ok(Tried::Closed(e)) } else { Err(e) }
+    }
+
+    /// Whether the store holds another token than the one that was refused. If the process that held the lock before may
+    /// have sent that token, its save is waited for.
+    async fn is_overtaken(&self, refused: &RefreshTokenObject) -> Result<bool, Error> {
+        let Core { cache, machine, .. } = &**self.core;
+        let mut left = cache.store.late_save().await;
+        loop {
+            let stored = cache.store.load().await?;
+            if stored.is_some_and(|stored| !stored.is_same_token(refused)) {
+                return Ok(true);
+            }
+            if left.is_zero() {
+                return Ok(false);
+            }
+            let pause = left.min(LOOKS_FOR_A_LATE_SAVE);
+            machine.clock.sleep(pause).await;
+            left -= pause;
+        }
     }
 
     /// The refresh grant, at the token's last geolocation.

@@ -157,6 +157,10 @@ impl Clock for Watch {
             Poll::Pending
         }))
     }
+
+    fn monotonic(&self) -> Duration {
+        self.0.passed()
+    }
 }
 
 impl fmt::Debug for Watch {

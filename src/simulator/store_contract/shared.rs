@@ -139,8 +139,8 @@ pub async fn shared_store_contract<S: TokenStore>(
     store.remember(None, &held).await?;
     for again in [
         store.save(&newest, &held).await,
-        store.finish(&newest, &held).await,
-        store.finish(&newest, &held).await,
+        store.finish(&newest, None, &held).await,
+        store.finish(&newest, None, &held).await,
     ] {
         repeat(again, REPEATED)?;
     }
@@ -205,7 +205,7 @@ async fn take_turn(store: &BoxedStore, holders: &AtomicUsize) -> Result<(), Erro
     // Before `finish`, which may free the lock.
     holders.fetch_sub(1, Ordering::SeqCst);
     require(alone, ALONE)?;
-    let saved = store.finish(&token(number + 1)?, &lock).await;
+    let saved = store.finish(&token(number + 1)?, None, &lock).await;
     saved.map_err(|e| if e.is_superseded() { breach(ALONE).caused_by(e) } else { e })?;
     store.unlock_in_time(lock).await
 }
@@ -242,7 +242,7 @@ async fn a_save_comes_late(handles: &Handles, lapse: &Happening<'_>) -> Result<(
         if !is_held && let Some(held) = held.take() {
             other.unlock_in_time(held).await?;
         }
-        for answer in [store.save(&late, &lapsed).await, store.finish(&late, &lapsed).await] {
+        for answer in [store.save(&late, &lapsed).await, store.finish(&late, None, &lapsed).await] {
             let promise = "a save that comes after another process's save says Error::superseded";
             handles.hold(Some(&newer), None, "a save that comes late does not replace a newer token").await?;
             require(answer.is_err_and(|e| e.is_superseded()), promise)?;
