@@ -43,11 +43,6 @@ impl DeadTokens {
         true
     }
 
-    /// As a note told it before it had a list for them.
-    pub(crate) fn add_refused(&mut self, salt: u64, fingerprint: u32) {
-        self.push(DeadToken { salt, fingerprint, revoked: false });
-    }
-
     pub(crate) fn is_dead(&self, token: &RefreshTokenObject) -> bool {
         self.0.iter().any(|dead| dead.is(token))
     }

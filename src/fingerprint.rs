@@ -4,7 +4,7 @@
 
 use std::hash::{DefaultHasher, Hasher};
 
-/// The standard library may change this hash with any new compiler. A program that was built anew may then take what it
+/// The standard library may change this hash with any new compiler. A program that was built again may then take what it
 /// noted before for something else: a refused request, or a dead refresh token, is sent once more. That costs one request.
 pub(crate) fn fingerprint<'a>(salt: u64, parts: impl IntoIterator<Item = Option<&'a str>>) -> u32 {
     let mut hasher = DefaultHasher::new();

@@ -181,7 +181,7 @@ mod random; // jitter and salts
 mod fingerprint; // whether a text is still the same
 mod backoff; // pauses that double
 mod threads; // a bounded number, for work that may block
-mod per_process; // what a forked child makes anew
+mod per_process; // what a forked child makes again
 mod caught; // panics of plugged-in code
 
 // Outside the list: for tests.

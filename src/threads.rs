@@ -81,7 +81,7 @@ impl ThreadPool {
     /// What each thread does.
     fn work(&self) {
         while let Some(job) = self.next() {
-            // Whoever waits for the job notices that its part in it is gone.
+            // The caller who waits for the job notices that its part in it is gone.
             let _ = catch_unwind(AssertUnwindSafe(job));
         }
     }

@@ -14,28 +14,8 @@ impl FailedRequests {
     /// Reads a store's note. Any other text, such as a note that was cut short, says nothing.
     #[must_use]
     pub(crate) fn from_note(note: Option<&str>) -> Self {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Note {
-            Now(NotedList),
-            /// As it was written before a note could tell of dead tokens by themselves.
-            Several(Vec<Noted>),
-            /// As it was written before a note could hold several.
-            One(Box<Noted>),
-        }
-        let NotedList { failures: noted, mut dead_tokens } =
-            match note.and_then(|note| serde_json::from_str(note).ok()) {
-                Some(Note::Now(noted)) => noted,
-                Some(Note::Several(failures)) => NotedList { failures, ..NotedList::default() },
-                Some(Note::One(failure)) => NotedList { failures: vec![*failure], ..NotedList::default() },
-                None => NotedList::default(),
-            };
-        for failed in &noted {
-            if let Some(fingerprint) = failed.dead_token {
-                dead_tokens.add_refused(failed.salt, fingerprint);
-            }
-        }
-        Self::new(noted.into_iter().filter_map(Noted::read).collect(), dead_tokens)
+        let noted: NotedList = note.and_then(|note| serde_json::from_str(note).ok()).unwrap_or_default();
+        Self::new(noted.failures.into_iter().filter_map(Noted::read).collect(), noted.dead_tokens)
     }
 
     /// The note for a store, on one line; `None` where there is nothing to note.
@@ -63,9 +43,6 @@ struct NotedList {
 struct Noted {
     salt: u64,
     fingerprint: u32,
-    /// Of a refresh token that was refused itself, as a note told it before it had a list for them.
-    #[serde(default, skip_serializing)]
-    dead_token: Option<u32>,
     /// Unix seconds.
     refused_at: u64,
     /// The same of the first one in a row.
@@ -74,9 +51,6 @@ struct Noted {
     times: u32,
     #[serde(default, deserialize_with = "known")]
     kind: Option<ErrorKind>,
-    /// As a note told the kind before it named it.
-    #[serde(default, skip_serializing)]
-    reauthorize: bool,
     #[serde(default)]
     in_doubt: bool,
     message: String,
@@ -90,12 +64,10 @@ impl Noted {
         Self {
             salt: *salt,
             fingerprint: *fingerprint,
-            dead_token: None,
             refused_at: clock::unix_seconds(*at),
             since: Some(clock::unix_seconds(*since)),
             times: *times,
             kind: Some(error.kind()),
-            reauthorize: false,
             in_doubt: *class == Class::InDoubt,
             message: error.message().to_owned(),
             code: error.code().map(ConcurCode::number),
@@ -103,14 +75,11 @@ impl Noted {
         }
     }
 
-    /// `None` if it was noted at a time that cannot be, or said only that a refresh token is dead.
+    /// `None` if it was noted at a time that cannot be.
     fn read(self) -> Option<FailedRequest> {
         let class = if self.in_doubt { Class::InDoubt } else { Class::Refused };
-        let kind = self.kind.unwrap_or(match (self.in_doubt, self.reauthorize) {
-            (true, _) => ErrorKind::Unavailable,
-            (_, true) => ErrorKind::ReauthorizationRequired,
-            _ => ErrorKind::Refused,
-        });
+        let kind =
+            self.kind.unwrap_or(if self.in_doubt { ErrorKind::Unavailable } else { ErrorKind::Refused });
         let code = self.code.map(ConcurCode::new);
         let at = clock::from_unix_seconds(self.refused_at)?;
         Some(FailedRequest {

@@ -279,7 +279,7 @@ impl LockedStore {
         ours.unsaved = None;
         publish();
         let done = take_if_done(&mut slot);
-        // Whoever asks whether a token is unsaved need not wait for the end of the lock.
+        // A caller who asks whether a token is unsaved need not wait for the end of the lock.
         drop(slot);
         self.unlock(done).await;
         Ok(true)

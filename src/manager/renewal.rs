@@ -88,7 +88,10 @@ async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome
         | Outcome::FailedOnce(e)
         | Outcome::SavedWithFault(e)
         | Outcome::WithoutAccess(_, e) => {
-            core.gate.failed(e, now, &core.machine.random);
+            // A sign-in that a person tries in vain says nothing about what is held.
+            if !matches!(need, Need::SignIn(_) | Need::Adopt(_)) {
+                core.gate.failed(e, now, &core.machine.random);
+            }
             // The failure before it was told; a loop that pays no attention must not fill the log.
             if e.is_held_back() {
                 log::event!(debug, error = %e, cause = log::causes(e), "renewal held back");

@@ -171,7 +171,7 @@ impl<T: Clone> SingleFlight<T> {
 pub(super) struct Leader<T> {
     flights: Arc<SingleFlight<T>>,
     number: u64,
-    /// Shared with the overseer, and nobody else: dropping the leader closes the channel.
+    /// Shared with the overseer only: dropping the leader closes the channel.
     told: Arc<watch::Sender<Told<T>>>,
     pace: Arc<Pace>,
     /// Dropped with the leader, which ends the overseer.

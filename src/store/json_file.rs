@@ -27,8 +27,8 @@ use crate::{
 const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 
 /// What to do where access was denied.
-const RIGHT_USER: &str =
-    "run this program as the user that owns them, or give them to the user that runs it (chown)";
+const RIGHT_USER: &str = "run this program as the user that owns them, or give them to the user that runs it (chown); if that is so already, \
+     look for a read-only mount or an attribute (lsattr)";
 
 /// The default store: one JSON file of mode 0600, such as `refreshTokenObjectFile.json`.
 ///

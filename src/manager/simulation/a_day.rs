@@ -1,5 +1,6 @@
 //! What a day of failures costs: the requests of each minute, for each kind of failure and each kind of caller, while nothing
-//! valid is held. `cargo test --lib a_day -- --nocapture` prints the table.
+//! valid is held, and of an hour in which a valid refresh token is due. `cargo test --lib hammers -- --nocapture` prints both
+//! tables.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -7,7 +8,7 @@ use serde_json::json;
 
 use super::{
     MINUTE,
-    crowd::{Counting, client, manager, stored},
+    crowd::{Counting, client, due, manager, stored},
     world::{Watch, World},
 };
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
 };
 
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const CRON: Duration = Duration::from_secs(5 * 60);
 /// A loop that pays no attention to its errors asks so often, at the beginning of the day and at noon. At other times one loop
@@ -222,7 +224,7 @@ fn most_in(course: Course) -> usize {
 }
 
 #[test]
-#[allow(clippy::print_stdout, reason = "the table is for whoever asks for it with --nocapture")]
+#[allow(clippy::print_stdout, reason = "the table is for a person who asks for it with --nocapture")]
 fn no_failure_and_no_caller_hammers() {
     const CALLERS: [Caller; 5] =
         [Caller::Loop, Caller::EightLoops, Caller::CronJob, Caller::KeepAlive, Caller::AppLoop];
@@ -249,6 +251,43 @@ fn no_failure_and_no_caller_hammers() {
                 format!("{failure:25} {stored:12} {:>10} {first:4} {most:4} {all:6}", format!("{caller:?}"));
             println!("{row}");
             check(course, caller, &minutes, &row);
+        }
+    }
+}
+
+/// A loop that asks once a second while a renewal is wanted and fails. A refresh token that Concur says is dead is served no more.
+#[test]
+#[allow(clippy::print_stdout, reason = "the table is for a person who asks for it with --nocapture")]
+fn no_failure_hammers_while_a_valid_refresh_token_is_served() {
+    let seed = seed();
+    println!("{:25} first minute, most in any later minute, in the hour", "failure");
+    for (failure, answer, course, _) in failures() {
+        let world = World::new(seed);
+        let concur = Counting::new(&world, move |call, _| answer(call));
+        // A third of its six months has passed.
+        let store = MemoryStore::with(due(&world));
+        let tokens = manager(&world, &client(&concur), 0, store);
+        let at = Arc::clone(&world);
+        world.spawn(0, async move {
+            while at.passed() < HOUR {
+                let served = tokens.get_valid_refresh_token().await;
+                assert_eq!(served.is_ok(), !matches!(course, Refused(2)), "{failure}: {served:?}");
+                Watch(Arc::clone(&at)).sleep(SECOND).await;
+            }
+        });
+        world.run();
+        let mut minutes = [0; 61];
+        for request in concur.requests() {
+            minutes[usize::try_from(request.as_secs() / 60).unwrap()] += 1;
+        }
+        let (first, most) = (minutes[0], *minutes[1..].iter().max().unwrap());
+        let all: usize = minutes.iter().sum();
+        let row = format!("{failure:25} {first:4} {most:4} {all:6}");
+        println!("{row}");
+        match course {
+            // One attempt in a flight, while there is time for many more.
+            Passing(_) | InDoubt(_) => assert!(first <= 7 && most <= 3 && all <= 7 + 2 * 60, "{row}"),
+            Lifted(requests) | Refused(requests) => assert_eq!(all, requests, "{row}"),
         }
     }
 }

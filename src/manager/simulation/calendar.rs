@@ -448,7 +448,7 @@ fn check(
 }
 
 /// Runs a kind of program once for each seed and prints what happened in all.
-#[allow(clippy::print_stdout, reason = "the table is for whoever asks for it with --nocapture")]
+#[allow(clippy::print_stdout, reason = "the table is for a person who asks for it with --nocapture")]
 fn simulate_all(kind: Kind, end: Duration, runs: &[(u64, Grants)]) -> Vec<Course> {
     let simulate_one = |(seed, grants): &(u64, Grants)| {
         simulate(*seed, kind, *grants, outages(*seed, end), Duration::ZERO, end)
@@ -537,7 +537,7 @@ fn a_laptop_is_signed_in_again_five_minutes_after_it_woke_up() {
 
 /// A server that does not extend the life of a refresh token is asked some twenty times in that life.
 #[test]
-#[allow(clippy::print_stdout, reason = "the table is for whoever asks for it with --nocapture")]
+#[allow(clippy::print_stdout, reason = "the table is for a person who asks for it with --nocapture")]
 fn a_life_that_is_never_extended_costs_some_twenty_grants() {
     let seed = seed();
     for (name, calendar, expected) in [
@@ -562,7 +562,7 @@ fn a_life_that_is_never_extended_costs_some_twenty_grants() {
 /// Why a refresh token is renewed so early. Concur has no outage here, and the first sign-ins are a week apart. From 1 February
 /// to 1 July there are 150 days, so on 1 July it is seconds too early for the margin, and on 1 August it is too late.
 #[test]
-#[allow(clippy::print_stdout, reason = "the table is for whoever asks for it with --nocapture")]
+#[allow(clippy::print_stdout, reason = "the table is for a person who asks for it with --nocapture")]
 fn with_a_margin_of_30_days_a_run_on_the_first_of_each_month_loses_the_token() {
     const THIRTY_MONTHS: Duration = Duration::from_secs(913 * 24 * 3600);
     let seed = seed();

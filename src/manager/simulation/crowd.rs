@@ -130,6 +130,17 @@ pub(super) fn stored(world: &Arc<World>, left: Duration) -> MemoryStore {
     MemoryStore::with(token(world, left))
 }
 
+/// A refresh token of which a third of its six months has passed, and so its renewal is wanted.
+pub(super) fn due(world: &Arc<World>) -> RefreshTokenObject {
+    let now = unix_seconds(Watch(Arc::clone(world)).now());
+    let day = 24 * 3600;
+    let token = json!({
+        "refresh_token": "refresh", "refreshTokenExpiresAt": now + 119 * day, "refreshTokenReceivedAt": now - 61 * day,
+        "geolocation": BASE,
+    });
+    RefreshTokenObject::from_json(&token.to_string()).unwrap()
+}
+
 /// A refresh token of six months, and an access token that has this long to live.
 pub(super) fn token(world: &Arc<World>, left: Duration) -> RefreshTokenObject {
     let now = unix_seconds(Watch(Arc::clone(world)).now());
