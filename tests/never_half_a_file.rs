@@ -414,7 +414,7 @@ async fn finds_a_leftover_it_cannot_read() {
         format!(
             "Store: could not look at unfinished saves of {0}; {0}.tmp-0000000000000001 belongs to user 0 (mode 0000), its \
              folder belongs to user 65534 (mode 0755); run this program as the user that owns them, or give them to the \
-             user that runs it (chown)\n  caused by: {0}.tmp-0000000000000001: Permission denied (os error 13)",
+             user that runs it (chown); if that is so already, look for a read-only mount or an attribute (lsattr)\n  caused by: {0}.tmp-0000000000000001: Permission denied (os error 13)",
             path.display()
         )
     );

@@ -527,7 +527,7 @@ fn advice(doing: &str, dir: &Path, mode: &str, us: &str, cause: &str) -> String 
     let token = dir.join("refreshTokenObjectFile.json");
     format!(
         "Store: could not {doing}; {} belongs to user 0 (mode {mode}), its folder belongs to user 65534 (mode 0755){us}; run \
-         this program as the user that owns them, or give them to the user that runs it (chown)\n  caused by: {cause}",
+         this program as the user that owns them, or give them to the user that runs it (chown); if that is so already, look for a read-only mount or an attribute (lsattr)\n  caused by: {cause}",
         token.display()
     )
 }
