@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Credentials, Error, OAuthClient, Status, credential_source::DynCredentialSource, failed_requests::Basis,
-    log, machine::Machine, oauth_client::Hold, store::BoxFuture,
+    log, machine::Machine,
 };
 
 pub(super) struct Core {
@@ -37,13 +37,6 @@ pub(super) struct Core {
     pub(super) policy: Policy,
     /// Made for the first subscriber.
     pub(super) subscribers: OnceLock<watch::Sender<Status>>,
-}
-
-/// The store's lock is what a request needs.
-impl Hold for Core {
-    fn hold_for_a_request(&self) -> BoxFuture<'_, ()> {
-        Box::pin(self.cache.store.hold_for_a_request(&*self.machine.clock))
-    }
 }
 
 /// The knobs.

@@ -16,7 +16,8 @@ use crate::{
     failed_requests::{Basis, FailedRequests},
     log,
     machine::Machine,
-    oauth_client::{Conditions, RetryBudget},
+    oauth_client::{Conditions, Hold, RetryBudget},
+    store::BoxFuture,
 };
 
 /// How many times a token that another program stored meanwhile is tried in one flight. One such race is bad luck; after
@@ -30,6 +31,14 @@ pub(super) struct Flight<'a> {
     pub(super) identity: &'a Identity,
     pub(super) leader: &'a Leader<Outcome>,
     pub(super) budget: RetryBudget<'a>,
+}
+
+/// The store's lock is what a request needs.
+impl Hold for Flight<'_> {
+    fn hold_for_a_request(&self) -> BoxFuture<'_, ()> {
+        let Core { cache, machine, .. } = &**self.core;
+        Box::pin(cache.store.hold_for_a_request(self.leader.number(), &*machine.clock))
+    }
 }
 
 /// What the store still has to remember.
@@ -111,7 +120,7 @@ impl Flight<'_> {
         let Machine { clock, random, .. } = &self.core.machine;
         // A person knows what was not known when Concur asked for a pause.
         let heeds_pause = !matches!(self.need, Need::SignIn(_) | Need::Retry);
-        Conditions { clock: &**clock, random, budget: &self.budget, heeds_pause, hold: Some(&**self.core) }
+        Conditions { clock: &**clock, random, budget: &self.budget, heeds_pause, hold: Some(self) }
     }
 
     /// Remembers that a request has failed, a lasting failure for all processes. The lock is still held, so the processes that

@@ -1,6 +1,6 @@
 //! The store, and its lock while it is this manager's.
 //!
-//! Always: from a token's arrival until it is saved, the token is kept here together with the store's lock, so that neither a
+//! Always: one flight at a time uses the lock, and no other flight releases it. From a token's arrival until it is saved, the token is kept here together with the store's lock, so that neither a
 //! full disk nor a panic loses it, and no other process spends the token that it replaced. A store that does not answer
 //! holds up no caller for longer than the deadline. Nothing is sent on a lease that may lapse before the reply is saved.
 
@@ -40,8 +40,9 @@ pub(super) struct LockedStore {
 /// The store's lock, and what is done under it.
 struct Ours {
     lock: StoreLock,
-    /// A flight is using the lock, so that only this flight may release it.
-    in_flight: bool,
+    /// The number of the flight that uses the lock. An abandoned flight may still come to its end while the next one is under
+    /// way.
+    flight: Option<u64>,
     /// To be saved before anything else is done under the lock.
     unsaved: Option<Unsaved>,
     /// When the lease lapses, by the monotonic clock, if the lock is one.
@@ -85,7 +86,7 @@ impl Ours {
     /// `asked_at`: a reading of the monotonic clock from before the lock was asked for.
     fn new(lock: StoreLock, asked_at: Duration) -> Box<Self> {
         let lapses_at = lock.lease().map(|lease| asked_at.saturating_add(lease.lasts));
-        Box::new(Self { lock, in_flight: false, unsaved: None, lapses_at })
+        Box::new(Self { lock, flight: None, unsaved: None, lapses_at })
     }
 }
 
@@ -120,26 +121,29 @@ impl LockedStore {
         self.call(self.store.read()).await
     }
 
-    /// Whether the lock is this flight's now; `false` while another process holds it, or may have something to save while the
-    /// flight `can_wait`.
-    pub(super) async fn try_lock(&self, can_wait: bool, clock: &dyn Clock) -> Result<bool, Error> {
+    /// Whether the lock is this flight's now; `false` while another process or flight holds it, or may have something to save
+    /// while this flight `can_wait`.
+    pub(super) async fn try_lock(
+        &self,
+        flight: u64,
+        can_wait: bool,
+        clock: &dyn Clock,
+    ) -> Result<bool, Error> {
         let mut ours = self.ours.lock().await;
         if ours.is_none() {
             let asked_at = clock.monotonic();
             let asked = if can_wait { self.store.try_lock_ahead_of_time() } else { self.store.try_lock() };
             *ours = self.call(asked).await?.map(|lock| Ours::new(lock, asked_at));
         }
-        if let Some(ours) = ours.as_mut() {
-            ours.in_flight = true;
-        }
-        Ok(ours.is_some())
+        Ok(ours.as_mut().is_some_and(|ours| *ours.flight.get_or_insert(flight) == flight))
     }
 
     /// At the end of a flight. The lock stays with a token that could not be saved.
-    pub(super) async fn release(&self) {
+    pub(super) async fn release(&self, flight: u64) {
         let mut ours = self.ours.lock().await;
-        if let Some(ours) = ours.as_mut() {
-            ours.in_flight = false;
+        match ours.as_mut() {
+            Some(ours) if ours.flight == Some(flight) => ours.flight = None,
+            _ => return,
         }
         let done = take_if_done(&mut ours);
         self.unlock(done).await;
@@ -151,9 +155,9 @@ impl LockedStore {
     }
 
     /// Right before a request: prolongs a lease that may lapse before the reply is saved.
-    pub(super) async fn hold_for_a_request(&self, clock: &dyn Clock) -> Result<(), Error> {
+    pub(super) async fn hold_for_a_request(&self, flight: u64, clock: &dyn Clock) -> Result<(), Error> {
         let mut slot = self.ours.lock().await;
-        let ours = slot.as_mut().ok_or_else(not_locked)?;
+        let ours = slot.as_mut().filter(|ours| ours.flight == Some(flight)).ok_or_else(not_locked)?;
         let Some(lease) = ours.lock.lease() else { return Ok(()) };
         let lasts_long_enough = |ours: &Ours| {
             let left = ours.lapses_at.map_or(Duration::MAX, |at| at.saturating_sub(clock.monotonic()));
@@ -343,7 +347,7 @@ impl LockedStore {
 }
 
 fn take_if_done(slot: &mut Option<Box<Ours>>) -> Option<Box<Ours>> {
-    slot.take_if(|ours| !ours.in_flight && ours.unsaved.is_none())
+    slot.take_if(|ours| ours.flight.is_none() && ours.unsaved.is_none())
 }
 
 fn lock_in(ours: &Option<Box<Ours>>) -> Result<&StoreLock, Error> {
@@ -352,4 +356,26 @@ fn lock_in(ours: &Option<Box<Ours>>) -> Result<&StoreLock, Error> {
 
 fn not_locked() -> Error {
     Error::new(ErrorKind::Store, "the store was used without its lock; please report this")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemoryStore, SystemClock, TokenStore, machine::Threads};
+
+    /// As when all callers leave a flight that waits, and the next caller starts another before that one has ended.
+    #[tokio::test]
+    async fn a_flight_releases_no_other_flights_lock() {
+        let store = MemoryStore::new();
+        let locked = LockedStore::new(Arc::new(store.clone()), Arc::new(Threads));
+        let (abandoned, next) = (1, 2);
+        assert!(locked.try_lock(next, false, &SystemClock).await.unwrap());
+        assert!(!locked.try_lock(abandoned, false, &SystemClock).await.unwrap());
+        locked.release(abandoned).await;
+        locked.hold_for_a_request(next, &SystemClock).await.unwrap();
+        locked.hold_for_a_request(abandoned, &SystemClock).await.unwrap_err();
+        assert!(TokenStore::try_lock(&store).await.unwrap().is_none(), "still held");
+        locked.release(next).await;
+        assert!(TokenStore::try_lock(&store).await.unwrap().is_some());
+    }
 }

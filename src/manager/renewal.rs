@@ -64,7 +64,7 @@ pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
             let flight = async {
                 let outcome = caught(run(&flown, &need, &leader), || crashed(&flown)).await;
                 // Before the callers go on: their next flight may want the lock at once.
-                flown.cache.store.release().await;
+                flown.cache.store.release(leader.number()).await;
                 outcome
             };
             let outcome = leader.work(log::within(span, flight)).await;
@@ -186,7 +186,7 @@ impl Flight<'_> {
     /// Whether the lock is this flight's now. A token that is still unsaved is saved first.
     async fn lock(&self) -> Result<bool, Error> {
         let Core { cache, machine, .. } = &**self.core;
-        if !cache.store.try_lock(self.can_wait(), &*machine.clock).await? {
+        if !cache.store.try_lock(self.leader.number(), self.can_wait(), &*machine.clock).await? {
             return Ok(false);
         }
         self.core.telling(cache.save_unsaved()).await?;

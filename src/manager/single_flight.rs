@@ -213,6 +213,11 @@ impl<T> Leader<T> {
         .await
     }
 
+    /// Of this flight alone, among the flights of its manager.
+    pub(super) fn number(&self) -> u64 {
+        self.number
+    }
+
     /// Whether all callers have gone who waited for this flight. If so, no other caller can join it any more.
     pub(super) fn is_alone(&self) -> bool {
         let mut slot = self.flights.slot();

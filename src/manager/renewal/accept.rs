@@ -66,7 +66,7 @@ impl Flight<'_> {
         };
         if save == Save::Last {
             // A subscriber that takes its time must not hold up the processes that wait for the lock.
-            self.core.cache.store.release().await;
+            self.core.cache.store.release(self.leader.number()).await;
         }
         // Not before it is saved: a subscriber may end the process.
         reply.log();
