@@ -1,0 +1,8 @@
+//! The token in PostgreSQL.
+#![cfg_attr(not(test), expect(dead_code, reason = "the store itself is not there yet"))]
+
+mod connection;
+mod database;
+mod failure;
+mod tls;
+mod url;

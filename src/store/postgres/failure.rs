@@ -1,0 +1,299 @@
+//! Why a statement has no outcome, or none that is known, and what to do about it.
+//!
+//! Always: of what the server says only the SQLSTATE is shown, with the name that PostgreSQL's manual gives to it (appendix A).
+//! The server's message, detail and hint may quote a row, and so a token; for the same reason no error of tokio-postgres
+//! becomes a source.
+
+use std::{error::Error as StdError, io};
+
+use rustls::CertificateError;
+use tokio_postgres::error::SqlState;
+
+use crate::{Error, log, shown};
+
+const URL: &str = "in the database URL";
+
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The server answered with an error.
+    Refused {
+        state: String,
+        connecting: bool,
+    },
+    /// The server does not prove its identity, or has no TLS.
+    Unsafe {
+        what: &'static str,
+        advice: &'static str,
+        cause: Option<Cause>,
+    },
+    /// The sign-in failed before the server answered with an error.
+    NotSignedIn(&'static str),
+    NotConnected(Option<Cause>),
+    /// The statement was perhaps carried out.
+    Lost(Option<Cause>),
+    /// What arrived is not what was asked for.
+    NotUnderstood(Option<Cause>),
+    /// All connections were in use.
+    NoPlace,
+    ConnectTimeout,
+    StatementTimeout,
+    /// An earlier statement of the transaction failed.
+    AlreadyFailed,
+    Forked,
+}
+
+/// The text of a foreign error, without what it quotes.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct Cause(String);
+
+impl Cause {
+    fn of(e: &(dyn StdError + 'static)) -> Self {
+        let causes = log::causes(e);
+        let text = causes.into_iter().fold(e.to_string(), |text, causes| format!("{text}: {causes}"));
+        Self(shown::unquoted(&text))
+    }
+}
+
+impl Failure {
+    /// No connection was opened, so nothing was carried out. `None`: the attempt itself ended early.
+    pub(super) fn of_connecting(e: Option<&tokio_postgres::Error>) -> Self {
+        let Some(e) = e else { return Self::NotConnected(None) };
+        if let Some(state) = state(e) {
+            return Self::Refused { state, connecting: true };
+        }
+        if let Some(refusal) = tls_refusal(e) {
+            let (what, advice) = explain_tls(refusal);
+            return Self::Unsafe { what, advice, cause: Some(Cause::of(refusal)) };
+        }
+        match (e.source(), e.to_string().as_str()) {
+            (Some(cause), _) if cause.is::<io::Error>() => Self::NotConnected(Some(Cause::of(cause))),
+            (_, "error performing TLS handshake") => Self::Unsafe {
+                what: "it offers no TLS",
+                advice: "turn TLS on in the server (ssl = on), or connect through a socket or over loopback",
+                cause: None,
+            },
+            (_, "invalid configuration") => {
+                Self::NotSignedIn("the server asks for a password; write it into the database URL")
+            }
+            (_, "authentication error") => Self::NotSignedIn(
+                "the sign-in failed; check the password in the database URL, and that the server asks for one by the \
+                 method scram-sha-256",
+            ),
+            (None, _) if e.is_closed() => Self::NotConnected(None),
+            _ => Self::NotUnderstood(None),
+        }
+    }
+
+    /// The statement was sent, or was about to be.
+    pub(super) fn of_statement(e: &tokio_postgres::Error) -> Self {
+        if let Some(state) = state(e) {
+            return Self::Refused { state, connecting: false };
+        }
+        match e.source() {
+            _ if e.is_closed() => Self::Lost(None),
+            Some(cause) if cause.is::<io::Error>() => Self::Lost(Some(Cause::of(cause))),
+            // The cause may quote a value.
+            _ => Self::NotUnderstood(Some(Cause(shown::unquoted(&e.to_string())))),
+        }
+    }
+
+    /// Whether idle connections probably have the same fault: the server was restarted, or is a standby now.
+    pub(super) fn concerns_all_connections(&self) -> bool {
+        match self {
+            Self::Refused { state, .. } => {
+                state.starts_with("08") || state.starts_with("57P") || state == "25006"
+            }
+            Self::Lost(_) | Self::NotUnderstood(_) | Self::StatementTimeout => true,
+            _ => false,
+        }
+    }
+
+    pub(super) fn explain(self, database: &str) -> Error {
+        const AGAIN: &str = "it is not known whether the statement was carried out; try again";
+        let (message, passes, cause) = match self {
+            Self::Refused { state, connecting } => {
+                let Condition { name, advice, passes } = condition(&state);
+                let what = if connecting { "the connection" } else { "a statement" };
+                (format!("{database} refused {what} with SQLSTATE {state} ({name}); {advice}"), passes, None)
+            }
+            Self::Unsafe { what, advice, cause } => {
+                (format!("did not sign in to {database}: {what}; {advice}"), false, cause)
+            }
+            Self::NotSignedIn(advice) => (format!("could not sign in to {database}: {advice}"), false, None),
+            Self::NotConnected(cause) => {
+                let advice = format!("check that the server runs, the network, and host and port {URL}");
+                (format!("could not connect to {database}; {advice}"), true, cause)
+            }
+            Self::Lost(cause) => (format!("the connection to {database} broke off; {AGAIN}"), true, cause),
+            Self::NotUnderstood(cause) => {
+                let advice =
+                    format!("check that host and port {URL} are those of PostgreSQL, version 12 or later");
+                (format!("{database} did not answer as expected; {advice}"), false, cause)
+            }
+            Self::NoPlace => {
+                let advice = "try again, and check that the database answers quickly";
+                (format!("all connections to {database} were in use for too long; {advice}"), true, None)
+            }
+            Self::ConnectTimeout => {
+                let advice = format!("check that the server runs, the network, and host and port {URL}");
+                (format!("could not connect to {database} in time; {advice}"), true, None)
+            }
+            Self::StatementTimeout => (format!("{database} did not answer in time; {AGAIN}"), true, None),
+            Self::AlreadyFailed => {
+                (format!("a statement before this one failed at {database}; try again"), true, None)
+            }
+            Self::Forked => {
+                let advice = "make stores in the forked child, or fork before the first statement";
+                (
+                    format!(
+                        "the connections to {database} belong to the process that forked this one; {advice}"
+                    ),
+                    false,
+                    None,
+                )
+            }
+        };
+        let error = match cause {
+            Some(cause) => Error::store(message, cause),
+            None => Error::new(crate::ErrorKind::Store, message),
+        };
+        if passes { error.transient() } else { error }
+    }
+}
+
+/// A server may send any text in place of its five letters and digits.
+fn state(e: &tokio_postgres::Error) -> Option<String> {
+    let state = e.code().map(SqlState::code)?;
+    let is_one =
+        state.len() == 5 && state.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    Some(if is_one { state.to_owned() } else { "unknown".to_owned() })
+}
+
+struct Condition {
+    name: &'static str,
+    advice: &'static str,
+    /// By itself, or by another connection.
+    passes: bool,
+}
+
+const TRY_AGAIN: &str = "try again";
+const SERVERS_LOG: &str = "see the server's log";
+const SIGN_IN: &str = "check user and password in the database URL, and the server's pg_hba.conf";
+const MIGRATE: &str = "create or upgrade the tables with PostgresStore::migrate()";
+
+/// The condition's name and what to do. A state without a row has the name of its class.
+fn condition(state: &str) -> Condition {
+    let (name, advice, passes) = match state {
+        "08P01" => (
+            "protocol_violation",
+            "try again; a pooler in between, such as PgBouncer, says why in its log",
+            true,
+        ),
+        "22P02" => ("invalid_text_representation", SERVERS_LOG, false),
+        "23502" => ("not_null_violation", SERVERS_LOG, false),
+        "23505" => ("unique_violation", SERVERS_LOG, false),
+        "23514" => ("check_violation", SERVERS_LOG, false),
+        "25006" => (
+            "read_only_sql_transaction",
+            "the server takes no writes, as a standby does not; try again, and name the primary server in the database URL",
+            true,
+        ),
+        "25P02" => ("in_failed_sql_transaction", TRY_AGAIN, true),
+        "28000" => ("invalid_authorization_specification", SIGN_IN, false),
+        "28P01" => ("invalid_password", SIGN_IN, false),
+        "3D000" => {
+            ("invalid_catalog_name", "create the database, or check its name in the database URL", false)
+        }
+        "3F000" => ("invalid_schema_name", "create the schema, or check the role's search_path", false),
+        "40001" => ("serialization_failure", TRY_AGAIN, true),
+        "40003" => ("statement_completion_unknown", TRY_AGAIN, true),
+        "40P01" => ("deadlock_detected", TRY_AGAIN, true),
+        "42501" => ("insufficient_privilege", "grant the database user rights on the tables", false),
+        "42601" => ("syntax_error", SERVERS_LOG, false),
+        "42703" => ("undefined_column", MIGRATE, false),
+        "42883" => ("undefined_function", "PostgreSQL 12 or later is needed", false),
+        "42P01" => ("undefined_table", MIGRATE, false),
+        "53100" => ("disk_full", "make room on the server's disk", true),
+        "53200" => ("out_of_memory", "try again, and check the server's memory", true),
+        "53300" => (
+            "too_many_connections",
+            "try again, and raise the server's max_connections or use a pooler",
+            true,
+        ),
+        "55P03" => ("lock_not_available", TRY_AGAIN, true),
+        "57014" => ("query_canceled", "try again, and check the role's statement_timeout", true),
+        "57P01" => ("admin_shutdown", TRY_AGAIN, true),
+        "57P02" => ("crash_shutdown", TRY_AGAIN, true),
+        "57P03" => ("cannot_connect_now", TRY_AGAIN, true),
+        "57P04" => ("database_dropped", "create the database, or check its name in the database URL", false),
+        "57P05" => ("idle_session_timeout", TRY_AGAIN, true),
+        "58030" => ("io_error", SERVERS_LOG, false),
+        "XX000" => ("internal_error", SERVERS_LOG, false),
+        _ => match state.get(..2).unwrap_or_default() {
+            "08" => ("connection_exception", TRY_AGAIN, true),
+            "0A" => ("feature_not_supported", SERVERS_LOG, false),
+            "22" => ("data_exception", SERVERS_LOG, false),
+            "23" => ("integrity_constraint_violation", SERVERS_LOG, false),
+            "25" => ("invalid_transaction_state", SERVERS_LOG, false),
+            "28" => ("invalid_authorization_specification", SIGN_IN, false),
+            "40" => ("transaction_rollback", TRY_AGAIN, true),
+            "42" => ("syntax_error_or_access_rule_violation", SERVERS_LOG, false),
+            "53" => ("insufficient_resources", "try again, and check the server's limits", true),
+            "54" => ("program_limit_exceeded", SERVERS_LOG, false),
+            "55" => ("object_not_in_prerequisite_state", SERVERS_LOG, false),
+            "57" => ("operator_intervention", TRY_AGAIN, false),
+            "58" => ("system_error", SERVERS_LOG, false),
+            _ => ("no condition that this crate knows", SERVERS_LOG, false),
+        },
+    };
+    Condition { name, advice, passes }
+}
+
+/// The TLS library's reason, from any depth of the chain of causes.
+fn tls_refusal<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+    let mut cause = Some(e);
+    while let Some(e) = cause {
+        if let Some(refusal) = e.downcast_ref() {
+            return Some(refusal);
+        }
+        // The `source` of an I/O error skips the error that it holds and returns that error's source.
+        cause = match e.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+            Some(held) => Some(held),
+            None => e.source(),
+        };
+    }
+    None
+}
+
+fn explain_tls(refusal: &rustls::Error) -> (&'static str, &'static str) {
+    const CLOCK: &str = "check this machine's clock, and the server's certificate";
+    const HOST: &str = "check the host in the database URL";
+    let rustls::Error::InvalidCertificate(fault) = refusal else {
+        return ("no safe TLS connection could be made", "check the server's TLS settings");
+    };
+    match fault {
+        // rustls looks an issuer up by its name: another authority of the same name gives BadSignature.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
+            "its certificate is self-signed, or signed by an authority that this machine does not know",
+            "if the authority is your own, write sslrootcert=PATH with its certificate into the database URL",
+        ),
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            ("its certificate has expired", CLOCK)
+        }
+        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
+            ("its certificate is not valid yet", CLOCK)
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            ("its certificate is for another host", HOST)
+        }
+        // `openssl req -x509` makes such certificates. The name is compared because this error is a type of the verifier's
+        // own crate, which rustls does not export.
+        CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => (
+            "its certificate is a CA certificate, which a server must not use",
+            "let an authority sign a certificate for that host, and write sslrootcert=PATH with the authority's \
+             certificate into the database URL",
+        ),
+        _ => ("its certificate cannot be accepted", HOST),
+    }
+}

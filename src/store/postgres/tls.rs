@@ -1,0 +1,136 @@
+//! TLS to the database server.
+//!
+//! Always: the server's certificate and host name are checked, with the cryptography that reqwest uses; what the program
+//! has chosen as the default of its process does not matter.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use rustls_platform_verifier::BuilderVerifierExt as _;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
+use tokio_rustls::TlsConnector;
+
+use super::url::Roots;
+use crate::Error;
+
+/// Registered for TLS without the exchange before it (`sslnegotiation=direct`), which requires it.
+const ALPN: &[u8] = b"postgresql";
+
+/// Makes connections with TLS.
+#[derive(Clone)]
+pub(super) struct Tls(TlsConnector);
+
+impl Tls {
+    /// Reads the certificates of the authorities.
+    pub(super) fn new(roots: &Roots) -> Result<Self, Error> {
+        let cannot =
+            |e| Error::store("could not prepare TLS for the database; check this machine's certificates", e);
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(cannot)?;
+        let builder = match roots {
+            Roots::Platform => builder.with_platform_verifier().map_err(cannot)?,
+            Roots::File(path) => {
+                let unread = |e: Box<dyn std::error::Error + Send + Sync>| {
+                    let path = path.display();
+                    Error::store(
+                        format!(
+                            "could not read certificates from {path}; check sslrootcert in the database URL"
+                        ),
+                        e,
+                    )
+                };
+                let mut store = RootCertStore::empty();
+                for certificate in CertificateDer::pem_file_iter(path).map_err(|e| unread(e.into()))? {
+                    store.add(certificate.map_err(|e| unread(e.into()))?).map_err(|e| unread(e.into()))?;
+                }
+                if store.is_empty() {
+                    return Err(unread("the file has no PEM certificate".into()));
+                }
+                builder.with_root_certificates(store)
+            }
+        };
+        let mut config = builder.with_no_client_auth();
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        Ok(Self(Arc::new(config).into()))
+    }
+}
+
+impl<S> MakeTlsConnect<S> for Tls
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Stream<S>;
+    type TlsConnect = ToHost;
+    type Error = io::Error;
+
+    fn make_tls_connect(&mut self, host: &str) -> io::Result<ToHost> {
+        let host = ServerName::try_from(host.to_owned())
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidInput, e))?;
+        Ok(ToHost { connector: self.0.clone(), host })
+    }
+}
+
+/// The handshake with one host.
+pub(super) struct ToHost {
+    connector: TlsConnector,
+    host: ServerName<'static>,
+}
+
+impl<S> TlsConnect<S> for ToHost
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    type Stream = Stream<S>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Stream<S>>> + Send>>;
+
+    fn connect(self, stream: S) -> Self::Future {
+        Box::pin(async move { self.connector.connect(self.host, stream).await.map(Stream) })
+    }
+}
+
+/// An encrypted connection.
+pub(super) struct Stream<S>(tokio_rustls::client::TlsStream<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> tokio_postgres::tls::TlsStream for Stream<S> {
+    /// The check of the certificate and of the host name already ties the sign-in to this server.
+    fn channel_binding(&self) -> ChannelBinding {
+        ChannelBinding::none()
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Stream<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buffer)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,319 @@
+//! The database URL: where the server is, and how a connection to it is protected.
+//!
+//! Always: a token travels through a socket, over loopback, or over TLS to a server whose certificate and host name are
+//! checked; a URL that asks for less is refused. No error shows a part of the URL that could be a password.
+//!
+//! tokio-postgres knows neither `verify-full` nor `sslrootcert`, and its default falls back to clear text. So this module
+//! takes the TLS options out of the URL, decides, and leaves the rest to tokio-postgres.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use tokio_postgres::config::{ChannelBinding, Config, Host, SslMode, TargetSessionAttrs};
+use url::form_urlencoded;
+
+use super::database::LIMIT;
+use crate::{Error, ErrorKind};
+
+const FORM: &str = "write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE";
+const DEFAULT_PORT: u16 = 5432;
+
+/// For one server, and for each of several: those after it need time, too.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT_OF_EACH: Duration = Duration::from_secs(2);
+/// Firewalls forget an idle connection after some minutes, without a word to either side.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// The options that go on to tokio-postgres.
+const OPTIONS: [&str; 18] = [
+    "application_name",
+    "channel_binding",
+    "connect_timeout",
+    "dbname",
+    "host",
+    "hostaddr",
+    "keepalives",
+    "keepalives_idle",
+    "keepalives_interval",
+    "keepalives_retries",
+    "load_balance_hosts",
+    "options",
+    "password",
+    "port",
+    "sslnegotiation",
+    "target_session_attrs",
+    "tcp_user_timeout",
+    "user",
+];
+
+/// What a database URL says.
+pub(super) struct Target {
+    pub(super) config: Config,
+    /// `None`: without TLS, through a socket or over loopback.
+    pub(super) tls: Option<Roots>,
+    /// Database and server in words.
+    pub(super) name: String,
+}
+
+/// Which authorities may sign the server's certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Roots {
+    /// Those that this machine trusts.
+    Platform,
+    /// Those in a file of PEM certificates.
+    File(PathBuf),
+}
+
+/// Where one of the URL's servers is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Socket,
+    Loopback,
+    Elsewhere,
+}
+
+/// What the URL says about TLS, in libpq's words.
+#[derive(Default)]
+struct TlsOptions {
+    mode: Option<String>,
+    roots: Option<String>,
+}
+
+impl Target {
+    pub(super) fn parse(url: &str) -> Result<Self, Error> {
+        let rest = ["postgres://", "postgresql://"]
+            .iter()
+            .find_map(|scheme| url.strip_prefix(scheme))
+            .ok_or_else(|| config(format!("the database URL does not begin with postgres://; {FORM}")))?;
+        check_separators(rest)?;
+        let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
+        let (tls, kept) = split_options(options)?;
+        let mut config: Config = format!("postgres://{place}?{kept}").parse().map_err(|e| {
+            // Its causes are texts of its own: the name of an option, or the position of a byte.
+            let error = self::config(format!("the database URL cannot be read; {FORM}"));
+            match tokio_postgres::Error::into_source(e) {
+                Some(cause) => error.caused_by(cause),
+                None => error,
+            }
+        })?;
+        let servers = Server::all(&config)?;
+        let tls = decide(&tls, &servers)?;
+        complete(&mut config, tls.is_some(), servers.len())?;
+        let name = name(&config, &servers)?;
+        Ok(Self { config, tls, name })
+    }
+}
+
+fn config(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+/// A password with a raw separator would be read, and shown, as a host or a database.
+fn check_separators(rest: &str) -> Result<(), Error> {
+    let mut parts = rest.split('@');
+    let (credentials, more) = (parts.next().unwrap_or_default(), parts.count());
+    if more > 1 || (more == 1 && credentials.contains(['/', '?'])) {
+        return Err(config(
+            "the database URL has more than one @, or a / or ? before it; in user name, password and options, write @ as \
+             %40, / as %2F and ? as %3F",
+        ));
+    }
+    Ok(())
+}
+
+/// The options about TLS, and the others as they are.
+fn split_options(options: &str) -> Result<(TlsOptions, String), Error> {
+    let (mut tls, mut kept) = (TlsOptions::default(), Vec::new());
+    for option in options.split('&').filter(|option| !option.is_empty()) {
+        let Some((name, value)) = option.split_once('=') else {
+            return Err(config(
+                "an option in the database URL has no value; write NAME=VALUE, and & between two options",
+            ));
+        };
+        match name {
+            "sslmode" => tls.mode = Some(decoded(value)),
+            "sslrootcert" => tls.roots = Some(decoded(value)),
+            // libpq's name for what tokio-postgres calls read-write.
+            "target_session_attrs" if value == "primary" => kept.push("target_session_attrs=read-write"),
+            name if OPTIONS.contains(&name) => kept.push(option),
+            "sslcert" | "sslkey" => {
+                return Err(config(format!(
+                    "the option {name} of the database URL is not supported: client certificates are not; sign in with a \
+                     password"
+                )));
+            }
+            // A part of a password could stand here.
+            _ => {
+                return Err(config(format!(
+                    "the database URL has an option that is not supported; leave it out. Supported are sslmode, \
+                     sslrootcert, {}",
+                    OPTIONS.join(", ")
+                )));
+            }
+        }
+    }
+    Ok((tls, kept.join("&")))
+}
+
+/// Percent-encoding alone: unlike in a form, + is no space here.
+fn decoded(value: &str) -> String {
+    let value = format!("v={}", value.replace('+', "%2B"));
+    form_urlencoded::parse(value.as_bytes()).next().map(|(_, value)| value.into_owned()).unwrap_or_default()
+}
+
+/// One of the servers that the URL names.
+struct Server {
+    /// A path, or a host with its port.
+    name: String,
+    /// The host alone, which the certificate must name; `None` where the URL has an address only.
+    host: Option<String>,
+    place: Place,
+}
+
+impl Server {
+    fn all(config: &Config) -> Result<Vec<Self>, Error> {
+        let (hosts, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
+        let count = hosts.len().max(addresses.len());
+        if count == 0 {
+            return Err(self::config(format!(
+                "the database URL names no server; {FORM}, or postgres://USER@/DATABASE?host=/var/run/postgresql for a \
+                 socket"
+            )));
+        }
+        if (!hosts.is_empty() && !addresses.is_empty() && hosts.len() != addresses.len())
+            || (ports.len() > 1 && ports.len() != count)
+        {
+            return Err(self::config(
+                "the database URL has different numbers of host, hostaddr and port; name one of each for each server",
+            ));
+        }
+        let port = |at: usize| ports.get(at).or(ports.first()).copied().unwrap_or(DEFAULT_PORT);
+        (0..count).map(|at| Self::new(hosts.get(at), addresses.get(at).copied(), port(at))).collect()
+    }
+
+    fn new(host: Option<&Host>, address: Option<IpAddr>, port: u16) -> Result<Self, Error> {
+        let host = match host {
+            Some(Host::Tcp(host)) => Some(host.clone()),
+            #[cfg(unix)]
+            Some(Host::Unix(folder)) if address.is_none() => {
+                let name = folder.join(format!(".s.PGSQL.{port}")).display().to_string();
+                return Ok(Self { name, host: None, place: Place::Socket });
+            }
+            #[cfg(unix)]
+            Some(Host::Unix(_)) => {
+                return Err(config("the database URL has a hostaddr for a socket; leave one of them out"));
+            }
+            None => None,
+        };
+        if let Some(host) = &host {
+            let is_of_a_host = |c: char| c.is_alphanumeric() || ".-_:%".contains(c);
+            if host.is_empty() || !host.chars().all(is_of_a_host) {
+                return Err(config(format!(
+                    "the database URL has a host with a character that no host has, or without a name; {FORM}"
+                )));
+            }
+        }
+        let written = host.as_deref().and_then(|host| host.parse().ok());
+        // hostaddr decides where a connection goes, whatever the host is called.
+        let place = match address.or(written).map(|address: IpAddr| address.to_canonical()) {
+            Some(address) if address.is_loopback() => Place::Loopback,
+            None if host.as_deref() == Some("localhost") => Place::Loopback,
+            _ => Place::Elsewhere,
+        };
+        let shown = host.clone().or(address.map(|address| address.to_string())).unwrap_or_default();
+        let name = if shown.contains(':') { format!("[{shown}]:{port}") } else { format!("{shown}:{port}") };
+        Ok(Self { name, host, place })
+    }
+}
+
+/// Whether to use TLS, and with whose certificates.
+fn decide(tls: &TlsOptions, servers: &[Server]) -> Result<Option<Roots>, Error> {
+    let mode = tls.mode.as_deref();
+    if !matches!(mode, None | Some("disable" | "allow" | "prefer" | "require" | "verify-ca" | "verify-full"))
+    {
+        return Err(config(
+            "the option sslmode of the database URL has an unknown value; write sslmode=verify-full",
+        ));
+    }
+    let sockets = servers.iter().filter(|server| server.place == Place::Socket).count();
+    if sockets == servers.len() {
+        // As in libpq: a socket has no TLS.
+        return Ok(None);
+    }
+    if sockets > 0 {
+        return Err(config(
+            "the database URL has both sockets and hosts; name only the ones or only the others",
+        ));
+    }
+    let may_be_clear = matches!(mode, Some("disable" | "allow" | "prefer"));
+    match servers.iter().find(|server| server.place == Place::Elsewhere) {
+        Some(server) if may_be_clear => {
+            return Err(config(format!(
+                "sslmode={} could send tokens to {} without encryption; write sslmode=verify-full, and \
+                 sslrootcert=PATH if an authority of your own has signed the server's certificate",
+                mode.unwrap_or_default(),
+                server.name
+            )));
+        }
+        None if may_be_clear || (mode.is_none() && tls.roots.is_none()) => return Ok(None),
+        _ => {}
+    }
+    if servers.iter().any(|server| server.host.is_none()) {
+        return Err(config(
+            "the database URL has a hostaddr without a host; add host=NAME, which the server's certificate must name",
+        ));
+    }
+    Ok(Some(match tls.roots.as_deref() {
+        None | Some("" | "system") => Roots::Platform,
+        Some(path) => Roots::File(path.into()),
+    }))
+}
+
+/// What the URL leaves open.
+fn complete(config: &mut Config, with_tls: bool, servers: usize) -> Result<(), Error> {
+    config.ssl_mode(if with_tls { SslMode::Require } else { SslMode::Disable });
+    if config.get_channel_binding() == ChannelBinding::Require {
+        return Err(self::config(
+            "channel_binding=require is not supported; leave it out: the server's certificate and host name are checked",
+        ));
+    }
+    match config.get_target_session_attrs() {
+        TargetSessionAttrs::ReadOnly => {
+            return Err(self::config(
+                "target_session_attrs=read-only: tokens cannot be saved there; write target_session_attrs=read-write",
+            ));
+        }
+        // Of several servers one takes writes.
+        TargetSessionAttrs::Any if servers > 1 => {
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
+        _ => {}
+    }
+    if config.get_application_name().is_none() {
+        config.application_name("concur-auth");
+    }
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(if servers > 1 { CONNECT_TIMEOUT_OF_EACH } else { CONNECT_TIMEOUT });
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(LIMIT);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(KEEPALIVE_INTERVAL);
+    }
+    if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
+        config.keepalives_idle(KEEPALIVE_IDLE);
+    }
+    Ok(())
+}
+
+fn name(config: &Config, servers: &[Server]) -> Result<String, Error> {
+    let servers: Vec<&str> = servers.iter().map(|server| &*server.name).collect();
+    // As the server does where a client names no database.
+    let database = config.get_dbname().or(config.get_user()).unwrap_or("of this program's user");
+    let name = format!("PostgreSQL database {database} at {}", servers.join(", "));
+    if name.chars().any(char::is_control) {
+        return Err(self::config(format!("the database URL has a control character; {FORM}")));
+    }
+    Ok(name)
+}
