@@ -163,6 +163,11 @@ impl FailedRequest {
         }
     }
 
+    /// How many times in a row.
+    pub(crate) fn times(&self) -> u32 {
+        self.times
+    }
+
     pub(crate) fn is_refusal(&self) -> bool {
         self.class == Class::Refused
     }

@@ -214,6 +214,9 @@ pub use self::{
     store::{BoxedStore, JsonFileStore, MemoryStore, StoreLock, Stored, TokenStore},
 };
 
+#[cfg(feature = "postgres")]
+pub use self::store::PostgresStore;
+
 /// The README's code compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]

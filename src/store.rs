@@ -19,6 +19,8 @@ use std::{
 };
 
 pub(crate) use self::erased::{BoxFuture, DynTokenStore};
+#[cfg(feature = "postgres")]
+pub use self::postgres::PostgresStore;
 pub use self::{delegated::BoxedStore, json_file::JsonFileStore, memory::MemoryStore};
 use crate::{Error, RefreshTokenObject};
 

@@ -1,8 +1,302 @@
-//! The token in PostgreSQL.
-#![cfg_attr(not(test), expect(dead_code, reason = "the store itself is not there yet"))]
+//! One row of a PostgreSQL table, for programs on any number of machines.
+//!
+//! Always: the row is the truth. A renewal holds a lease and no connection. What keeps a late save from overwriting a newer token
+//! is the id of the save that was presented, not the lease. No secret is in a statement's text, in an error or in a log.
 
+mod claim;
 mod connection;
 mod database;
 mod failure;
+mod row;
+mod schema;
+mod statements;
 mod tls;
 mod url;
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use self::{
+    claim::{Claim, random_id},
+    database::Database,
+    row::{Claimant, Found, TokenRow},
+};
+use super::{StoreLock, Stored, TokenStore};
+use crate::{Error, RefreshTokenObject, caught::locked, on_runtime};
+
+/// Long enough for a request and its save, and for the attempts before them; callers wait for the lock for two minutes.
+const LEASE: Duration = Duration::from_secs(90);
+/// How long a renewal ahead of time leaves a row in doubt alone.
+const DOUBT: Duration = Duration::from_secs(3600);
+/// How long the save of a late holder is waited for, once Concur has refused the token.
+const LATE_SAVE: Duration = Duration::from_secs(10);
+/// A caller who waits for another machine's renewal asks the database so often, in the end.
+const LONGEST_POLL: Duration = Duration::from_millis(500);
+
+/// Keeps the token of one company, or one user, in PostgreSQL: for programs on several machines.
+///
+/// The row in the table `concur_auth_tokens` is found by a name of your choice, such as the company's UUID. Processes on any
+/// number of machines share it: one of them renews the token, and the others wait for the new token.
+///
+/// ```no_run
+/// use concur_auth::{PostgresStore, TokenManager};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), concur_auth::Error> {
+/// let store = PostgresStore::new("postgres://app@db.example/concur", "0b8e2f6c-4d7a-4c1e-9f3a-6a2d5c7b8e90")?;
+/// store.migrate().await?; // makes the table, or brings it up to date
+/// let tokens = TokenManager::builder().store(store).build()?;
+/// let access = tokens.access_token().await?;
+/// # Ok(()) }
+/// ```
+///
+/// # How a renewal excludes others
+///
+/// Not by a lock of the database, which would need a connection for as long as Concur takes, but by a lease: who is renewing,
+/// and until when, by the database's clock. One statement takes the lease, reads the token and proves that the database accepts
+/// writes; another statement saves the reply and ends the lease. Before each request to Concur, the rest of the lease is compared
+/// with what the request and its save can take; the lease is prolonged, or the request is not sent.
+///
+/// A save replaces only the token that was presented for it. A process that was suspended and comes back with an old reply does
+/// not overwrite a newer token.
+///
+/// When a lease lapses, its holder was killed or is suspended, and the row is *in doubt*: the token may be spent.
+/// A caller who needs a token then presents it; [`keep_alive`](crate::TokenManager::keep_alive) leaves the row alone for an hour,
+/// in which a suspended holder can still save, unless the refresh token dies within 7 days. If Concur refuses a token in
+/// doubt, the row is read again for 10 seconds before the refusal counts.
+///
+/// One window remains: where a process is killed, or suspended past its lease, after Concur has answered and before the reply is
+/// saved, the new token is lost with it. No client can prevent that.
+///
+/// # Connections
+///
+/// A URL as libpq takes it: `postgres://user:password@host:port/database?sslmode=verify-full&sslrootcert=/path/ca.pem`. A host that
+/// is not this machine is reached by TLS only, with its certificate and name checked; a Unix socket
+/// (`postgres:///database?host=/var/run/postgresql`) and loopback need none. Connections are opened when they are needed, ten at
+/// most, on this crate's own runtime. No session state is used, so PgBouncer may be in between, in transaction mode too.
+///
+/// # Permissions
+///
+/// A program needs `SELECT`, `INSERT` and `UPDATE` on `concur_auth_tokens`; [`migrate`](Self::migrate) needs to own the tables.
+///
+/// Clones are the same store.
+#[derive(Clone)]
+pub struct PostgresStore {
+    database: Arc<Database>,
+    app_id: String,
+    row: Arc<TokenRow>,
+    limits: Limits,
+    /// The id of the save that this handle has read last, until it takes a lease.
+    last_read: Arc<Mutex<Option<Option<String>>>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    lease: Duration,
+    doubt: Duration,
+    late_save: Duration,
+}
+
+impl PostgresStore {
+    /// The row of `principal`, such as a company's UUID, in the database at `url`. Nothing connects yet.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the URL cannot be used, or would send tokens unprotected over a
+    /// network.
+    pub fn new(url: &str, principal: impl Into<String>) -> Result<Self, Error> {
+        let database = Arc::new(Database::new(url)?);
+        let row = Arc::new(TokenRow::new(Arc::clone(&database), String::new(), principal.into()));
+        let limits = Limits { lease: LEASE, doubt: DOUBT, late_save: LATE_SAVE };
+        Ok(Self { database, app_id: String::new(), row, limits, last_read: Arc::default() })
+    }
+
+    /// The app that the row belongs to, where several apps share a table. Default: an empty text.
+    #[must_use]
+    pub fn app_id(self, app_id: impl Into<String>) -> Self {
+        let app_id = app_id.into();
+        let row = Arc::new(TokenRow::new(
+            Arc::clone(&self.database),
+            app_id.clone(),
+            self.row.principal().to_owned(),
+        ));
+        Self { app_id, row, last_read: Arc::default(), ..self }
+    }
+
+    /// The row of another principal, through the same connections.
+    #[must_use]
+    pub fn of_principal(&self, principal: impl Into<String>) -> Self {
+        let row = TokenRow::new(Arc::clone(&self.database), self.app_id.clone(), principal.into());
+        Self { row: Arc::new(row), last_read: Arc::default(), ..self.clone() }
+    }
+
+    /// How long a renewal has the row to itself, unless it is prolonged. Default: 90 seconds.
+    ///
+    /// After a crash, callers on other machines wait for as long. With less than 80 seconds, a request is sent although it may take
+    /// longer than the rest of the lease; that is for tests.
+    #[must_use]
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.limits.lease = lease;
+        self
+    }
+
+    /// How long a renewal ahead of time leaves a row alone whose holder may still save. Default: one hour.
+    #[must_use]
+    pub fn doubt(mut self, doubt: Duration) -> Self {
+        self.limits.doubt = doubt;
+        self
+    }
+
+    /// How long the save of an earlier holder is waited for when Concur refuses a token in doubt. Default: 10 seconds.
+    #[must_use]
+    pub fn late_save(mut self, wait: Duration) -> Self {
+        self.limits.late_save = wait;
+        self
+    }
+
+    /// Makes the tables, or brings them up to date. Several processes may do so at once, and as often as they like.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), concur_auth::Error> {
+    /// # let store = concur_auth::PostgresStore::new("postgres://app@localhost/concur", "c")?;
+    /// store.migrate().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be reached, or the role may not make tables;
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the tables are of a newer version than this crate knows.
+    pub async fn migrate(&self) -> Result<(), Error> {
+        let database = Arc::clone(&self.database);
+        on_runtime(async move { schema::migrate(&database).await }).await?
+    }
+
+    /// The SQL that [`migrate`](Self::migrate) runs, for administrators who run it themselves: all versions, oldest first.
+    pub fn schema() -> String {
+        schema::as_text()
+    }
+
+    /// To be called after a restore from a backup, or a failover to a replica that may lack the last saves: marks all tokens of
+    /// all apps as in doubt. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be written.
+    pub async fn mark_restored(&self) -> Result<usize, Error> {
+        let database = Arc::clone(&self.database);
+        let marked =
+            on_runtime(async move { database.query(statements::MARK_RESTORED, &[]).await }).await??;
+        Ok(marked.len())
+    }
+
+    async fn claim(&self, leaves_alone: Duration) -> Result<Option<StoreLock>, Error> {
+        let Limits { lease, late_save, .. } = self.limits;
+        let holder = random_id()?;
+        // Once: who was told that the row has changed reads it, or wants the lease in any case.
+        let only_on = locked(&self.last_read).take();
+        let claimant = Claimant { holder: &holder, lease, leaves_alone, only_on };
+        let Some(leased) = self.row.claim(claimant).await? else { return Ok(None) };
+        let in_doubt = leased.in_doubt;
+        let lock = StoreLock::new(Claim::new(Arc::clone(&self.row), holder, leased)).with_lease(lease);
+        Ok(Some(if in_doubt { lock.in_doubt(late_save) } else { lock }))
+    }
+
+    fn claimed<'a>(&self, lock: &'a StoreLock) -> Result<&'a Claim, Error> {
+        lock.get().ok_or_else(|| {
+            Error::store(format!("{} was used with another store's lock", self.describe()), "wrong lock")
+        })
+    }
+}
+
+impl fmt::Debug for PostgresStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresStore")
+            .field("row", &self.row)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+impl TokenStore for PostgresStore {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        Ok(self.read().await?.token)
+    }
+
+    async fn read(&self) -> Result<Stored, Error> {
+        let Found { stored, save_id } = self.row.read().await?;
+        *locked(&self.last_read) = Some(save_id);
+        Ok(stored)
+    }
+
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.claim(Duration::ZERO).await
+    }
+
+    async fn try_lock_ahead_of_time(&self) -> Result<Option<StoreLock>, Error> {
+        self.claim(self.limits.doubt).await
+    }
+
+    async fn prolong(&self, lock: &StoreLock) -> Result<Duration, Error> {
+        let claim = self.claimed(lock)?;
+        let lease = self.limits.lease;
+        if self.row.prolong(claim.holder(), lease, claim.save_id().as_deref()).await? {
+            Ok(lease)
+        } else {
+            Err(claim.lapsed("nothing was sent to Concur"))
+        }
+    }
+
+    async fn unlock(&self, lock: StoreLock) {
+        if let Ok(claim) = self.claimed(&lock) {
+            claim.release().await;
+        }
+    }
+
+    async fn read_locked(&self, lock: &StoreLock) -> Result<Stored, Error> {
+        self.claimed(lock)?.read().await
+    }
+
+    /// Taking the lease has proved that the database accepts writes.
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
+        self.claimed(lock).map(drop)
+    }
+
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.claimed(lock)?.save(token, None).await
+    }
+
+    async fn finish(
+        &self,
+        token: &RefreshTokenObject,
+        note: Option<&str>,
+        lock: &StoreLock,
+    ) -> Result<(), Error> {
+        let claim = self.claimed(lock)?;
+        claim.save(token, Some(note)).await?;
+        *locked(&self.last_read) = Some(claim.save_id());
+        Ok(())
+    }
+
+    async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
+        self.claimed(lock)?.remember(note).await
+    }
+
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.claimed(lock)?.remove().await
+    }
+
+    fn longest_poll(&self) -> Duration {
+        LONGEST_POLL
+    }
+
+    fn reads_by_locking(&self) -> bool {
+        true
+    }
+
+    fn describe(&self) -> String {
+        self.row.describe()
+    }
+}

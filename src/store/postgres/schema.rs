@@ -1,0 +1,59 @@
+//! The tables, and how they came to be: one step for each version.
+//!
+//! Always: a step that was released is never changed; several processes that migrate at once do it one after the other; a
+//! newer schema than this version knows is left alone.
+
+use std::time::Duration;
+
+use tokio_postgres::types::Type;
+
+use super::database::Database;
+use crate::{Error, ErrorKind};
+
+/// The versions, oldest first. What a step makes belongs to the first schema of the role's `search_path`.
+pub(super) const STEPS: [&str; 1] = [include_str!("version_1.sql")];
+
+/// Ends with the transaction, so PgBouncer may be in between. The number stands for this crate's name.
+const ALONE: &str = "SELECT pg_advisory_xact_lock(4848274210973562741)";
+
+/// Where the versions are noted.
+const VERSIONS: &str = include_str!("versions.sql");
+const LATEST: &str = "SELECT coalesce(max(version), 0) FROM concur_auth_schema";
+const NOTE: &str = "INSERT INTO concur_auth_schema (version) VALUES ($1)";
+/// A step may have to wait for another process that migrates.
+const LONGEST_STATEMENT: Duration = Duration::from_secs(60);
+
+pub(super) async fn migrate(database: &Database) -> Result<(), Error> {
+    migrate_to(database, STEPS.len()).await
+}
+
+/// All of it as one text, for administrators.
+pub(super) fn as_text() -> String {
+    let steps = STEPS.iter().zip(1..).map(|(step, version)| {
+        format!("\n{step}\nINSERT INTO concur_auth_schema (version) VALUES ({version});\n")
+    });
+    format!("BEGIN;\n{VERSIONS}{}COMMIT;\n", steps.collect::<String>())
+}
+
+/// `latest` counts the steps. An older version than the newest is made in tests only.
+pub(super) async fn migrate_to(database: &Database, latest: usize) -> Result<(), Error> {
+    let mut transaction = database.transaction(LONGEST_STATEMENT).await?;
+    transaction.execute(ALONE).await?;
+    transaction.execute(VERSIONS).await?;
+    let rows = transaction.query(LATEST, &[]).await?;
+    let found: i32 = rows.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0);
+    let known = usize::try_from(found).unwrap_or(0);
+    if known > STEPS.len() {
+        let message = format!(
+            "{} has version {found} of the tables, and this version of concur-auth knows {}; upgrade this program",
+            database.describe(),
+            STEPS.len()
+        );
+        return Err(Error::new(ErrorKind::Config, message));
+    }
+    for (step, version) in STEPS.iter().zip(1_i32..).take(latest).skip(known) {
+        transaction.execute(step).await?;
+        transaction.query(NOTE, &[(&version, Type::INT4)]).await?;
+    }
+    transaction.commit().await
+}
