@@ -8,11 +8,11 @@
 #[path = "../../src/seed.rs"]
 mod seed;
 mod seen;
+mod skip;
 mod watched;
 
 use std::{
     future::{Future, poll_fn},
-    io::{self, Write as _},
     net::{TcpListener, TcpStream},
     panic::Location,
     path::{Path, PathBuf},
@@ -32,6 +32,7 @@ use tempfile::TempDir;
 pub(crate) use self::seed::seed;
 pub use self::{
     seen::Seen,
+    skip::skip,
     watched::{Call, Watched},
 };
 
@@ -282,16 +283,6 @@ async fn let_others_run(turn: u32) {
         std::thread::sleep(Duration::from_micros(100));
     }
     tokio::task::yield_now().await;
-}
-
-/// Says on the real standard error that this machine cannot run the current test, which then passes; the harness keeps
-/// what passing tests print to itself. With `CONCUR_AUTH_MUST_RUN=1` the test fails instead.
-pub fn skip(why: &str) {
-    let this = std::thread::current();
-    let test = this.name().unwrap_or("a test").to_owned();
-    let must_run = std::env::var_os("CONCUR_AUTH_MUST_RUN").is_some_and(|it| it == "1");
-    assert!(!must_run, "CONCUR_AUTH_MUST_RUN=1, and {test} cannot run: {why}");
-    let _ = writeln!(io::stderr(), "SKIPPED {test}: {why}");
 }
 
 /// Polls `future` as an executor does, when it is woken, `times` times at most, then drops it. Whether it was
