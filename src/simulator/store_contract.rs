@@ -76,6 +76,7 @@ pub async fn store_contract<S: TokenStore>(
         lets_one_in(&[working()?, working()?, working()?, working()?]).await?;
     }
     let lock = acquire(&handles.store, UNLOCKED).await?;
+    handles.store.remember(None, &lock).await?;
     removals(&handles, &lock).await?;
     handles.store.unlock_in_time(lock).await?;
     match factory(StoreCondition::Broken) {

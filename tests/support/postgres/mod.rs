@@ -376,7 +376,8 @@ impl Database<'_> {
     }
 }
 
-const NOT_INSTALLED: &str = "no PostgreSQL: initdb, postgres and psql are not together on PATH, nor in /usr/lib/postgresql";
+const NOT_INSTALLED: &str =
+    "no PostgreSQL: initdb, postgres and psql are not together on PATH, nor in /usr/lib/postgresql";
 
 /// The folder with PostgreSQL's programs: the first on PATH that has all, else Debian's newest, which PATH does not name.
 fn installed() -> Result<PathBuf, &'static str> {
@@ -387,7 +388,8 @@ fn installed() -> Result<PathBuf, &'static str> {
     let mut debian: Vec<_> = debian.map(|entry| entry.path()).collect();
     debian.sort_by_key(version);
     let places = on_path.into_iter().chain(debian.into_iter().rev().map(|it| it.join("bin")));
-    let mut complete = places.filter(|it| ["initdb", "postgres", "psql"].iter().all(|program| it.join(program).exists()));
+    let mut complete =
+        places.filter(|it| ["initdb", "postgres", "psql"].iter().all(|program| it.join(program).exists()));
     complete.next().ok_or(NOT_INSTALLED)
 }
 

@@ -84,7 +84,11 @@ impl Watchdog {
     /// # Errors
     ///
     /// The server's log, when it ends before.
-    pub(super) fn start_server(&mut self, command: &str, is_ready: impl Fn(u32) -> bool) -> Result<u32, String> {
+    pub(super) fn start_server(
+        &mut self,
+        command: &str,
+        is_ready: impl Fn(u32) -> bool,
+    ) -> Result<u32, String> {
         let server = self.order(&format!("start {command}")).parse().unwrap();
         let mut is_up = true;
         let ready_or_not = wait_until(|| {
