@@ -6,14 +6,19 @@
 mod postgres;
 mod support;
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use concur_auth::{
-    PostgresStore,
-    simulator::{SharedLock, StoreCondition, shared_store_contract, store_contract},
+    ErrorKind, PostgresStore, RefreshTokenObject, TokenManager, TokenStore,
+    simulator::{
+        ConcurSimulator, Rotation, SharedLock, StoreCondition, shared_store_contract, store_contract,
+    },
 };
 
-use self::postgres::{Database, Postgres};
+use self::{
+    postgres::{Database, PgBouncer, Postgres, Proxy},
+    support::until,
+};
 
 const PRINCIPAL: &str = "0b8e2f6c-4d7a-4c1e-9f3a-6a2d5c7b8e90";
 
@@ -41,7 +46,7 @@ async fn it_keeps_the_contract() {
         Ok(())
     };
     let dies = || async {
-        let lock = concur_auth::TokenStore::try_lock(&another(&store)).await?;
+        let lock = another(&store).try_lock().await?;
         std::mem::forget(lock.unwrap());
         Ok(())
     };
@@ -52,4 +57,471 @@ async fn it_keeps_the_contract() {
 /// As another process would open it, but for the connections.
 fn another(store: &PostgresStore) -> PostgresStore {
     store.of_principal(PRINCIPAL)
+}
+
+/// A Concur that rotates and revokes the family of a token that is presented twice.
+struct Company<'a> {
+    concur: ConcurSimulator,
+    database: Database<'a>,
+    proxy: Proxy,
+}
+
+impl<'a> Company<'a> {
+    async fn of(postgres: &'a Postgres) -> Self {
+        let database = postgres.database();
+        migrated(&database).await;
+        let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
+        Self { concur, proxy: Proxy::before(postgres), database }
+    }
+
+    /// On connections of its own.
+    fn store(&self) -> PostgresStore {
+        PostgresStore::new(&self.database.url_by(&self.proxy), PRINCIPAL).unwrap()
+    }
+
+    fn manager(&self, store: PostgresStore) -> TokenManager {
+        TokenManager::builder().credentials(self.concur.credentials()).store(store).build().unwrap()
+    }
+
+    /// A manager as on another machine.
+    fn machine(&self) -> TokenManager {
+        self.manager(self.store())
+    }
+
+    /// One value of the row.
+    fn row(&self, expression: &str) -> String {
+        self.database.psql(&format!("SELECT {expression} FROM concur_auth_tokens"))
+    }
+
+    fn lapse(&self) {
+        self.database.psql(
+            "UPDATE concur_auth_tokens SET lease_until = clock_timestamp() WHERE lease_owner IS NOT NULL",
+        );
+    }
+
+    fn stored(&self) -> String {
+        RefreshTokenObject::from_json(&self.row("token")).unwrap().secret().to_owned()
+    }
+
+    /// The statements on the table since the last call, by their first words.
+    fn statements(&self, from: usize) -> Vec<&'static str> {
+        let executed = self.proxy.executed().split_off(from);
+        executed
+            .iter()
+            .map(|text| {
+                let known = [
+                    ("set_config('synchronous_commit'", "save"),
+                    ("in_doubt_since IS NOT NULL AS", "claim"),
+                    ("SELECT token", "read"),
+                    ("SET lease_owner = NULL, lease_until = NULL\n     WHERE app_id", "release"),
+                    ("SET lease_until", "prolong"),
+                    ("SET refusal", "remember"),
+                    ("SET token = NULL", "remove"),
+                ];
+                known.into_iter().find(|(part, _)| text.contains(part)).map_or("other", |(_, name)| name)
+            })
+            .collect()
+    }
+}
+
+/// A renewal ahead of time, as `keep_alive` makes it, of a company whose access tokens have lapsed.
+async fn in_the_background<T: Send + 'static>(
+    work: impl Future<Output = T> + Send + 'static,
+) -> tokio::task::JoinHandle<T> {
+    tokio::spawn(work)
+}
+
+#[tokio::test]
+async fn a_renewal_takes_two_statements() {
+    let Some(postgres) = Postgres::shared("a_renewal_takes_two_statements") else { return };
+    let company = Company::of(postgres).await;
+    let machine = company.machine();
+    machine.access_token().await.unwrap();
+    assert_eq!(company.statements(0), ["claim", "save"], "the first sign-in");
+    for _ in 0..3 {
+        let before = company.proxy.executed().len();
+        machine.refresh().await.unwrap();
+        assert_eq!(company.statements(before), ["claim", "save"]);
+    }
+    let before = company.proxy.executed().len();
+    for _ in 0..10 {
+        machine.access_token().await.unwrap();
+    }
+    machine.get_valid_refresh_token().await.unwrap();
+    assert_eq!(company.statements(before), ["read"]);
+    assert_eq!(company.row("version, state, lease_owner IS NULL, failures"), "4|active|t|0");
+    assert!(company.concur.is_live(&company.stored()));
+}
+
+#[tokio::test]
+async fn machines_that_need_a_token_at_once_send_one_request() {
+    let Some(postgres) = Postgres::shared("machines_that_need_a_token_at_once_send_one_request") else {
+        return;
+    };
+    let company = Company::of(postgres).await;
+    let machines: Vec<_> = (0..8).map(|_| company.machine()).collect();
+    let held = company.concur.hold_replies();
+    let mut calls = Vec::new();
+    for machine in &machines {
+        let machine = machine.clone();
+        calls.push(in_the_background(async move { machine.access_token().await }).await);
+    }
+    until(|| company.proxy.executed().len() > 16).await;
+    held.release();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(company.concur.token_requests(), 1);
+    assert_eq!(company.row("version"), "1");
+}
+
+/// The answer of the save is lost with its connection: was it carried out?
+#[tokio::test]
+async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
+    let Some(postgres) = Postgres::shared("a_save_whose_answer_is_lost_is_repeated_and_recognised") else {
+        return;
+    };
+    let company = Company::of(postgres).await;
+    let machine = company.machine();
+    machine.access_token().await.unwrap();
+    for cut in [Proxy::cut_next_reply, Proxy::cut_next_request] {
+        let (version, before) = (company.row("version"), company.proxy.executed().len());
+        cut(&company.proxy, "synchronous_commit");
+        machine.refresh().await.unwrap();
+        let saves = company.statements(before).into_iter().filter(|it| *it == "save").count();
+        assert_eq!(company.row("version").parse::<u64>().unwrap(), version.parse::<u64>().unwrap() + 1);
+        assert!((1..=2).contains(&saves) && !machine.status().unsaved);
+        assert!(company.concur.is_live(&company.stored()));
+        assert_eq!(company.row("lease_owner IS NULL, in_doubt_since IS NULL"), "t|t");
+    }
+    assert_eq!((company.proxy.cuts(), company.concur.token_requests()), (2, 3));
+}
+
+/// A worker is suspended past its lease with a reply in hand, and comes back: nobody has saved since, or another machine has.
+#[tokio::test]
+async fn a_late_save_counts_unless_another_machine_has_saved() {
+    let Some(postgres) = Postgres::shared("a_late_save_counts_unless_another_machine_has_saved") else {
+        return;
+    };
+    let company = Company::of(postgres).await;
+    let (late, other) = (company.machine(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    late.access_token().await.unwrap();
+    for has_saved in [false, true] {
+        let held = company.concur.hold_replies();
+        let requests = company.concur.token_requests();
+        let call = {
+            let late = late.clone();
+            in_the_background(async move { late.refresh().await }).await
+        };
+        until(|| company.concur.token_requests() == requests + 1).await;
+        company.lapse();
+        let newer = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+        if has_saved {
+            let lock = other.try_lock().await.unwrap().unwrap();
+            other.finish(&newer, None, &lock).await.unwrap();
+            other.unlock(lock).await;
+        }
+        held.release();
+        let served = call.await.unwrap().unwrap();
+        assert_eq!(served.secret(), company.stored());
+        // Where another machine's token counts, `refresh` renews that token.
+        assert_eq!(company.concur.token_requests(), requests + if has_saved { 2 } else { 1 });
+        assert!(company.concur.is_live(&company.stored()));
+        assert_eq!(company.row("lease_owner IS NULL, in_doubt_since IS NULL, state"), "t|t|active");
+    }
+}
+
+/// The same with a sign-in that a person made: it replaces whatever is stored.
+#[tokio::test]
+async fn a_late_sign_in_replaces_what_another_machine_has_saved() {
+    let Some(postgres) = Postgres::shared("a_late_sign_in_replaces_what_another_machine_has_saved") else {
+        return;
+    };
+    let company = Company::of(postgres).await;
+    let (late, other) = (company.machine(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    late.access_token().await.unwrap();
+    let held = company.concur.hold_replies();
+    let grant = concur_auth::Grant::company_request_token(
+        company.concur.company_uuid(),
+        company.concur.issue_request_token(),
+    );
+    let call = {
+        let late = late.clone();
+        in_the_background(async move { late.sign_in(grant).await }).await
+    };
+    until(|| company.concur.token_requests() == 2).await;
+    company.lapse();
+    let lock = other.try_lock().await.unwrap().unwrap();
+    let newer = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    other.finish(&newer, None, &lock).await.unwrap();
+    other.unlock(lock).await;
+    held.release();
+    let signed_in = call.await.unwrap().unwrap();
+    assert_eq!(signed_in.secret(), company.stored());
+    assert_ne!(signed_in.secret(), newer.secret());
+}
+
+/// The holder has sent the token, and saves after another machine has presented it and was refused.
+#[tokio::test]
+async fn a_refusal_in_doubt_waits_for_a_late_save() {
+    let Some(postgres) = Postgres::shared("a_refusal_in_doubt_waits_for_a_late_save") else { return };
+    let company = Company::of(postgres).await;
+    let machine = company.machine();
+    machine.access_token().await.unwrap();
+    let other = PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap();
+    let late = other.try_lock().await.unwrap().unwrap();
+    company.lapse();
+    company.concur.revoke();
+    let before = company.proxy.executed().len();
+    let call = {
+        let machine = machine.clone();
+        in_the_background(async move { machine.refresh().await }).await
+    };
+    until(|| company.statements(before).contains(&"read")).await;
+    assert_eq!(company.row("state, in_doubt_since IS NOT NULL"), "active|t");
+    let saved = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    other.finish(&saved, None, &late).await.unwrap();
+    other.unlock(late).await;
+    call.await.unwrap().unwrap();
+    assert_eq!(company.concur.count("password"), 1, "the request token was not needed");
+    assert!(company.concur.is_live(&company.stored()));
+}
+
+#[tokio::test]
+async fn without_a_late_save_the_row_says_that_a_person_is_needed_until_one_comes() {
+    let name = "without_a_late_save_the_row_says_that_a_person_is_needed_until_one_comes";
+    let Some(postgres) = Postgres::shared(name) else { return };
+    let company = Company::of(postgres).await;
+    let store = company.store().late_save(Duration::from_millis(600));
+    company.machine().access_token().await.unwrap();
+    let other = PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap();
+    let late = other.try_lock().await.unwrap().unwrap();
+    company.lapse();
+    company.concur.revoke();
+    // Without a request token.
+    let json: serde_json::Value = serde_json::from_str(&company.concur.credentials_json()).unwrap();
+    let [id, secret] = ["appID", "clientSecret"].map(|name| json[name].as_str().unwrap());
+    let credentials = concur_auth::Credentials::new(id, secret);
+    let machine = TokenManager::builder()
+        .credentials(credentials)
+        .base_uri(company.concur.base_uri())
+        .store(store)
+        .build()
+        .unwrap();
+    let error = machine.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
+    assert_eq!(
+        company.row("state, needed_since IS NOT NULL, failures > 0, lease_owner IS NULL"),
+        "needs_reauthorization|t|t|t"
+    );
+    let saved = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    other.finish(&saved, None, &late).await.unwrap();
+    assert_eq!(company.row("state, reason IS NULL, in_doubt_since IS NULL"), "active|t|t");
+}
+
+/// A lapsed lease, and a lease that was given back in doubt: only a caller who needs a token takes such a row.
+#[tokio::test]
+async fn a_renewal_ahead_of_time_leaves_a_row_in_doubt_alone_for_an_hour() {
+    let Some(postgres) = Postgres::shared("a_renewal_ahead_of_time_leaves_a_row_in_doubt_alone_for_an_hour")
+    else {
+        return;
+    };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    let store = company.store();
+    let set = |what: &str| drop(company.database.psql(&format!("UPDATE concur_auth_tokens SET {what}")));
+    std::mem::forget(store.try_lock().await.unwrap().unwrap());
+    assert!(store.try_lock_ahead_of_time().await.unwrap().is_none(), "a live lease");
+    set("lease_until = clock_timestamp() - interval '59 minutes'");
+    assert!(store.try_lock_ahead_of_time().await.unwrap().is_none(), "in doubt");
+    let lock = store.try_lock().await.unwrap().unwrap();
+    store.unlock(lock).await;
+    assert_eq!(company.row("lease_owner IS NULL, in_doubt_since IS NOT NULL"), "t|t");
+    assert!(store.try_lock_ahead_of_time().await.unwrap().is_none(), "still in doubt");
+    set("refresh_expires_at = clock_timestamp() + interval '6 days'");
+    let lock = store.try_lock_ahead_of_time().await.unwrap().expect("it dies within 7 days");
+    store.unlock(lock).await;
+    set(
+        "refresh_expires_at = clock_timestamp() + interval '60 days', in_doubt_since = clock_timestamp() - interval '61 minutes'",
+    );
+    let lock = store.try_lock_ahead_of_time().await.unwrap().expect("the hour is over");
+    store.unlock(lock).await;
+}
+
+/// With less left than a request and its save can take, the lease is prolonged; if that cannot be, nothing is sent.
+#[tokio::test]
+async fn nothing_is_sent_on_a_lease_that_may_lapse() {
+    let Some(postgres) = Postgres::shared("nothing_is_sent_on_a_lease_that_may_lapse") else { return };
+    let company = Company::of(postgres).await;
+    let machine = company.manager(company.store().lease(Duration::from_millis(400)));
+    machine.access_token().await.unwrap();
+    for is_taken in [false, true] {
+        let (before, requests) = (company.proxy.executed().len(), company.concur.token_requests());
+        // The claim is answered when more than half of the lease is over.
+        let held = company.proxy.hold_next_reply("in_doubt_since IS NOT NULL AS");
+        let call = {
+            let machine = machine.clone();
+            in_the_background(async move { machine.refresh().await }).await
+        };
+        until(|| company.proxy.executed().len() == before + 1).await;
+        until(|| company.row("lease_until <= clock_timestamp() + interval '150 milliseconds'") == "t").await;
+        if is_taken {
+            company.database.psql("UPDATE concur_auth_tokens SET lease_owner = 'another worker'");
+        }
+        drop(held);
+        let answer = call.await.unwrap();
+        let statements = company.statements(before);
+        if is_taken {
+            let error = answer.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Store);
+            assert_eq!(statements[..2], ["claim", "prolong"], "{statements:?}");
+            assert_eq!(company.concur.token_requests(), requests);
+            assert!(
+                error.to_string().contains("nothing was sent to Concur: the lease on the row of"),
+                "{error}"
+            );
+        } else {
+            answer.unwrap();
+            assert_eq!(statements, ["claim", "prolong", "save"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_an_administrator_deletes_in_mid_renewal_is_made_again() {
+    let Some(postgres) = Postgres::shared("a_row_that_an_administrator_deletes_in_mid_renewal_is_made_again")
+    else {
+        return;
+    };
+    let company = Company::of(postgres).await;
+    let machine = company.machine();
+    machine.access_token().await.unwrap();
+    let held = company.concur.hold_replies();
+    let call = in_the_background(async move { machine.refresh().await }).await;
+    until(|| company.concur.token_requests() == 2).await;
+    company.database.psql("DELETE FROM concur_auth_tokens");
+    held.release();
+    let served = call.await.unwrap().unwrap();
+    assert_eq!(company.stored(), served.secret());
+}
+
+#[tokio::test]
+async fn after_a_restore_every_token_is_in_doubt() {
+    let Some(postgres) = Postgres::shared("after_a_restore_every_token_is_in_doubt") else { return };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    let store = company.store();
+    let empty = store.of_principal("nothing");
+    let lock = empty.try_lock().await.unwrap().unwrap();
+    empty.unlock(lock).await;
+    assert_eq!(store.mark_restored().await.unwrap(), 1);
+    assert!(store.try_lock_ahead_of_time().await.unwrap().is_none());
+    company.machine().refresh().await.unwrap();
+    let lock = store.try_lock_ahead_of_time().await.unwrap().unwrap();
+    store.unlock(lock).await;
+}
+
+#[tokio::test]
+async fn revoked_tokens_leave_an_empty_row() {
+    let Some(postgres) = Postgres::shared("revoked_tokens_leave_an_empty_row") else { return };
+    let company = Company::of(postgres).await;
+    let machine = company.machine();
+    machine.access_token().await.unwrap();
+    machine.revoke().await.unwrap();
+    assert_eq!(company.row("state, token IS NULL, save_id IS NULL, lease_owner IS NULL"), "signed_out|t|t|t");
+}
+
+#[tokio::test]
+async fn processes_that_migrate_at_once_make_one_schema() {
+    let Some(postgres) = Postgres::shared("processes_that_migrate_at_once_make_one_schema") else { return };
+    let database = postgres.database();
+    let calls: Vec<_> = (0..8)
+        .map(|_| {
+            let store = PostgresStore::new(&database.url(), PRINCIPAL).unwrap();
+            tokio::spawn(async move { store.migrate().await })
+        })
+        .collect();
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+    assert_eq!(database.psql("SELECT version FROM concur_auth_schema"), "1");
+}
+
+#[tokio::test]
+async fn the_documented_sql_makes_the_same_tables() {
+    let Some(postgres) = Postgres::shared("the_documented_sql_makes_the_same_tables") else { return };
+    let columns = "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns \
+                   WHERE table_schema = 'public' ORDER BY 1, 2";
+    let (ours, by_hand) = (postgres.database(), postgres.database());
+    migrated(&ours).await;
+    by_hand.psql(&PostgresStore::schema());
+    assert_eq!(ours.psql(columns), by_hand.psql(columns));
+    // What was made by hand is up to date.
+    migrated(&by_hand).await;
+    assert_eq!(by_hand.psql("SELECT version FROM concur_auth_schema"), "1");
+}
+
+#[tokio::test]
+async fn tables_that_are_missing_or_newer_are_named() {
+    let Some(postgres) = Postgres::shared("tables_that_are_missing_or_newer_are_named") else { return };
+    let database = postgres.database();
+    let store = PostgresStore::new(&database.url(), PRINCIPAL).unwrap();
+    let error = store.load().await.unwrap_err().to_string();
+    assert!(error.contains("PostgresStore::migrate"), "{error}");
+    store.migrate().await.unwrap();
+    database.psql("INSERT INTO concur_auth_schema (version) VALUES (99)");
+    let error = store.migrate().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert!(
+        error.to_string().contains("has version 99 of the tables, and this version of concur-auth knows 1"),
+        "{error}"
+    );
+}
+
+/// In transaction mode, each statement may run on another connection.
+#[tokio::test]
+async fn pgbouncer_may_be_in_between() {
+    let Some(postgres) = Postgres::shared("pgbouncer_may_be_in_between") else { return };
+    let Some(bouncer) = PgBouncer::start(postgres, "pgbouncer_may_be_in_between") else { return };
+    let database = postgres.database();
+    let store = PostgresStore::new(&database.url_by(&bouncer), PRINCIPAL).unwrap();
+    store.migrate().await.unwrap();
+    store_contract(|it| (it == StoreCondition::Working).then(|| another(&store))).await.unwrap();
+    let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
+    let machines: Vec<_> = (0..4)
+        .map(|_| {
+            let store = PostgresStore::new(&database.url_by(&bouncer), PRINCIPAL).unwrap();
+            TokenManager::builder().credentials(concur.credentials()).store(store).build().unwrap()
+        })
+        .collect();
+    for _ in 0..10 {
+        let calls: Vec<_> = machines
+            .iter()
+            .map(|machine| {
+                let machine = machine.clone();
+                tokio::spawn(async move { machine.refresh().await })
+            })
+            .collect();
+        for call in calls {
+            call.await.unwrap().unwrap();
+        }
+    }
+    assert_eq!(concur.count("password"), 1, "no family was revoked");
+}
+
+/// `DETAIL: Failing row contains (…)` would carry the token.
+#[tokio::test]
+async fn a_statement_that_fails_shows_no_token() {
+    let Some(postgres) = Postgres::shared("a_statement_that_fails_shows_no_token") else { return };
+    let company = Company::of(postgres).await;
+    let machine = company.machine();
+    machine.access_token().await.unwrap();
+    let secret = company.stored();
+    company
+        .database
+        .psql("ALTER TABLE concur_auth_tokens ADD CONSTRAINT refuses CHECK (lease_owner IS NULL)");
+    let error = machine.refresh().await.unwrap_err();
+    let shown = format!("{error} {error:?} {:?} {:?}", machine.status(), company.store());
+    assert!(!shown.contains(&secret) && !shown.contains("Failing row"), "{shown}");
+    assert!(shown.contains("23514"), "{shown}");
 }
