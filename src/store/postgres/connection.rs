@@ -199,7 +199,8 @@ where
     let task = runtime.spawn(async move {
         match within(told.closed(), config.connect(tls)).await {
             Some(Ok((client, connection))) => {
-                if told.send(Ok(client)).is_ok() {
+                let told = told.send(Ok(client));
+                if told.is_ok() {
                     serve(connection).await;
                 }
             }
@@ -224,3 +225,6 @@ where
 {
     while let Some(Ok(_)) = poll_fn(|context| connection.poll_message(context)).await {}
 }
+
+#[cfg(test)]
+mod tests;
