@@ -22,13 +22,18 @@ use tokio::{
 use tokio_postgres::{
     Client, Config, NoTls, Row, Socket,
     tls::{MakeTlsConnect, TlsConnect},
+    types::{ToSql, Type},
 };
 
-use super::{database::Parameters, failure::Failure, tls::Tls, url::Target};
+use super::{failure::Failure, tls::Tls, url::Target};
 use crate::{Error, caught::locked, clock::within, runtime};
 
 /// What ends a statement that takes too long.
 pub(super) type Limit = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// What a statement's `$1`, `$2`… stand for, with types that PostgreSQL has by itself: for another one, tokio-postgres would
+/// ask the server, with a named statement.
+pub(super) type Parameters<'a> = [(&'a (dyn ToSql + Sync), Type)];
 
 pub(super) struct Pool {
     target: Target,
@@ -199,7 +204,8 @@ where
     let task = runtime.spawn(async move {
         match within(told.closed(), config.connect(tls)).await {
             Some(Ok((client, connection))) => {
-                if told.send(Ok(client)).is_ok() {
+                let told = told.send(Ok(client));
+                if told.is_ok() {
                     serve(connection).await;
                 }
             }
@@ -224,3 +230,6 @@ where
 {
     while let Some(Ok(_)) = poll_fn(|context| connection.poll_message(context)).await {}
 }
+
+#[cfg(test)]
+mod tests;

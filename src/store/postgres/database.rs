@@ -10,13 +10,10 @@
 
 use std::{fmt, time::Duration};
 
-use tokio_postgres::{
-    Row,
-    types::{ToSql, Type},
-};
+use tokio_postgres::Row;
 
 use super::{
-    connection::{Limit, Pool, Taken},
+    connection::{Limit, Parameters, Pool, Taken},
     url::Target,
 };
 use crate::{Clock as _, Error, SystemClock};
@@ -26,10 +23,6 @@ pub(super) const LIMIT: Duration = Duration::from_secs(8);
 
 /// The most connections that are open at once.
 const CONNECTIONS: usize = 10;
-
-/// What a statement's `$1`, `$2`… stand for, with types that PostgreSQL has by itself: for another one, tokio-postgres would
-/// ask the server, with a named statement.
-pub(super) type Parameters<'a> = [(&'a (dyn ToSql + Sync), Type)];
 
 pub(super) struct Database(Pool);
 

@@ -9,7 +9,7 @@ use std::{error::Error as StdError, io};
 use rustls::CertificateError;
 use tokio_postgres::error::SqlState;
 
-use crate::{Error, log, shown};
+use crate::{Error, ErrorKind, log, shown};
 
 const URL: &str = "in the database URL";
 
@@ -43,7 +43,7 @@ pub(super) enum Failure {
 }
 
 /// The text of a foreign error, without what it quotes.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Cause(String);
 
@@ -109,27 +109,29 @@ impl Failure {
         }
     }
 
-    pub(super) fn explain(self, database: &str) -> Error {
+    pub(super) fn explain(&self, database: &str) -> Error {
         const AGAIN: &str = "it is not known whether the statement was carried out; try again";
         let (message, passes, cause) = match self {
             Self::Refused { state, connecting } => {
-                let Condition { name, advice, passes } = condition(&state);
-                let what = if connecting { "the connection" } else { "a statement" };
+                let Condition { name, advice, passes } = condition(state);
+                let what = if *connecting { "the connection" } else { "a statement" };
                 (format!("{database} refused {what} with SQLSTATE {state} ({name}); {advice}"), passes, None)
             }
             Self::Unsafe { what, advice, cause } => {
-                (format!("did not sign in to {database}: {what}; {advice}"), false, cause)
+                (format!("did not sign in to {database}: {what}; {advice}"), false, cause.as_ref())
             }
             Self::NotSignedIn(advice) => (format!("could not sign in to {database}: {advice}"), false, None),
             Self::NotConnected(cause) => {
                 let advice = format!("check that the server runs, the network, and host and port {URL}");
-                (format!("could not connect to {database}; {advice}"), true, cause)
+                (format!("could not connect to {database}; {advice}"), true, cause.as_ref())
             }
-            Self::Lost(cause) => (format!("the connection to {database} broke off; {AGAIN}"), true, cause),
+            Self::Lost(cause) => {
+                (format!("the connection to {database} broke off; {AGAIN}"), true, cause.as_ref())
+            }
             Self::NotUnderstood(cause) => {
                 let advice =
                     format!("check that host and port {URL} are those of PostgreSQL, version 12 or later");
-                (format!("{database} did not answer as expected; {advice}"), false, cause)
+                (format!("{database} did not answer as expected; {advice}"), false, cause.as_ref())
             }
             Self::NoPlace => {
                 let advice = "try again, and check that the database answers quickly";
@@ -155,8 +157,8 @@ impl Failure {
             }
         };
         let error = match cause {
-            Some(cause) => Error::store(message, cause),
-            None => Error::new(crate::ErrorKind::Store, message),
+            Some(cause) => Error::store(message, cause.clone()),
+            None => Error::new(ErrorKind::Store, message),
         };
         if passes { error.transient() } else { error }
     }
@@ -187,7 +189,8 @@ fn condition(state: &str) -> Condition {
     let (name, advice, passes) = match state {
         "08P01" => (
             "protocol_violation",
-            "try again; a pooler in between, such as PgBouncer, says why in its log",
+            "a pooler in between, such as PgBouncer, refuses user, password or options of the database URL like that; its log says \
+             why",
             true,
         ),
         "22P02" => ("invalid_text_representation", SERVERS_LOG, false),
@@ -242,7 +245,7 @@ fn condition(state: &str) -> Condition {
             "53" => ("insufficient_resources", "try again, and check the server's limits", true),
             "54" => ("program_limit_exceeded", SERVERS_LOG, false),
             "55" => ("object_not_in_prerequisite_state", SERVERS_LOG, false),
-            "57" => ("operator_intervention", TRY_AGAIN, false),
+            "57" => ("operator_intervention", SERVERS_LOG, false),
             "58" => ("system_error", SERVERS_LOG, false),
             _ => ("no condition that this crate knows", SERVERS_LOG, false),
         },
@@ -295,5 +298,56 @@ fn explain_tls(refusal: &rustls::Error) -> (&'static str, &'static str) {
              certificate into the database URL",
         ),
         _ => ("its certificate cannot be accepted", HOST),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATABASE: &str = "PostgreSQL database concur at db.example:5432";
+
+    fn refused(state: &str) -> Error {
+        Failure::Refused { state: state.to_owned(), connecting: false }.explain(DATABASE)
+    }
+
+    #[test]
+    fn a_refusal_shows_the_sqlstate_its_name_and_what_to_do() {
+        assert_eq!(
+            refused("42P01").to_string(),
+            "PostgreSQL database concur at db.example:5432 refused a statement with SQLSTATE 42P01 (undefined_table); create \
+             or upgrade the tables with PostgresStore::migrate()"
+        );
+        let connecting = Failure::Refused { state: "28P01".to_owned(), connecting: true };
+        assert_eq!(
+            connecting.explain(DATABASE).to_string(),
+            "PostgreSQL database concur at db.example:5432 refused the connection with SQLSTATE 28P01 (invalid_password); \
+             check user and password in the database URL, and the server's pg_hba.conf"
+        );
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_transient() {
+        for state in [
+            "08000", "08006", "08P01", "25006", "40001", "40P01", "53000", "53100", "53300", "55P03",
+            "57014", "57P01", "57P02", "57P03", "57P05",
+        ] {
+            assert!(refused(state).is_transient(), "{state}");
+        }
+        for state in [
+            "22P02", "23505", "28000", "28P01", "3D000", "42501", "42601", "42P01", "57000", "57P04",
+            "58030", "XX000", "unknown", "P0001",
+        ] {
+            assert!(!refused(state).is_transient(), "{state}");
+        }
+        for failure in [
+            Failure::NotConnected(None),
+            Failure::Lost(None),
+            Failure::NoPlace,
+            Failure::ConnectTimeout,
+            Failure::StatementTimeout,
+        ] {
+            assert!(failure.explain(DATABASE).is_transient(), "{failure:?}");
+        }
     }
 }

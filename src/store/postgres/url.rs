@@ -11,7 +11,6 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use tokio_postgres::config::{ChannelBinding, Config, Host, SslMode, TargetSessionAttrs};
 use url::form_urlencoded;
 
-use super::database::LIMIT;
 use crate::{Error, ErrorKind};
 
 const FORM: &str = "write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE";
@@ -20,9 +19,10 @@ const DEFAULT_PORT: u16 = 5432;
 /// For one server, and for each of several: those after it need time, too.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECT_TIMEOUT_OF_EACH: Duration = Duration::from_secs(2);
-/// Firewalls forget an idle connection after some minutes, without a word to either side.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Before the URL's own options, which win. Times are in seconds; firewalls forget an idle connection after some minutes,
+/// without a word to either side.
+const DEFAULTS: &str =
+    "application_name=concur-auth&keepalives_idle=60&keepalives_interval=10&tcp_user_timeout=8&";
 
 /// The options that go on to tokio-postgres.
 const OPTIONS: [&str; 18] = [
@@ -88,7 +88,7 @@ impl Target {
         check_separators(rest)?;
         let (place, options) = rest.split_once('?').unwrap_or((rest, ""));
         let (tls, kept) = split_options(options)?;
-        let mut config: Config = format!("postgres://{place}?{kept}").parse().map_err(|e| {
+        let mut config: Config = format!("postgres://{place}?{DEFAULTS}{kept}").parse().map_err(|e| {
             // Its causes are texts of its own: the name of an option, or the position of a byte.
             let error = self::config(format!("the database URL cannot be read; {FORM}"));
             match tokio_postgres::Error::into_source(e) {
@@ -289,20 +289,8 @@ fn complete(config: &mut Config, with_tls: bool, servers: usize) -> Result<(), E
         }
         _ => {}
     }
-    if config.get_application_name().is_none() {
-        config.application_name("concur-auth");
-    }
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(if servers > 1 { CONNECT_TIMEOUT_OF_EACH } else { CONNECT_TIMEOUT });
-    }
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(LIMIT);
-    }
-    if config.get_keepalives_interval().is_none() {
-        config.keepalives_interval(KEEPALIVE_INTERVAL);
-    }
-    if config.get_keepalives_idle() == Config::new().get_keepalives_idle() {
-        config.keepalives_idle(KEEPALIVE_IDLE);
     }
     Ok(())
 }
@@ -316,4 +304,183 @@ fn name(config: &Config, servers: &[Server]) -> Result<String, Error> {
         return Err(self::config(format!("the database URL has a control character; {FORM}")));
     }
     Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Target {
+        Target::parse(url).unwrap_or_else(|e| panic!("{url}: {e}"))
+    }
+
+    fn refusal(url: &str) -> String {
+        let Err(error) = Target::parse(url) else { panic!("{url}") };
+        assert_eq!(error.kind(), ErrorKind::Config, "{url}");
+        assert!(!format!("{error:?}").contains("s3cr"), "{error:?}");
+        error.to_string()
+    }
+
+    #[test]
+    fn a_token_travels_through_a_socket_over_loopback_or_over_tls() {
+        const OWN: &str = "&sslrootcert=/etc/own.pem";
+        let clear = || Ok(None);
+        let platform = || Ok(Some(Roots::Platform));
+        let own = || Ok(Some(Roots::File("/etc/own.pem".into())));
+        let refused = || Err(());
+        for (mode, local, local_own, foreign, foreign_own) in [
+            ("", clear(), own(), platform(), own()),
+            ("disable", clear(), clear(), refused(), refused()),
+            ("allow", clear(), clear(), refused(), refused()),
+            ("prefer", clear(), clear(), refused(), refused()),
+            ("require", platform(), own(), platform(), own()),
+            ("verify-ca", platform(), own(), platform(), own()),
+            ("verify-full", platform(), own(), platform(), own()),
+            ("verify_full", refused(), refused(), refused(), refused()),
+        ] {
+            let mode = if mode.is_empty() { "?".to_owned() } else { format!("?sslmode={mode}") };
+            let tls = |place: &str, roots: &str| {
+                let url = format!("postgres://app:s3cr3t@{place}/concur{mode}{roots}");
+                Target::parse(&url).map(|target| {
+                    let required = target.config.get_ssl_mode() == SslMode::Require;
+                    assert_eq!(required, target.tls.is_some(), "{url}");
+                    target.tls
+                })
+            };
+            for place in [
+                "localhost",
+                "127.0.0.1",
+                "127.9.9.9:6432",
+                "[::1]",
+                "[::ffff:127.0.0.1]",
+                "localhost,127.0.0.1",
+            ] {
+                assert_eq!(tls(place, "").map_err(drop), local, "{place} {mode}");
+                assert_eq!(tls(place, OWN).map_err(drop), local_own, "{place} {mode}");
+            }
+            for place in ["db.example", "10.0.0.1", "[fe80::1]", "localhost.example", "localhost,db.example"]
+            {
+                assert_eq!(tls(place, "").map_err(drop), foreign, "{place} {mode}");
+                assert_eq!(tls(place, "&sslrootcert=system").map_err(drop), foreign, "{place} {mode}");
+                assert_eq!(tls(place, OWN).map_err(drop), foreign_own, "{place} {mode}");
+            }
+        }
+        #[cfg(unix)]
+        for mode in ["", "&sslmode=disable", "&sslmode=prefer", "&sslmode=verify-full"] {
+            assert_eq!(parse(&format!("postgres://app@/concur?host=/run/postgresql{mode}")).tls, None);
+            assert_eq!(parse(&format!("postgres://app@%2Frun%2Fpostgresql/concur?{mode}")).tls, None);
+        }
+    }
+
+    /// Where a connection goes counts, not what the host is called.
+    #[test]
+    fn an_address_decides_what_is_loopback() {
+        assert!(parse("postgres://localhost/concur?hostaddr=10.0.0.1").tls.is_some());
+        assert!(parse("postgres://db.example/concur?hostaddr=127.0.0.1").tls.is_none());
+        assert_eq!(
+            refusal("postgres://localhost/concur?hostaddr=10.0.0.1&sslmode=disable"),
+            "sslmode=disable could send tokens to localhost:5432 without encryption; write sslmode=verify-full, and \
+             sslrootcert=PATH if an authority of your own has signed the server's certificate"
+        );
+        assert_eq!(
+            refusal("postgres:///concur?hostaddr=10.0.0.1"),
+            "the database URL has a hostaddr without a host; add host=NAME, which the server's certificate must name"
+        );
+    }
+
+    #[test]
+    fn a_database_is_named_without_its_password() {
+        for (url, name) in [
+            ("postgres://app:s3cr3t@db.example/concur", "concur at db.example:5432"),
+            ("postgresql://app:s3cr3t@db.example:6432/concur", "concur at db.example:6432"),
+            ("postgres://app:s3cr%40t@a.example:1,b.example/x", "x at a.example:1, b.example:5432"),
+            ("postgres://app:s3cr3t@[::1]:6432/concur", "concur at [::1]:6432"),
+            ("postgres://localhost/concur?user=app&password=s3cr3t", "concur at localhost:5432"),
+            ("postgres://app@localhost", "app at localhost:5432"),
+            #[cfg(unix)]
+            ("postgres://app@/concur?host=/run/pg&port=6432", "concur at /run/pg/.s.PGSQL.6432"),
+        ] {
+            let database = super::super::database::Database::new(url).unwrap();
+            assert_eq!(database.describe(), format!("PostgreSQL database {name}"));
+            assert!(!format!("{database:?}").contains("s3cr"), "{database:?}");
+        }
+        assert_eq!(parse("postgres://app:s3cr%40t@localhost/x").config.get_password(), Some(&b"s3cr@t"[..]));
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_used_says_what_to_write_and_shows_no_password() {
+        const SEPARATORS: &str = "the database URL has more than one @, or a / or ? before it; in user name, password and \
+                                  options, write @ as %40, / as %2F and ? as %3F";
+        for (url, message) in [
+            (
+                "host=localhost password=s3cr3t",
+                "the database URL does not begin with postgres://; write it as \
+                 postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+            ),
+            ("postgres://app:s3cr@t@db.example/concur", SEPARATORS),
+            ("postgres://app:s3cr/t@db.example/concur", SEPARATORS),
+            ("postgres://app:s3cr?t@db.example/concur", SEPARATORS),
+            ("postgres://db.example/concur?user=app&password=s3cr@t", SEPARATORS),
+            (
+                "postgres://app:s3cr3t@db.example:s3cr3t/concur",
+                "the database URL cannot be read; write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE",
+            ),
+            (
+                "postgres://app:s3cr3t@/concur",
+                "the database URL names no server; write it as postgres://USER:PASSWORD@HOST:PORT/DATABASE, or \
+                 postgres://USER@/DATABASE?host=/var/run/postgresql for a socket",
+            ),
+            (
+                "postgres://app@db.example/concur?sslcert=s3cr3t",
+                "the option sslcert of the database URL is not supported: client certificates are not; sign in with a \
+                 password",
+            ),
+            (
+                "postgres://app@db.example/concur?s3cr3t",
+                "an option in the database URL has no value; write NAME=VALUE, and & between two options",
+            ),
+            (
+                "postgres://app@db.example/concur?channel_binding=require",
+                "channel_binding=require is not supported; leave it out: the server's certificate and host name are \
+                 checked",
+            ),
+            (
+                "postgres://app@db.example/concur?target_session_attrs=read-only",
+                "target_session_attrs=read-only: tokens cannot be saved there; write target_session_attrs=read-write",
+            ),
+        ] {
+            assert_eq!(refusal(url), message, "{url}");
+        }
+        for (url, part) in [
+            (
+                "postgres://app@db.example/concur?s3cr3t=1",
+                "has an option that is not supported; leave it out. Supported are",
+            ),
+            ("postgres://app@db%0As3cr.example/concur", "has a host with a character that no host has"),
+            ("postgres://app@db.example/con%0As3cr", "has a control character"),
+            ("postgres://app@a.example,b.example/concur?hostaddr=127.0.0.1", "has different numbers of"),
+        ] {
+            let message = refusal(url);
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_the_url_leaves_open_is_set_and_what_it_says_stays() {
+        let one = parse("postgres://localhost/concur").config;
+        assert_eq!(one.get_application_name(), Some("concur-auth"));
+        assert_eq!(one.get_connect_timeout(), Some(&CONNECT_TIMEOUT));
+        assert_eq!(one.get_tcp_user_timeout(), Some(&super::super::database::LIMIT));
+        assert_eq!(one.get_target_session_attrs(), TargetSessionAttrs::Any);
+        let several = parse("postgres://localhost,127.0.0.1/concur").config;
+        assert_eq!(several.get_connect_timeout(), Some(&CONNECT_TIMEOUT_OF_EACH));
+        assert_eq!(several.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+        let told =
+            "connect_timeout=1&application_name=mine&keepalives_idle=7200&target_session_attrs=primary";
+        let told = parse(&format!("postgres://localhost/concur?{told}")).config;
+        assert_eq!(told.get_connect_timeout(), Some(&Duration::from_secs(1)));
+        assert_eq!(told.get_application_name(), Some("mine"));
+        assert_eq!(told.get_keepalives_idle(), Duration::from_secs(7200));
+        assert_eq!(told.get_target_session_attrs(), TargetSessionAttrs::ReadWrite);
+    }
 }
