@@ -20,6 +20,7 @@
 
 mod pgbouncer;
 mod proxy;
+#[allow(clippy::duplicate_mod, reason = "it is `support`'s, too, which not every user has")]
 #[path = "../skip.rs"]
 mod skip;
 mod watchdog;
