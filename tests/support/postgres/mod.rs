@@ -20,6 +20,7 @@
 
 mod pgbouncer;
 mod proxy;
+#[allow(clippy::duplicate_mod, reason = "it is `support`'s, too, which not every user has")]
 #[path = "../skip.rs"]
 mod skip;
 mod watchdog;
@@ -38,13 +39,16 @@ use std::{
     thread,
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+
 pub use self::{
     pgbouncer::PgBouncer,
     proxy::{Held, Proxy},
+    watchdog::{is_running, kill, wait_until},
 };
 use self::{
     skip::skip_named,
-    watchdog::{SOCKET, Watchdog, give_to_the_servers_user, wait_until, without_settings},
+    watchdog::{SOCKET, Watchdog, give_to_the_servers_user, without_settings},
 };
 
 /// Where its clients find a server: PostgreSQL itself, PgBouncer, or a proxy.
@@ -71,9 +75,9 @@ impl Options {
     }
 
     /// Also listens on 127.0.0.1, where it admits who comes with TLS and a password (SCRAM): see
-    /// [`Postgres::tcp_port`] and [`Postgres::user_with_password`]. Both in PEM.
-    pub fn tls(mut self, certificate: &str, key: &str) -> Self {
-        self.tls = Some((certificate.to_owned(), key.to_owned()));
+    /// [`Postgres::tcp_port`] and [`Postgres::user_with_password`]. Both in DER, the key as PKCS #8.
+    pub fn tls(mut self, certificate: &[u8], key: &[u8]) -> Self {
+        self.tls = Some((pem("CERTIFICATE", certificate), pem("PRIVATE KEY", key)));
         self
     }
 
@@ -272,10 +276,9 @@ impl Postgres {
     ///
     /// What psql says, with the SQLSTATE.
     pub fn try_psql_by(&self, server: &dyn Server, database: &str, sql: &str) -> Result<String, String> {
-        let mut psql = Command::new(self.binaries.join("psql"));
+        let mut psql = self.program("psql");
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-v", "VERBOSITY=verbose"]);
         psql.args(["-d", &server.url(database), "-f", "-"]);
-        without_settings(&mut psql).env("LC_ALL", "C");
         psql.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut psql = psql.spawn().unwrap();
         let mut input = psql.stdin.take().unwrap();
@@ -288,10 +291,16 @@ impl Postgres {
         if output.status.success() { Ok(text(output.stdout)) } else { Err(text(output.stderr)) }
     }
 
-    /// The process ids of the server and of the shell that watches over it.
+    /// One of PostgreSQL's own programs, as `pg_dump`.
+    pub fn program(&self, name: &str) -> Command {
+        let mut program = Command::new(self.binaries.join(name));
+        without_settings(&mut program).env("LC_ALL", "C");
+        program
+    }
+
+    /// The process ids of the running server and of the shell that watches over it.
     pub fn processes(&self) -> [u32; 2] {
-        let status = fs::read_to_string(self.folder.join("data/postmaster.pid")).unwrap();
-        [status.lines().next().unwrap().trim().parse().unwrap(), self.watchdog().id()]
+        self.watchdog().processes()
     }
 }
 
@@ -305,6 +314,10 @@ pub struct Database<'a> {
 impl Database<'_> {
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    pub fn postgres(&self) -> &Postgres {
+        self.postgres
     }
 
     /// For libpq and tokio-postgres, on the socket.
@@ -391,6 +404,15 @@ fn installed() -> Result<PathBuf, &'static str> {
     let mut complete =
         places.filter(|it| ["initdb", "postgres", "psql"].iter().all(|program| it.join(program).exists()));
     complete.next().ok_or(NOT_INSTALLED)
+}
+
+/// As PostgreSQL and its clients read certificates and keys from files.
+pub fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    // Lines of 64 characters, as the format demands.
+    let lines = text.as_bytes().chunks(64).map(|line| str::from_utf8(line).unwrap());
+    let lines: Vec<_> = lines.collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
 }
 
 /// For a shell.

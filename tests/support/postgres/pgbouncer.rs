@@ -1,7 +1,7 @@
 //! A real PgBouncer in transaction mode before a cluster.
 //!
-//! Always: consecutive transactions of a client come to different connections of the server, in turn, and nothing that is
-//! prepared by name is carried from one to another. What relies on a session shows at once.
+//! Always: each transaction comes to a connection of its own, which is closed afterwards, and nothing that is prepared by name
+//! is carried from one to another. What relies on a session shows at once.
 
 use std::{
     fs,
@@ -20,7 +20,7 @@ use super::{
 #[derive(Debug)]
 pub struct PgBouncer {
     folder: PathBuf,
-    _watchdog: Watchdog,
+    watchdog: Watchdog,
 }
 
 impl Server for PgBouncer {
@@ -42,8 +42,8 @@ impl PgBouncer {
         let (before, own) = (postgres.host().display(), folder.display());
         let mut settings = format!(
             "[databases]\n* = host={before} port=5432 user=postgres\n[pgbouncer]\nunix_socket_dir = {own}\n\
-             listen_port = 5432\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 3\n\
-             min_pool_size = 3\nserver_round_robin = 1\nmax_client_conn = 500\n"
+             listen_port = 5432\nauth_type = any\npool_mode = transaction\nserver_lifetime = 0\n\
+             default_pool_size = 20\nmax_client_conn = 500\n"
         );
         // 1.21 can carry named statements over, and 1.24 does unless told otherwise; earlier ones do not know the setting.
         if version(&program) >= (1, 21) {
@@ -56,7 +56,12 @@ impl PgBouncer {
         let is_ready = |_| UnixStream::connect(&socket).is_ok();
         let started = watchdog.start_server(&format!("{} pgbouncer.ini", quoted(&program)), is_ready);
         started.unwrap_or_else(|log| panic!("{log}"));
-        Some(Self { folder, _watchdog: watchdog })
+        Some(Self { folder, watchdog })
+    }
+
+    /// The process ids of PgBouncer and of the shell that watches over it.
+    pub fn processes(&self) -> [u32; 2] {
+        self.watchdog.processes()
     }
 }
 

@@ -44,8 +44,9 @@ struct State {
     faults: Vec<Fault>,
     executed: Vec<String>,
     cuts: usize,
-    /// Both ends of each connection, to cut it.
-    connections: Vec<[UnixStream; 2]>,
+    /// Both ends of each open connection, to cut it.
+    connections: HashMap<usize, [UnixStream; 2]>,
+    accepted: usize,
 }
 
 #[derive(Debug)]
@@ -192,7 +193,7 @@ impl Gate {
 
 impl State {
     fn cut_all(&mut self) {
-        for [client, server] in self.connections.drain(..) {
+        for [client, server] in self.connections.values() {
             let _ = client.shutdown(Shutdown::Both);
             let _ = server.shutdown(Shutdown::Both);
         }
@@ -220,7 +221,9 @@ impl Shared {
             let Some(server) = server else { continue };
             let ends = || Some([client.try_clone().ok()?, server.try_clone().ok()?]);
             let (Some(registered), Some(mine)) = (ends(), ends()) else { continue };
-            state.connections.push(registered);
+            let number = state.accepted;
+            state.accepted += 1;
+            state.connections.insert(number, registered);
             drop(state);
             let shared = Arc::clone(self);
             thread::spawn(move || {
@@ -229,6 +232,7 @@ impl Shared {
                 for end in [client, server] {
                     let _ = end.shutdown(Shutdown::Both);
                 }
+                shared.state().connections.remove(&number);
             });
         }
     }
@@ -280,6 +284,8 @@ struct Connection<'a> {
 #[derive(Default)]
 struct Progress {
     requested: usize,
+    answered: usize,
+    client_has_gone: bool,
     faults: HashMap<usize, What>,
 }
 
@@ -308,7 +314,9 @@ impl<'a> Connection<'a> {
                     let mut answer = [0];
                     server.read_exact(&mut answer)?;
                     (&mut &*self.client).write_all(&answer)?;
-                    assert_eq!(answer, *b"N", "a server on a Unix socket offers no encryption");
+                    if answer != *b"N" {
+                        return Err(io::Error::other("encryption, which no server offers on a Unix socket"));
+                    }
                 }
                 CANCEL_REQUEST => return Ok(()),
                 _ => break,
@@ -321,8 +329,12 @@ impl<'a> Connection<'a> {
                 self.close();
             });
             self.pass_requests(from_client);
-            // A held request has no client left, perhaps; the server still gets it, and its end.
-            let _ = self.server.shutdown(Shutdown::Write);
+            // The client of a held request has gone, perhaps. PgBouncer forgets a request whose client goes.
+            let mut progress = self.progress.lock().unwrap();
+            progress.client_has_gone = true;
+            if progress.answered == progress.requested {
+                let _ = self.server.shutdown(Shutdown::Write);
+            }
         });
         Ok(())
     }
@@ -382,28 +394,33 @@ impl<'a> Connection<'a> {
 
     fn pass_replies(&self) {
         let mut from_server = BufReader::new(self.server);
-        let (mut answering, mut held) = (1, Vec::new());
+        let mut held = Vec::new();
         while let Some(message) = Message::read(&mut from_server, true) {
             let is_last = message.kind == b'Z';
             held.extend(message.bytes);
-            let mut progress = self.progress.lock().unwrap();
-            if progress.faults.contains_key(&answering) {
-                if !is_last {
+            let fault = {
+                let mut progress = self.progress.lock().unwrap();
+                let answering = progress.answered + 1;
+                if !is_last && progress.faults.contains_key(&answering) {
                     continue;
                 }
-                let fault = progress.faults.remove(&answering);
-                drop(progress);
-                match fault {
-                    Some(What::HoldReply(gate)) => gate.pass(),
-                    _ => return self.cut(),
-                }
-            }
-            if is_last {
-                answering += 1;
+                is_last.then(|| progress.faults.remove(&answering)).flatten()
+            };
+            match fault {
+                Some(What::HoldReply(gate)) => gate.pass(),
+                Some(_) => return self.cut(),
+                None => {}
             }
             // A client that has gone is no reason not to read on: what it sent is still executed.
             let _ = (&mut &*self.client).write_all(&held);
             held.clear();
+            if is_last {
+                let mut progress = self.progress.lock().unwrap();
+                progress.answered += 1;
+                if progress.client_has_gone && progress.answered == progress.requested {
+                    return;
+                }
+            }
         }
     }
 }

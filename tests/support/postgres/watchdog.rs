@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{Once, OnceLock},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Both servers refuse to run as root. This is `nobody` on Linux, who owns nothing.
@@ -68,9 +68,10 @@ impl Watchdog {
         &self.folder
     }
 
-    /// The process id of the shell.
-    pub(super) fn id(&self) -> u32 {
-        self.shell.id()
+    /// The process ids of the server that was started last, and of the shell.
+    pub(super) fn processes(&self) -> [u32; 2] {
+        let (_, server) = stopped_by(&self.folder).unwrap();
+        [server, self.shell.id()]
     }
 
     /// Runs a command to its end.
@@ -152,19 +153,24 @@ fn sweep() {
         }
         // A server that answers on its socket is alive, so its process id is still its own.
         if UnixStream::connect(folder.join(SOCKET)).is_ok()
-            && let Ok(stopped_by) = fs::read_to_string(folder.join("stopped-by"))
-            && let Some((signal, server)) = stopped_by.trim().split_once(' ')
-            && let Ok(server) = server.parse()
+            && let Some((signal, server)) = stopped_by(&folder)
         {
-            kill(signal, server);
+            kill(&signal, server);
             wait_until(|| !is_running(server));
         }
         let _ = fs::remove_dir_all(&folder);
     }
 }
 
+/// What the shell has noted: a signal, and a server's process id.
+fn stopped_by(folder: &Path) -> Option<(String, u32)> {
+    let noted = fs::read_to_string(folder.join("stopped-by")).ok()?;
+    let (signal, server) = noted.trim().split_once(' ')?;
+    Some((signal.to_owned(), server.parse().ok()?))
+}
+
 /// `false` where there is no such process, or this user may not.
-pub(super) fn kill(signal: &str, process: u32) -> bool {
+pub fn kill(signal: &str, process: u32) -> bool {
     let mut command = Command::new("sh");
     command.args(["-c", "kill -s \"$1\" \"$2\"", "sh", signal, &process.to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -172,7 +178,7 @@ pub(super) fn kill(signal: &str, process: u32) -> bool {
 }
 
 /// Whether it exists and has not ended.
-pub(super) fn is_running(process: u32) -> bool {
+pub fn is_running(process: u32) -> bool {
     match fs::read_to_string(format!("/proc/{process}/stat")) {
         Ok(stat) => !stat.contains(") Z "),
         // Not every system has /proc.
@@ -180,16 +186,17 @@ pub(super) fn is_running(process: u32) -> bool {
     }
 }
 
-/// Looks every millisecond, for two minutes at most. `false` when that was not enough.
+/// Looks every millisecond, for a minute at most. `false` when that was not enough.
 #[allow(clippy::disallowed_methods, reason = "a real server takes real time")]
-pub(super) fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
-    for _ in 0..120_000 {
-        if condition() {
-            return true;
+pub fn wait_until(mut condition: impl FnMut() -> bool) -> bool {
+    let start = Instant::now();
+    while !condition() {
+        if start.elapsed() > Duration::from_secs(60) {
+            return false;
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    false
+    true
 }
 
 fn is_root() -> bool {
