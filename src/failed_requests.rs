@@ -164,6 +164,7 @@ impl FailedRequest {
     }
 
     /// How many times in a row.
+    #[cfg(feature = "postgres")]
     pub(crate) fn times(&self) -> u32 {
         self.times
     }

@@ -9,10 +9,7 @@ use tokio_postgres::{
     types::{FromSql, ToSql, Type},
 };
 
-use super::{
-    database::{Database, Parameters},
-    statements,
-};
+use super::{connection::Parameters, database::Database, statements};
 use crate::{
     Error, ErrorKind, RefreshTokenObject, Stored, clock, consequences, failed_requests::FailedRequests,
     fingerprint::fingerprint,
