@@ -158,6 +158,8 @@ fn sweep() {
             kill(&signal, server);
             wait_until(|| !is_running(server));
         }
+        // What takes long goes first, as long as the lock tells what this folder is.
+        let _ = fs::remove_dir_all(folder.join("data"));
         let _ = fs::remove_dir_all(&folder);
     }
 }
