@@ -20,6 +20,9 @@ use self::{
     support::until,
 };
 
+const COLUMNS: &str = "SELECT table_name, column_name, data_type, is_nullable, column_default \
+    FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2";
+
 const PRINCIPAL: &str = "0b8e2f6c-4d7a-4c1e-9f3a-6a2d5c7b8e90";
 
 async fn migrated(database: &Database<'_>) -> PostgresStore {
@@ -110,7 +113,7 @@ impl<'a> Company<'a> {
             .iter()
             .map(|text| {
                 let known = [
-                    ("set_config('synchronous_commit'", "save"),
+                    ("AS dates", "save"),
                     ("in_doubt_since IS NOT NULL AS", "claim"),
                     ("SELECT token", "read"),
                     ("SET lease_owner = NULL, lease_until = NULL\n     WHERE app_id", "release"),
@@ -186,7 +189,7 @@ async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
     machine.access_token().await.unwrap();
     for cut in [Proxy::cut_next_reply, Proxy::cut_next_request] {
         let (version, before) = (company.row("version"), company.proxy.executed().len());
-        cut(&company.proxy, "synchronous_commit");
+        cut(&company.proxy, "AS dates");
         machine.refresh().await.unwrap();
         let saves = company.statements(before).into_iter().filter(|it| *it == "save").count();
         assert_eq!(company.row("version").parse::<u64>().unwrap(), version.parse::<u64>().unwrap() + 1);
@@ -450,15 +453,40 @@ async fn processes_that_migrate_at_once_make_one_schema() {
 #[tokio::test]
 async fn the_documented_sql_makes_the_same_tables() {
     let Some(postgres) = Postgres::shared("the_documented_sql_makes_the_same_tables") else { return };
-    let columns = "SELECT table_name, column_name, data_type, is_nullable, column_default FROM information_schema.columns \
-                   WHERE table_schema = 'public' ORDER BY 1, 2";
     let (ours, by_hand) = (postgres.database(), postgres.database());
     migrated(&ours).await;
     by_hand.psql(&PostgresStore::schema());
-    assert_eq!(ours.psql(columns), by_hand.psql(columns));
+    assert_eq!(ours.psql(COLUMNS), by_hand.psql(COLUMNS));
     // What was made by hand is up to date.
     migrated(&by_hand).await;
-    assert_eq!(by_hand.psql("SELECT version FROM concur_auth_schema"), "1");
+    assert_eq!(by_hand.psql("SELECT count(*), max(version) FROM concur_auth_schema"), "1|1");
+}
+
+/// From version 1 on, with a token in the row.
+#[tokio::test]
+async fn each_earlier_version_is_upgraded() {
+    let Some(postgres) = Postgres::shared("each_earlier_version_is_upgraded") else { return };
+    let newest = postgres.database();
+    migrated(&newest).await;
+    let latest: usize = newest.psql("SELECT max(version) FROM concur_auth_schema").parse().unwrap();
+    let schema = PostgresStore::schema();
+    for version in 1..=latest {
+        let old = postgres.database();
+        let noted = format!("INSERT INTO concur_auth_schema (version) VALUES ({version});\n");
+        let end = schema.find(&noted).unwrap() + noted.len();
+        old.psql(&format!("{}COMMIT;", &schema[..end]));
+        old.psql(&format!(
+            "INSERT INTO concur_auth_tokens (app_id, principal, token, save_id, state) \
+             VALUES ('', '{PRINCIPAL}', '{{\"refresh_token\": \"old\"}}', 'id', 'active')"
+        ));
+        let store = migrated(&old).await;
+        assert_eq!(old.psql(COLUMNS), newest.psql(COLUMNS), "from version {version}");
+        assert_eq!(store.load().await.unwrap().unwrap().secret(), "old");
+        let lock = store.try_lock().await.unwrap().unwrap();
+        let new = RefreshTokenObject::from_json(r#"{"refresh_token": "new"}"#).unwrap();
+        store.finish(&new, None, &lock).await.unwrap();
+        assert_eq!(store.load().await.unwrap().unwrap().secret(), "new");
+    }
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use super::database::Database;
 use crate::{Error, ErrorKind};
 
 /// The versions, oldest first. What a step makes belongs to the first schema of the role's `search_path`.
-pub(super) const STEPS: [&str; 1] = [include_str!("version_1.sql")];
+const STEPS: [&str; 1] = [include_str!("version_1.sql")];
 
 /// Ends with the transaction, so PgBouncer may be in between. The number stands for this crate's name.
 const ALONE: &str = "SELECT pg_advisory_xact_lock(4848274210973562741)";
@@ -23,10 +23,6 @@ const NOTE: &str = "INSERT INTO concur_auth_schema (version) VALUES ($1)";
 /// A step may have to wait for another process that migrates.
 const LONGEST_STATEMENT: Duration = Duration::from_secs(60);
 
-pub(super) async fn migrate(database: &Database) -> Result<(), Error> {
-    migrate_to(database, STEPS.len()).await
-}
-
 /// All of it as one text, for administrators.
 pub(super) fn as_text() -> String {
     let steps = STEPS.iter().zip(1..).map(|(step, version)| {
@@ -35,8 +31,8 @@ pub(super) fn as_text() -> String {
     format!("BEGIN;\n{VERSIONS}{}COMMIT;\n", steps.collect::<String>())
 }
 
-/// `latest` counts the steps. An older version than the newest is made in tests only.
-pub(super) async fn migrate_to(database: &Database, latest: usize) -> Result<(), Error> {
+/// Brings the tables up to date, in one transaction.
+pub(super) async fn migrate(database: &Database) -> Result<(), Error> {
     let mut transaction = database.transaction(LONGEST_STATEMENT).await?;
     transaction.execute(ALONE).await?;
     transaction.execute(VERSIONS).await?;
@@ -51,7 +47,7 @@ pub(super) async fn migrate_to(database: &Database, latest: usize) -> Result<(),
         );
         return Err(Error::new(ErrorKind::Config, message));
     }
-    for (step, version) in STEPS.iter().zip(1_i32..).take(latest).skip(known) {
+    for (step, version) in STEPS.iter().zip(1_i32..).skip(known) {
         transaction.execute(step).await?;
         transaction.query(NOTE, &[(&version, Type::INT4)]).await?;
     }

@@ -2,7 +2,17 @@
 //!
 //! Always: times are the database's, taken when the row is locked; a lease ends with its own holder only; a save compares the
 //! row's `save_id` with that of the token that was presented, which is what keeps a late save from overwriting a newer token.
-//! `lease_model` explores what can happen between any two of them.
+//! A claim and a save have reached the disk when they are answered. `lease_model` explores what can happen between any two
+//! statements.
+
+/// What a statement returns that must survive a crash of the server, whatever `synchronous_commit` is set to for the role
+/// or the database. It holds for this transaction alone.
+macro_rules! durable {
+    () => {
+        "set_config('synchronous_commit',
+                    CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, true)"
+    };
+}
 
 /// Parameters of all: `$1` application, `$2` principal.
 pub(super) const READ: &str = "
@@ -15,7 +25,7 @@ pub(super) const READ: &str = "
 /// save is not `$7`.
 ///
 /// `$3` holder, `$4` seconds of the lease.
-pub(super) const CLAIM: &str = "
+pub(super) const CLAIM: &str = concat!("
     INSERT INTO concur_auth_tokens AS held (app_id, principal, lease_owner, lease_until)
     VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
         ON CONFLICT (app_id, principal) DO UPDATE
@@ -27,14 +37,17 @@ pub(super) const CLAIM: &str = "
        AND (coalesce(held.in_doubt_since, held.lease_until, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
             OR held.refresh_expires_at <= clock_timestamp() + interval '7 days')
        AND (NOT $6 OR held.save_id IS NOT DISTINCT FROM $7)
- RETURNING token, refusal, save_id, in_doubt_since IS NOT NULL AS in_doubt";
+ RETURNING token, refusal, save_id, in_doubt_since IS NOT NULL AS in_doubt, ", durable!());
 
 /// No row: the lease is another holder's, or the stored save is not `$5` any more. `$3` holder, `$4` seconds.
-pub(super) const PROLONG: &str = "
+pub(super) const PROLONG: &str = concat!(
+    "
     UPDATE concur_auth_tokens
        SET lease_until = clock_timestamp() + make_interval(secs => $4)
      WHERE app_id = $1 AND principal = $2 AND lease_owner = $3 AND save_id IS NOT DISTINCT FROM $5
- RETURNING true";
+ RETURNING ",
+    durable!()
+);
 
 /// No row: another token has been saved since, or the tokens were revoked. A row that an administrator has deleted is made
 /// again, since what Concur has just issued must not be lost.
@@ -42,17 +55,15 @@ pub(super) const PROLONG: &str = "
 /// `$3` holder, `$4` the save whose token was presented, `$5` this save, `$6` token, `$7` kind, `$8` Unix seconds of the refresh
 /// token's expiry, `$9` the part of the longest jitter that this principal has, `$10` whether this ends the lease, and then
 /// `$11` is the note.
-///
-/// It commits before it answers, whatever the role's or the database's `synchronous_commit` says.
-pub(super) const SAVE: &str = "
-    WITH durable AS MATERIALIZED (SELECT set_config('synchronous_commit', 'on', true))
+pub(super) const SAVE: &str = concat!(
+    "
     INSERT INTO concur_auth_tokens AS held
            (app_id, principal, kind, token, save_id, version, refresh_expires_at, renew_at, state, refusal)
     SELECT $1, $2, $7, $6, $5, 1, dates.expires_at,
            clock_timestamp() + (dates.expires_at - clock_timestamp()) / 3
                - $9 * least(interval '20 days', (dates.expires_at - clock_timestamp()) / 9),
            'active', $11
-      FROM durable, (SELECT to_timestamp($8) AS expires_at) AS dates
+      FROM (SELECT to_timestamp($8) AS expires_at) AS dates
         ON CONFLICT (app_id, principal) DO UPDATE
        SET kind = excluded.kind,
            token = excluded.token,
@@ -71,11 +82,13 @@ pub(super) const SAVE: &str = "
            lease_until = CASE WHEN $10 AND held.lease_owner = $3 THEN NULL ELSE held.lease_until END,
            updated_at = clock_timestamp()
      WHERE held.save_id IS NOT DISTINCT FROM $4 OR held.save_id = $5
- RETURNING true";
+ RETURNING ",
+    durable!()
+);
 
 /// No row: the lease is another holder's by now, or the stored save is not `$4` any more. `$3` holder, `$5` note, `$6` whether a
 /// person is needed, `$7` since when, in Unix seconds, `$8` failures in a row, `$9` the last error.
-pub(super) const REMEMBER: &str = "
+pub(super) const REMEMBER: &str = concat!("
     UPDATE concur_auth_tokens
        SET refusal = $5,
            state = CASE WHEN $6 THEN 'needs_reauthorization' WHEN state = 'signed_out' THEN state ELSE 'active' END,
@@ -85,10 +98,11 @@ pub(super) const REMEMBER: &str = "
            last_error = $9,
            updated_at = clock_timestamp()
      WHERE app_id = $1 AND principal = $2 AND lease_owner = $3 AND save_id IS NOT DISTINCT FROM $4
- RETURNING true";
+ RETURNING ", durable!());
 
 /// No row: there is none, or a newer token than that of save `$3`.
-pub(super) const REMOVE: &str = "
+pub(super) const REMOVE: &str = concat!(
+    "
     UPDATE concur_auth_tokens
        SET token = NULL,
            version = version + CASE WHEN token IS NULL THEN 0 ELSE 1 END,
@@ -101,7 +115,9 @@ pub(super) const REMOVE: &str = "
            in_doubt_since = NULL,
            updated_at = clock_timestamp()
      WHERE app_id = $1 AND principal = $2 AND (save_id IS NOT DISTINCT FROM $3 OR save_id IS NULL)
- RETURNING true";
+ RETURNING ",
+    durable!()
+);
 
 /// Ends the lease of holder `$3`. Whether the row is in doubt stays.
 pub(super) const RELEASE: &str = "
@@ -110,8 +126,11 @@ pub(super) const RELEASE: &str = "
      WHERE app_id = $1 AND principal = $2 AND lease_owner = $3";
 
 /// After a restore, or a failover to a replica that may lack the last saves: any token may have been spent since.
-pub(super) const MARK_RESTORED: &str = "
+pub(super) const MARK_RESTORED: &str = concat!(
+    "
     UPDATE concur_auth_tokens
        SET in_doubt_since = clock_timestamp(), lease_owner = NULL, lease_until = NULL
      WHERE token IS NOT NULL
- RETURNING true";
+ RETURNING ",
+    durable!()
+);
