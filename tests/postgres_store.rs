@@ -16,7 +16,7 @@ use concur_auth::{
 };
 
 use self::{
-    postgres::{Database, PgBouncer, Postgres, Proxy},
+    postgres::{Database, Options, PgBouncer, Postgres, Proxy, pem},
     support::until,
 };
 
@@ -552,4 +552,71 @@ async fn a_statement_that_fails_shows_no_token() {
     let shown = format!("{error} {error:?} {:?} {:?}", machine.status(), company.store());
     assert!(!shown.contains(&secret) && !shown.contains("Failing row"), "{shown}");
     assert!(shown.contains("23514"), "{shown}");
+}
+
+/// A role that may do no more than the documentation asks for.
+#[tokio::test]
+async fn a_role_needs_no_more_than_three_privileges() {
+    let Some(postgres) = Postgres::shared("a_role_needs_no_more_than_three_privileges") else { return };
+    let company = Company::of(postgres).await;
+    let role = format!("app_{}", company.database.name());
+    company.database.psql(&format!(
+        "CREATE ROLE {role} LOGIN;
+         GRANT SELECT, INSERT, UPDATE ON concur_auth_tokens TO {role};
+         GRANT SELECT ON concur_auth_schema TO {role};"
+    ));
+    let url = company.database.url().replace("user=postgres", &format!("user={role}"));
+    let store = PostgresStore::new(&url, PRINCIPAL).unwrap();
+    store.migrate().await.unwrap();
+    let machine = company.manager(store);
+    machine.access_token().await.unwrap();
+    machine.refresh().await.unwrap();
+    machine.revoke().await.unwrap();
+}
+
+/// Over TLS, the certificate's name and authority are checked, and what is wrong is said. No token is sent in clear text.
+#[tokio::test]
+async fn a_foreign_host_is_reached_with_its_certificate_checked() {
+    let name = "a_foreign_host_is_reached_with_its_certificate_checked";
+    let certificate = |name: &str| rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+    let ours = certificate("localhost");
+    let options = Options::new().tls(ours.cert.der(), &ours.signing_key.serialize_der()).without_fsync();
+    let Some(postgres) = Postgres::start_with(name, &options) else { return };
+    postgres.user_with_password("app", "pass%word");
+    let database = postgres.database();
+    database.psql("GRANT ALL ON SCHEMA public TO app");
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, der: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, pem("CERTIFICATE", der)).unwrap();
+        path
+    };
+    let trusted = file("trusted.pem", ours.cert.der());
+    let other = file("other.pem", certificate("localhost").cert.der());
+    let url = |host: &str, roots: &std::path::Path| {
+        let (port, database) = (postgres.tcp_port().unwrap(), database.name());
+        let roots = roots.display();
+        format!(
+            "postgres://app:pass%25word@{host}:{port}/{database}?hostaddr=127.0.0.1&sslmode=verify-full&sslrootcert={roots}"
+        )
+    };
+    let store = PostgresStore::new(&url("localhost", &trusted), PRINCIPAL).unwrap();
+    store.migrate().await.unwrap();
+    let encrypted =
+        "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'app'";
+    assert_eq!(database.psql(encrypted), "t");
+    for (url, said) in [
+        (
+            url("localhost", &other),
+            "its certificate is self-signed, or signed by an authority that this machine does not know",
+        ),
+        (url("db.example", &trusted), "its certificate is for another host"),
+    ] {
+        let error = PostgresStore::new(&url, PRINCIPAL).unwrap().load().await.unwrap_err().to_string();
+        assert!(error.contains(said) && !error.contains("pass"), "{error}");
+    }
+    let clear =
+        PostgresStore::new("postgres://app:secret@db.example/concur?sslmode=disable", PRINCIPAL).unwrap_err();
+    assert_eq!(clear.kind(), ErrorKind::Config);
+    assert!(!format!("{clear:?}").contains("secret"));
 }

@@ -25,7 +25,7 @@ use self::{
     row::{Claimant, Found, TokenRow},
 };
 use super::{StoreLock, Stored, TokenStore};
-use crate::{Error, RefreshTokenObject, caught::locked, on_runtime};
+use crate::{Error, RefreshTokenObject, caught::locked};
 
 /// Long enough for a request and its save, and for the attempts before them; callers wait for the lock for two minutes.
 const LEASE: Duration = Duration::from_secs(90);
@@ -79,7 +79,8 @@ const LONGEST_POLL: Duration = Duration::from_millis(500);
 ///
 /// # Permissions
 ///
-/// A program needs `SELECT`, `INSERT` and `UPDATE` on `concur_auth_tokens`; [`migrate`](Self::migrate) needs to own the tables.
+/// A program needs `SELECT`, `INSERT` and `UPDATE` on `concur_auth_tokens`, and `SELECT` on `concur_auth_schema` for
+/// [`migrate`](Self::migrate), which needs to own the tables only where it has something to change.
 ///
 /// Clones are the same store.
 #[derive(Clone)]
@@ -170,8 +171,7 @@ impl PostgresStore {
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be reached, or the role may not make tables;
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the tables are of a newer version than this crate knows.
     pub async fn migrate(&self) -> Result<(), Error> {
-        let database = Arc::clone(&self.database);
-        on_runtime(async move { schema::migrate(&database).await }).await?
+        schema::migrate(&self.database).await
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for administrators who run it themselves: all versions, oldest first.
@@ -186,10 +186,7 @@ impl PostgresStore {
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be written.
     pub async fn mark_restored(&self) -> Result<usize, Error> {
-        let database = Arc::clone(&self.database);
-        let marked =
-            on_runtime(async move { database.query(statements::MARK_RESTORED, &[]).await }).await??;
-        Ok(marked.len())
+        Ok(self.database.query(statements::MARK_RESTORED, &[]).await?.len())
     }
 
     async fn claim(&self, leaves_alone: Duration) -> Result<Option<StoreLock>, Error> {
