@@ -28,7 +28,9 @@ async fn a_reply_that_arrived_while_the_process_was_suspended_is_saved() {
     let process = child("refreshes").env("DIR", dir.path()).spawn().unwrap();
     until(|| concur.count("refresh_token") == 1).await;
     let signal = |name: &str| {
-        assert!(Command::new("kill").args(["-s", name, &process.id().to_string()]).status().unwrap().success());
+        assert!(
+            Command::new("kill").args(["-s", name, &process.id().to_string()]).status().unwrap().success()
+        );
     };
     signal("STOP");
     held.release();

@@ -16,7 +16,7 @@ use arc_swap::ArcSwapOption;
 use super::{
     held::Held,
     identity::Identity,
-    locked_store::{LockedStore, Rehearsed, Saving},
+    locked_store::{LateSave, LockedStore, Rehearsed, Saving},
 };
 use crate::{
     AccessToken, Clock, Error, RefreshTokenObject, Status, Stored, TokenOrigin, caught::locked, clock,
@@ -190,8 +190,14 @@ impl TokenCache {
     /// Saves the token that is still unsaved, if there is one.
     pub(super) async fn save_unsaved(&self) -> Result<(), Error> {
         let publish = || self.change(|held| Some(held.clone().unsaved(false)));
-        if self.store.save_unsaved(publish).await? {
-            log::event!(info, store = self.store.describe(), "the newest refresh token is saved now");
+        match self.store.save_unsaved(publish).await? {
+            LateSave::Nothing => {}
+            LateSave::Saved => {
+                log::event!(info, store = self.store.describe(), "the newest refresh token is saved now");
+            }
+            LateSave::Superseded => {
+                log::event!(warn, store = self.store.describe(), "another process has stored a newer token");
+            }
         }
         Ok(())
     }

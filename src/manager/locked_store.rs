@@ -79,6 +79,15 @@ pub(super) struct Saving<'a> {
     pub(super) note: Option<&'a str>,
 }
 
+/// What became of a token that could not be saved at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum LateSave {
+    /// There was none.
+    Nothing,
+    Saved,
+    Superseded,
+}
+
 /// Proof that the store is locked and was found able to save a reply.
 pub(super) struct Rehearsed(());
 
@@ -268,25 +277,26 @@ impl LockedStore {
         }
     }
 
-    /// Saves the token that is still unsaved, then calls `publish`; whether there was one. An error that says *superseded* is
-    /// the last one: another process has stored a newer token.
-    pub(super) async fn save_unsaved(&self, publish: impl FnOnce()) -> Result<bool, Error> {
+    /// Saves the token that is still unsaved, then calls `publish`. It is also done with where another process has stored a
+    /// newer one.
+    pub(super) async fn save_unsaved(&self, publish: impl FnOnce()) -> Result<LateSave, Error> {
         let mut slot = self.ours.lock().await;
-        let Some(ours) = slot.as_mut() else { return Ok(false) };
-        let Some(Unsaved { token, replaces }) = &ours.unsaved else { return Ok(false) };
+        let Some(ours) = slot.as_mut() else { return Ok(LateSave::Nothing) };
+        let Some(Unsaved { token, replaces }) = &ours.unsaved else { return Ok(LateSave::Nothing) };
         let saving = Saving { save: Save::More, replaces: *replaces, note: None };
         let attempt = self.attempt(token, saving, &ours.lock).await;
-        let saved = attempt.unwrap_or_else(|| Err(self.no_answer()));
-        if saved.as_ref().is_err_and(|e| !e.is_superseded()) {
-            return saved.map(|()| true);
-        }
+        let late = match attempt.unwrap_or_else(|| Err(self.no_answer())) {
+            Ok(()) => LateSave::Saved,
+            Err(e) if e.is_superseded() => LateSave::Superseded,
+            Err(e) => return Err(e),
+        };
         ours.unsaved = None;
         publish();
         let done = take_if_done(&mut slot);
         // A caller who asks whether a token is unsaved need not wait for the end of the lock.
         drop(slot);
         self.unlock(done).await;
-        Ok(true)
+        Ok(late)
     }
 
     pub(super) async fn has_unsaved(&self) -> bool {
