@@ -200,6 +200,16 @@ async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
     assert_eq!((company.proxy.cuts(), company.concur.token_requests()), (2, 3));
 }
 
+/// The lease was taken, and its holder does not know.
+#[tokio::test]
+async fn a_lease_whose_answer_is_lost_is_given_back() {
+    let Some(postgres) = Postgres::shared("a_lease_whose_answer_is_lost_is_given_back") else { return };
+    let company = Company::of(postgres).await;
+    company.proxy.cut_next_reply("AS in_doubt");
+    company.store().try_lock().await.unwrap_err();
+    until(|| company.row("lease_owner IS NULL, in_doubt_since IS NULL") == "t|t").await;
+}
+
 /// A worker is suspended past its lease with a reply in hand, and comes back: nobody has saved since, or another machine has.
 #[tokio::test]
 async fn a_late_save_counts_unless_another_machine_has_saved() {

@@ -20,7 +20,7 @@ use std::{
 };
 
 use self::{
-    claim::{Claim, random_id},
+    claim::{Claim, random_id, release_in_background},
     database::Database,
     row::{Claimant, Found, TokenRow},
 };
@@ -195,7 +195,15 @@ impl PostgresStore {
         // Once: who was told that the row has changed reads it, or wants the lease in any case.
         let only_on = locked(&self.last_read).take();
         let claimant = Claimant { holder: &holder, lease, leaves_alone, only_on };
-        let Some(leased) = self.row.claim(claimant).await? else { return Ok(None) };
+        let leased = match self.row.claim(claimant).await {
+            Ok(Some(leased)) => leased,
+            Ok(None) => return Ok(None),
+            Err(e) => {
+                // The lease may be ours: the answer can be what was lost.
+                release_in_background(&self.row, holder);
+                return Err(e);
+            }
+        };
         let in_doubt = leased.in_doubt;
         let lock = StoreLock::new(Claim::new(Arc::clone(&self.row), holder, leased)).with_lease(lease);
         Ok(Some(if in_doubt { lock.in_doubt(late_save) } else { lock }))

@@ -3,7 +3,10 @@
 //! Always: a reply has one id, however often it is saved. A lock that is dropped without being unlocked gives the lease
 //! back in the background.
 
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::{
+    mem,
+    sync::{Arc, Mutex, MutexGuard},
+};
 
 use super::row::{Found, Leased, Reply, TokenRow};
 use crate::{Error, ErrorKind, RefreshTokenObject, Stored, caught::locked, log, runtime};
@@ -110,7 +113,7 @@ impl Claim {
     }
 
     pub(super) async fn release(&self) {
-        if std::mem::replace(&mut self.known().is_released, true) {
+        if mem::replace(&mut self.known().is_released, true) {
             return;
         }
         if let Err(error) = self.row.release(&self.holder).await {
@@ -134,11 +137,17 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        let Ok(ours) = runtime::handle() else { return };
         if !self.known().is_released {
-            let (row, holder) = (Arc::clone(&self.row), std::mem::take(&mut self.holder));
-            ours.spawn(async move { row.release(&holder).await });
+            release_in_background(&self.row, mem::take(&mut self.holder));
         }
+    }
+}
+
+/// Ends a lease that the holder may have. If that fails, the lease lapses by itself.
+pub(super) fn release_in_background(row: &Arc<TokenRow>, holder: String) {
+    if let Ok(ours) = runtime::handle() {
+        let row = Arc::clone(row);
+        ours.spawn(async move { row.release(&holder).await });
     }
 }
 
