@@ -4,6 +4,8 @@ mod delegated;
 mod erased;
 mod json_file;
 mod memory;
+#[cfg(test)]
+mod postgres;
 
 use std::{
     any::Any,

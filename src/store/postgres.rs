@@ -1,0 +1,4 @@
+//! The PostgreSQL store.
+
+#[cfg(test)]
+mod lease_model;
