@@ -45,7 +45,7 @@ pub(super) fn explore(first: State, rules: Rules) -> Result<usize, Counterexampl
         }
         next += 1;
     }
-    match search.dead_end() {
+    match search.dead_end(rules) {
         Some(state) => {
             Err(Counterexample { invariant: Invariant::NoDeadEnd, trace: search.trace(state, rules) })
         }
@@ -83,9 +83,9 @@ impl Search {
     }
 
     /// The first state from which no way without a fault leads to rest.
-    fn dead_end(&mut self) -> Option<usize> {
+    fn dead_end(&mut self, rules: Rules) -> Option<usize> {
         self.arrows.sort_unstable_by_key(|(_, to)| *to);
-        let mut leads_to_rest: Vec<bool> = self.states.iter().map(State::is_at_rest).collect();
+        let mut leads_to_rest: Vec<bool> = self.states.iter().map(|state| state.is_at_rest(rules)).collect();
         let mut open: Vec<u32> =
             (0..self.states.len() as u32).filter(|state| leads_to_rest[*state as usize]).collect();
         while let Some(reached) = open.pop() {

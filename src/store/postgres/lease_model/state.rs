@@ -102,6 +102,8 @@ pub(super) struct Worker {
     pub(super) late: Option<Ago>,
     /// Suspended, or cut off from the database, between the check of the lease and the end of the save.
     pub(super) was_held_up: bool,
+    /// At the last READ after code 108, a worker that runs was about to save a token that Concur accepts.
+    pub(super) ignores_a_save: bool,
 }
 
 impl Worker {
@@ -117,6 +119,24 @@ impl Worker {
 
     pub(super) fn is_busy(&self) -> bool {
         self.at != At::Idle
+    }
+
+    /// The same without what has no effect on the steps that are left.
+    fn without_the_past(self) -> Self {
+        let Self { at, base, base_sign_in, is_suspended, was_in_doubt, .. } = self;
+        let refused = Self { at, base, is_suspended, ..Self::default() };
+        match at {
+            At::Idle | At::Releasing => Self { at, is_suspended, ..Self::default() },
+            At::Refused => Self { was_in_doubt, ..refused },
+            At::WaitingForALateSave => refused,
+            At::Marking => Self { ignores_a_save: self.ignores_a_save, ..refused },
+            At::Removing => Self { base_sign_in, flight: Flight::SignOut, ..refused },
+            At::Holding if self.flight == Flight::KeepAlive => {
+                Self { flight: Flight::Caller, was_in_doubt: false, has_time_left: false, ..self }
+            }
+            At::Holding => Self { was_in_doubt: false, has_time_left: false, ..self },
+            _ => self,
+        }
     }
 }
 
@@ -164,6 +184,21 @@ pub(super) struct Causes {
     pub(super) held_up: [Option<Ago>; TOKENS],
     /// Families that a sign-out has revoked and removed.
     pub(super) removed: u8,
+}
+
+impl Causes {
+    /// What concerns tokens that can be neither lost nor presented twice any more.
+    fn forget_what_is_over(&mut self, concur: &Concur) {
+        for token in 1..=concur.issued {
+            if !concur.is_live(token) {
+                self.lost &= !bit(token);
+            }
+            if concur.revoked & bit(concur.family(token)) != 0 {
+                self.spent_by_keep_alive &= !bit(token);
+                self.held_up[usize::from(token)] = None;
+            }
+        }
+    }
 }
 
 /// How much may still happen, so that the search ends.
@@ -290,25 +325,30 @@ impl State {
     }
 
     /// Whether all is settled: nothing runs, and the row can be used or says that a person is needed.
-    pub(super) fn is_at_rest(&self) -> bool {
-        let Row { token, needs_reauthorization, lease_owner, .. } = self.row;
+    pub(super) fn is_at_rest(&self, rules: Rules) -> bool {
+        let Row { token, needs_reauthorization, .. } = self.row;
         let is_settled = token == 0 || needs_reauthorization || self.concur.is_live(token);
-        is_settled && lease_owner.is_none() && !self.workers.iter().any(Worker::is_busy)
+        is_settled && self.can_claim(Flight::KeepAlive, rules) && !self.workers.iter().any(Worker::is_busy)
     }
 
-    /// The one of all states that differ from this one only in the numbers of the workers.
+    /// The one of all states that differ from this one only in the numbers of the workers, and in what has no effect any more.
     pub(super) fn canonical(&self) -> Self {
+        let workers = self.workers.map(|worker| worker.without_the_past());
         let owns = |row: &Row, w: usize| row.lease_owner == Some(w as u8);
         let mut order = [0, 1, 2];
-        order.sort_by_key(|&w| (self.workers[w], owns(&self.row, w), owns(&self.replica, w)));
+        order.sort_unstable_by_key(|&w| (workers[w], owns(&self.row, w), owns(&self.replica, w)));
         let mut canonical = *self;
-        canonical.workers = order.map(|w| self.workers[w]);
+        canonical.workers = order.map(|w| workers[w]);
         let renumber = |owner: u8| {
             let place = order.iter().position(|&w| w as u8 == owner);
             place.map_or(FORGOTTEN, |place| place as u8)
         };
         canonical.row.lease_owner = self.row.lease_owner.map(renumber);
         canonical.replica.lease_owner = self.replica.lease_owner.map(renumber);
+        if self.left.restores == 0 {
+            canonical.replica = Row::default();
+        }
+        canonical.causes.forget_what_is_over(&self.concur);
         canonical
     }
 

@@ -29,7 +29,7 @@ impl State {
         row.lease_owner = Some(w as u8);
         row.lapsed = None;
         self.workers[w] = Worker {
-            at: At::Claiming,
+            at: At::Claimed,
             flight,
             token: row.token,
             base: row.save_id,
@@ -57,7 +57,7 @@ impl State {
         if hits {
             self.row.lapsed = None;
             let worker = &mut self.workers[w];
-            (worker.at, worker.has_time_left, worker.late) = (At::Prolonging, true, None);
+            (worker.at, worker.has_time_left, worker.late) = (At::Claimed, true, None);
         }
         hits
     }
@@ -131,7 +131,10 @@ impl State {
 
     /// READ after code 108.
     pub(super) fn read_again(&mut self, w: usize) {
+        let is_saved_soon = |it: &Worker| it.at == At::Holding && it.is_quick() && self.concur.is_live(it.reply);
+        let ignores_a_save = self.workers.iter().any(is_saved_soon);
         let worker = &mut self.workers[w];
+        worker.ignores_a_save = ignores_a_save;
         worker.at = match worker.at {
             _ if self.row.save_id != worker.base => At::Releasing,
             At::Refused if worker.was_in_doubt => At::WaitingForALateSave,
@@ -146,8 +149,7 @@ impl State {
         let is_mine = self.row.lease_owner == Some(w as u8) || !rules.has(Rule::RememberComparesOwner);
         if is_base && is_mine {
             self.row.needs_reauthorization = true;
-            let is_saved_soon = |it: &Worker| it.at == At::Holding && it.is_quick() && self.concur.is_live(it.reply);
-            if self.workers.iter().any(is_saved_soon) {
+            if worker.ignores_a_save {
                 self.break_(Invariant::NoPersonIsAskedForInVain);
             }
         } else if !rules.has(Rule::ReadAgainAfter108) && self.concur.is_live(self.row.token) {

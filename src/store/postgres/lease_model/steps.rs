@@ -11,10 +11,13 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
     Claim(Flight),
+    /// The process is suspended before the answer arrives.
+    ClaimSuspended(Flight),
     ClaimAnswered,
     ClaimAnswerLost,
     LeaseCheckPassed,
     Prolong,
+    ProlongSuspended,
     ProlongAnswered,
     ProlongHitsNoRow,
     GiveUpUnsent,
@@ -52,7 +55,7 @@ impl Action {
             self,
             RowDeleted | BackupRestored | FailoverWithoutTheLastSave | FailoverWithoutTheLastClaim
         );
-        is_of_a_worker || is_of_the_row || matches!(self, Crash | Suspend)
+        is_of_a_worker || is_of_the_row || matches!(self, Crash | Suspend | ClaimSuspended(_) | ProlongSuspended)
     }
 }
 
@@ -79,10 +82,12 @@ impl fmt::Display for Step {
             Action::Claim(Flight::KeepAlive) => "CLAIM_AHEAD",
             Action::Claim(Flight::SignIn) => "CLAIM, to sign in",
             Action::Claim(Flight::SignOut) => "CLAIM, to sign out",
+            Action::ClaimSuspended(_) => "CLAIM or CLAIM_AHEAD, and SIGSTOP before its answer",
             Action::ClaimAnswered => "answer of CLAIM",
             Action::ClaimAnswerLost => "CLAIM is committed, its answer lost",
             Action::LeaseCheckPassed => "check of the lease before the send: passed",
             Action::Prolong => "check of the lease: too little left; PROLONG",
+            Action::ProlongSuspended => "PROLONG, and SIGSTOP before its answer",
             Action::ProlongAnswered => "answer of PROLONG",
             Action::ProlongHitsNoRow => "check of the lease: too little left; PROLONG hits no row, nothing is sent",
             Action::GiveUpUnsent => "gives up, nothing is sent",
@@ -173,9 +178,6 @@ fn run(steps: &mut Steps<'_>, w: usize, rules: Rules) {
                 next.workers[w].at = At::Claimed;
                 next.workers[w].has_time_left |= !rules.has(Rule::ClockReadBeforeClaim);
             });
-            if is_claim {
-                steps.add_fault(Action::ClaimAnswerLost, |next| next.forget_claim(w));
-            }
         }
         At::Claimed | At::BackingOff => {
             if state.may_send(w, rules) {
@@ -192,6 +194,12 @@ fn run(steps: &mut Steps<'_>, w: usize, rules: Rules) {
                         next.forget_claim(w);
                     }
                 });
+                if is_hit {
+                    steps.add_fault(Action::ProlongSuspended, |next| {
+                        next.prolong(w, rules);
+                        (next.workers[w].at, next.workers[w].is_suspended) = (At::Prolonging, true);
+                    });
+                }
             }
             steps.add(Action::GiveUpUnsent, |next| next.workers[w].at = At::Releasing);
         }
@@ -244,10 +252,19 @@ fn begin(steps: &mut Steps<'_>, w: usize, rules: Rules) {
     ];
     for (flight, is_wanted) in flights {
         if is_wanted && steps.from.can_claim(flight, rules) {
-            steps.add(Action::Claim(flight), |next| {
+            let claim = |next: &mut State| {
                 next.left.sign_ins -= u8::from(flight == Flight::SignIn);
                 next.left.sign_outs -= u8::from(flight == Flight::SignOut);
                 next.claim(w, flight, rules);
+            };
+            steps.add(Action::Claim(flight), claim);
+            steps.add_fault(Action::ClaimSuspended(flight), |next| {
+                claim(next);
+                (next.workers[w].at, next.workers[w].is_suspended) = (At::Claiming, true);
+            });
+            steps.add_fault(Action::ClaimAnswerLost, |next| {
+                claim(next);
+                next.forget_claim(w);
             });
         }
     }
@@ -392,7 +409,7 @@ impl State {
     /// The time of worker `w`'s claim is over.
     fn is_late(&mut self, w: usize, ago: Ago, rules: Rules) {
         let worker = &mut self.workers[w];
-        worker.late = Some(ago);
+        worker.late = worker.late.max(Some(ago));
         if !worker.is_suspended || rules.has(Rule::ClockCountsSuspension) {
             worker.has_time_left = false;
         }
