@@ -14,13 +14,13 @@ const TOKENS: usize = 8;
 const FAMILIES: usize = 4;
 
 /// How long ago a lease has lapsed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Ago {
     Minutes,
     OverAnHour,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Row {
     pub(super) token: u8,
     pub(super) save_id: u8,
@@ -36,13 +36,26 @@ pub(super) struct Row {
 }
 
 impl Row {
+    fn key(&self) -> u64 {
+        pack(&[
+            (self.token, 3),
+            (self.save_id, 8),
+            (self.sign_in, 2),
+            (self.version, 4),
+            (self.lease_owner.map_or(0, |owner| owner + 1), 3),
+            (age(self.lapsed), 2),
+            (age(self.in_doubt), 2),
+            (self.needs_reauthorization.into(), 1),
+        ])
+    }
+
     pub(super) fn has_live_lease(&self) -> bool {
         self.lease_owner.is_some() && self.lapsed.is_none()
     }
 }
 
 /// What a worker is doing now.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum At {
     #[default]
     Idle,
@@ -70,7 +83,7 @@ pub(super) enum At {
 }
 
 /// What a worker claimed the row for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Flight {
     /// A caller needs a token.
     #[default]
@@ -80,7 +93,7 @@ pub(super) enum Flight {
     SignOut,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Worker {
     pub(super) at: At,
     pub(super) flight: Flight,
@@ -107,6 +120,25 @@ pub(super) struct Worker {
 }
 
 impl Worker {
+    fn key(&self) -> u64 {
+        pack(&[
+            (self.at as u8, 4),
+            (self.flight as u8, 2),
+            (self.token, 3),
+            (self.base, 8),
+            (self.base_sign_in, 2),
+            (self.base_version, 4),
+            (self.was_in_doubt.into(), 1),
+            (self.has_time_left.into(), 1),
+            (self.reply, 3),
+            (self.attempts, 2),
+            (self.is_suspended.into(), 1),
+            (age(self.late), 2),
+            (self.was_held_up.into(), 1),
+            (self.ignores_a_save.into(), 1),
+        ])
+    }
+
     /// Between the check of the lease and the save a worker that runs is faster than its lease.
     pub(super) fn is_quick(&self) -> bool {
         let is_covered = match self.at {
@@ -141,7 +173,7 @@ impl Worker {
 }
 
 /// What Concur knows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Concur {
     pub(super) revokes_on_reuse: bool,
     pub(super) issued: u8,
@@ -173,7 +205,7 @@ impl Concur {
 }
 
 /// What has happened, as a judge needs it who asks why a token was lost or presented twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Causes {
     /// Lost for a reason that no rule can prevent. One bit for each token.
     pub(super) lost: u8,
@@ -202,7 +234,7 @@ impl Causes {
 }
 
 /// How much may still happen, so that the search ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Budget {
     /// Crashes, suspensions, lost answers, statements and requests that fail.
     pub(super) faults: u8,
@@ -215,7 +247,7 @@ pub(super) struct Budget {
 }
 
 /// What must hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Invariant {
     NoTokenIsLost,
     NoTokenIsPresentedTwice,
@@ -229,7 +261,7 @@ pub(super) enum Invariant {
     NoDeadEnd,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct State {
     pub(super) row: Row,
     /// The row as it was before the last save: what a replica has that lacks the last commit.
@@ -240,6 +272,24 @@ pub(super) struct State {
     pub(super) left: Budget,
     /// What the last step broke.
     pub(super) broken: Option<Invariant>,
+}
+
+fn age(age: Option<Ago>) -> u8 {
+    match age {
+        None => 0,
+        Some(Ago::Minutes) => 1,
+        Some(Ago::OverAnHour) => 2,
+    }
+}
+
+/// Values and their widths in bits, one after the other.
+fn pack(values: &[(u8, u32)]) -> u64 {
+    let mut packed = 0;
+    for &(value, bits) in values {
+        debug_assert!(u32::from(value) < 1 << bits, "{value} in {bits} bits");
+        packed = packed << bits | u64::from(value);
+    }
+    packed
 }
 
 pub(super) fn bit(number: u8) -> u8 {
@@ -336,7 +386,8 @@ impl State {
         let workers = self.workers.map(|worker| worker.without_the_past());
         let owns = |row: &Row, w: usize| row.lease_owner == Some(w as u8);
         let mut order = [0, 1, 2];
-        order.sort_unstable_by_key(|&w| (workers[w], owns(&self.row, w), owns(&self.replica, w)));
+        let keys = [0, 1, 2].map(|w| (workers[w].key(), owns(&self.row, w), owns(&self.replica, w)));
+        order.sort_unstable_by_key(|&w| keys[w]);
         let mut canonical = *self;
         canonical.workers = order.map(|w| workers[w]);
         let renumber = |owner: u8| {
@@ -350,6 +401,32 @@ impl State {
         }
         canonical.causes.forget_what_is_over(&self.concur);
         canonical
+    }
+
+    /// The whole state in a few words, to compare and to hash it fast in unoptimised tests.
+    pub(super) fn key(&self) -> [u64; 7] {
+        let Self { row, replica, workers, concur, causes, left, .. } = self;
+        let family = concur.family.map(|it| (it, 2));
+        let unspent = concur.unspent.map(|it| (it, 3));
+        let held_up = causes.held_up.map(|it| (age(it), 2));
+        let others = pack(&[
+            (concur.revokes_on_reuse.into(), 1),
+            (concur.issued, 3),
+            (concur.families, 2),
+            (concur.revoked, 4),
+            (causes.lost, 8),
+            (causes.spent_by_keep_alive, 8),
+            (causes.removed, 4),
+            (left.faults, 2),
+            (left.restores, 2),
+            (left.removals, 2),
+            (left.tokens, 3),
+            (left.sign_ins, 2),
+            (left.sign_outs, 2),
+        ]);
+        let tables = pack(&family) << 28 | pack(&unspent) << 16 | pack(&held_up);
+        let [a, b, c] = workers.map(|worker| worker.key());
+        [row.key(), replica.key(), a, b, c, others, tables]
     }
 
     /// The check before a request to Concur.
