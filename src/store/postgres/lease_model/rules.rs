@@ -59,10 +59,10 @@ pub(super) enum Rule {
     RemoveComparesSignIn,
     /// REMOVE empties `save_id`.
     RemoveEmptiesSaveId,
-    /// After a restore or failover every row is in doubt before any worker is let in.
-    RestoreMarksDoubt,
-    /// After a restore or failover every row is leased to no worker, for the length of a lease.
-    RestoreLeases,
+    /// After a restore or failover every row is marked before any worker is let in.
+    RestoreMarksTheRows,
+    /// The mark is a lease of no worker, which lapses into doubt, not `in_doubt_since` alone.
+    RestoreMarksWithALease,
 }
 
 /// The rules that hold: all but one at most.

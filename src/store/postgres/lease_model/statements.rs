@@ -76,13 +76,15 @@ impl State {
         let family = self.concur.family(worker.reply);
         let is_base = row.save_id == worker.base;
         // A restore has brought back what was stored before the token that was presented.
-        let is_older = rules.has(Rule::SaveReplacesOlderVersions) && row.version < worker.base_version;
+        let is_older = rules.has(Rule::SaveReplacesOlderVersions)
+            && row.token != 0
+            && row.version < worker.base_version
+            && row.sign_in <= worker.base_sign_in;
         let hits = if worker.flight == Flight::SignIn && rules.has(Rule::ReplaceIgnoresSaveId) {
             let is_done = row.sign_in == family;
-            let is_same = [0, worker.base_sign_in].contains(&row.sign_in) || is_older;
+            let is_same = row.sign_in == worker.base_sign_in || is_older;
             !rules.has(Rule::ReplaceComparesSignIn) || (is_same && !is_done)
         } else {
-            let is_older = is_older && row.sign_in == worker.base_sign_in && row.token != 0;
             is_base || is_older || !rules.has(Rule::SaveComparesSaveId)
         };
         if hits {
@@ -212,10 +214,9 @@ impl State {
             self.excuse(before, Some(Ago::OverAnHour));
         }
         self.causes.removed = 0;
-        if rules.has(Rule::RestoreMarksDoubt) && older.token != 0 {
+        if !rules.has(Rule::RestoreMarksWithALease) {
             older.in_doubt = Some(Ago::Minutes);
-        }
-        if rules.has(Rule::RestoreLeases) {
+        } else if rules.has(Rule::RestoreMarksTheRows) {
             (older.lease_owner, older.lapsed) = (Some(FORGOTTEN), None);
         }
         self.row = older;
