@@ -55,11 +55,16 @@ fn explored(left: Budget, rules: Rules) -> Result<Vec<usize>, Counterexample> {
     SERVERS.iter().map(|revokes_on_reuse| explore(State::first(left, *revokes_on_reuse), rules)).collect()
 }
 
-/// The number of states is printed with `--nocapture`.
+/// Shown with `--nocapture`: the numbers of states, and the traces.
+#[allow(clippy::print_stderr, reason = "it is for a person who wants to see what was explored")]
+fn tell(text: &str) {
+    eprintln!("{text}");
+}
+
 #[track_caller]
 fn holds(left: Budget) {
     match explored(left, Rules::WHOLE) {
-        Ok(states) => eprintln!("{states:?} states with {left:?}"),
+        Ok(states) => tell(&format!("{states:?} states with {left:?}")),
         Err(found) => panic!("{left:?}: {found:?}"),
     }
 }
@@ -151,14 +156,13 @@ const NEEDED: [(Rule, Budget, Invariant); 30] = [
     (Rule::RestoreMarksWithALease, RESTORE, Invariant::NoTokenIsPresentedTwice),
 ];
 
-/// The traces are printed with `--nocapture`.
 #[test]
 fn without_any_one_rule_an_invariant_falls() {
     let mut wrong = Vec::new();
     for (rule, left, invariant) in NEEDED {
         let explored = explored(left, Rules::without(rule));
         if let Err(found) = &explored {
-            eprintln!("Without {rule:?}: {found:?}");
+            tell(&format!("Without {rule:?}: {found:?}"));
         }
         if explored.as_ref().err().map(|found| found.invariant) != Some(invariant) {
             wrong.push((rule, explored.map_err(|found| found.invariant)));

@@ -2,7 +2,7 @@
 
 use super::{
     rules::{Rule, Rules},
-    state::{Ago, At, Flight, FORGOTTEN, Invariant, Row, State, Worker, bit},
+    state::{Ago, At, FORGOTTEN, Flight, Invariant, Row, State, Worker, bit},
 };
 
 impl State {
@@ -133,7 +133,8 @@ impl State {
 
     /// READ after code 108.
     pub(super) fn read_again(&mut self, w: usize) {
-        let is_saved_soon = |it: &Worker| it.at == At::Holding && it.is_quick() && self.concur.is_live(it.reply);
+        let is_saved_soon =
+            |it: &Worker| it.at == At::Holding && it.is_quick() && self.concur.is_live(it.reply);
         let ignores_a_save = self.workers.iter().any(is_saved_soon);
         let worker = &mut self.workers[w];
         worker.ignores_a_save = ignores_a_save;

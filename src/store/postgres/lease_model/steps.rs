@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::{
     rules::{Rule, Rules},
-    state::{Ago, At, Flight, FORGOTTEN, Invariant, State, WORKERS, Worker, bit},
+    state::{Ago, At, FORGOTTEN, Flight, Invariant, State, WORKERS, Worker, bit},
 };
 
 /// What happens. The name of a statement or function is in capitals or as in the code.
@@ -55,7 +55,9 @@ impl Action {
             self,
             RowDeleted | BackupRestored | FailoverWithoutTheLastSave | FailoverWithoutTheLastClaim
         );
-        is_of_a_worker || is_of_the_row || matches!(self, Crash | Suspend | ClaimSuspended(_) | ProlongSuspended)
+        is_of_a_worker
+            || is_of_the_row
+            || matches!(self, Crash | Suspend | ClaimSuspended(_) | ProlongSuspended)
     }
 }
 
@@ -89,7 +91,9 @@ impl fmt::Display for Step {
             Action::Prolong => "check of the lease: too little left; PROLONG",
             Action::ProlongSuspended => "PROLONG, and SIGSTOP before its answer",
             Action::ProlongAnswered => "answer of PROLONG",
-            Action::ProlongHitsNoRow => "check of the lease: too little left; PROLONG hits no row, nothing is sent",
+            Action::ProlongHitsNoRow => {
+                "check of the lease: too little left; PROLONG hits no row, nothing is sent"
+            }
             Action::GiveUpUnsent => "gives up, nothing is sent",
             Action::Post => "POST of the grant, or of the revocation",
             Action::PostAnswerLost => "POST is done at Concur, its answer lost",
@@ -218,7 +222,9 @@ fn run(steps: &mut Steps<'_>, w: usize, rules: Rules) {
                 steps.add_fault(Action::SaveNotDone, |next| next.has_not_saved(w, rules));
             }
         }
-        At::Refused if rules.has(Rule::ReadAgainAfter108) => steps.add(Action::ReadAgain, |next| next.read_again(w)),
+        At::Refused if rules.has(Rule::ReadAgainAfter108) => {
+            steps.add(Action::ReadAgain, |next| next.read_again(w))
+        }
         At::WaitingForALateSave => {
             // Ten seconds are enough for every worker that runs and reaches the database.
             let is_saving = |it: &Worker| it.at == At::Holding && it.is_quick();
@@ -390,7 +396,8 @@ fn pass_time(steps: &mut Steps<'_>, rules: Rules) {
             }
         });
     }
-    let is_waiting = |it: &Worker| !it.is_busy() || it.is_suspended || (it.at == At::Holding && !it.is_quick());
+    let is_waiting =
+        |it: &Worker| !it.is_busy() || it.is_suspended || (it.at == At::Holding && !it.is_quick());
     let is_awaited = [row.lapsed, row.in_doubt].contains(&Some(Ago::Minutes))
         || workers.iter().any(|it| it.is_busy() && it.late == Some(Ago::Minutes));
     if !row.has_live_lease() && is_awaited && workers.iter().all(is_waiting) {
