@@ -326,7 +326,7 @@ impl State {
         self.workers.iter().any(|worker| worker.reply == token)
     }
 
-    /// The claim of worker `w` is nobody's now.
+    /// Worker `w` is idle now, and its claim belongs to no worker.
     pub(super) fn forget_claim(&mut self, w: usize) {
         for row in [&mut self.row, &mut self.replica] {
             if row.lease_owner == Some(w as u8) {
@@ -344,7 +344,7 @@ impl State {
         }
     }
 
-    /// Presenting `spent`, or a token before it, is nobody's mistake from now on.
+    /// Presenting `spent`, or a token before it, is no mistake of any worker from now on.
     pub(super) fn excuse(&mut self, spent: u8, late: Option<Ago>) {
         let family = self.concur.family(spent);
         for token in (1..=spent).filter(|token| self.concur.family(*token) == family) {
