@@ -77,7 +77,7 @@ const LONGEST_POLL: Duration = Duration::from_millis(50);
 /// | lock | [`try_lock`](Self::try_lock), then [`read_locked`](Self::read_locked) |
 /// | prove that a reply can be saved | [`rehearse`](Self::rehearse) |
 /// | send the grant to Concur | – |
-/// | save the reply | [`finish`](Self::finish), and [`remember`](Self::remember) if the note changes |
+/// | save the reply | [`finish`](Self::finish), or [`replace`](Self::replace) after a sign-in; [`remember`](Self::remember) if the note changes |
 /// | unlock | [`unlock`](Self::unlock) |
 ///
 /// So a database store can renew with two statements: one that takes the lock, returns what is stored and proves that the
@@ -124,8 +124,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`Error::store`] when it is not certain that the token is stored; [`Error::superseded`] when another process has
     /// stored a newer token since the store was last read or saved under this lock, as after the lock's lease has lapsed.
-    /// Then that token is used, and this save is not repeated; but a token that a person signed in for is saved again,
-    /// after the store was read again.
+    /// Then that token is used, and this save is not repeated.
     fn save(
         &self,
         token: &RefreshTokenObject,
@@ -244,6 +243,23 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         lock: &StoreLock,
     ) -> impl Future<Output = Result<(), Error>> + Send {
         let _ = note;
+        self.save(token, lock)
+    }
+
+    /// Saves a token that does not come from a renewal: a sign-in, or an adoption. It takes the place of whatever is stored,
+    /// but for what another sign-in has stored since. The default is [`save`](Self::save).
+    ///
+    /// Only a store whose lock lapses has a reason to tell the two apart: a late sign-in is worth more than what another process
+    /// has renewed meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`save`](Self::save).
+    fn replace(
+        &self,
+        token: &RefreshTokenObject,
+        lock: &StoreLock,
+    ) -> impl Future<Output = Result<(), Error>> + Send {
         self.save(token, lock)
     }
 

@@ -62,6 +62,10 @@ fn another(store: &PostgresStore) -> PostgresStore {
     store.of_principal(PRINCIPAL)
 }
 
+fn assert_superseded(e: &concur_auth::Error) {
+    assert!(e.to_string().starts_with("another process has saved a newer token in the row of"), "{e}");
+}
+
 /// A Concur that rotates and revokes the family of a token that is presented twice.
 struct Company<'a> {
     concur: ConcurSimulator,
@@ -113,10 +117,11 @@ impl<'a> Company<'a> {
             .iter()
             .map(|text| {
                 let known = [
-                    ("AS dates", "save"),
-                    ("in_doubt_since IS NOT NULL AS", "claim"),
+                    ("AS in_doubt", "claim"),
+                    ("sign_in = $9,", "save"),
+                    ("sign_in = $10", "replace"),
                     ("SELECT token", "read"),
-                    ("SET lease_owner = NULL, lease_until = NULL\n     WHERE app_id", "release"),
+                    ("SET lease_owner = NULL", "release"),
                     ("SET lease_until", "prolong"),
                     ("SET refusal", "remember"),
                     ("SET token = NULL", "remove"),
@@ -140,7 +145,7 @@ async fn a_renewal_takes_two_statements() {
     let company = Company::of(postgres).await;
     let machine = company.machine();
     machine.access_token().await.unwrap();
-    assert_eq!(company.statements(0), ["claim", "save"], "the first sign-in");
+    assert_eq!(company.statements(0), ["claim", "replace", "release"], "the first sign-in");
     for _ in 0..3 {
         let before = company.proxy.executed().len();
         machine.refresh().await.unwrap();
@@ -189,7 +194,7 @@ async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
     machine.access_token().await.unwrap();
     for cut in [Proxy::cut_next_reply, Proxy::cut_next_request] {
         let (version, before) = (company.row("version"), company.proxy.executed().len());
-        cut(&company.proxy, "AS dates");
+        cut(&company.proxy, "sign_in = $9,");
         machine.refresh().await.unwrap();
         let saves = company.statements(before).into_iter().filter(|it| *it == "save").count();
         assert_eq!(company.row("version").parse::<u64>().unwrap(), version.parse::<u64>().unwrap() + 1);
@@ -371,7 +376,7 @@ async fn nothing_is_sent_on_a_lease_that_may_lapse() {
     for is_taken in [false, true] {
         let (before, requests) = (company.proxy.executed().len(), company.concur.token_requests());
         // The claim is answered when more than half of the lease is over.
-        let held = company.proxy.hold_next_reply("in_doubt_since IS NOT NULL AS");
+        let held = company.proxy.hold_next_reply("AS in_doubt");
         let call = {
             let machine = machine.clone();
             in_the_background(async move { machine.refresh().await }).await
@@ -400,22 +405,106 @@ async fn nothing_is_sent_on_a_lease_that_may_lapse() {
     }
 }
 
+/// Deleting a row is a sign-out: what was being renewed does not bring it back, and a caller who needs a token signs in again.
 #[tokio::test]
-async fn a_row_that_an_administrator_deletes_in_mid_renewal_is_made_again() {
-    let Some(postgres) = Postgres::shared("a_row_that_an_administrator_deletes_in_mid_renewal_is_made_again")
-    else {
-        return;
-    };
+async fn a_row_that_an_administrator_deletes_in_mid_renewal_stays_deleted() {
+    let name = "a_row_that_an_administrator_deletes_in_mid_renewal_stays_deleted";
+    let Some(postgres) = Postgres::shared(name) else { return };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    let store = company.store();
+    let lock = store.try_lock().await.unwrap().unwrap();
+    company.database.psql("DELETE FROM concur_auth_tokens");
+    let renewed = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    assert_superseded(&store.finish(&renewed, None, &lock).await.unwrap_err());
+    store.unlock(lock).await;
+    assert_eq!(company.row("count(*)"), "0");
+    company.machine().access_token().await.unwrap();
+    assert_eq!(company.concur.count("password"), 2);
+}
+
+/// Found by the model of the lease: the sign-in's answer is lost, another machine renews its token, and then the save is repeated.
+#[tokio::test]
+async fn a_sign_in_whose_answer_is_lost_does_not_overwrite_its_successor() {
+    let name = "a_sign_in_whose_answer_is_lost_does_not_overwrite_its_successor";
+    let Some(postgres) = Postgres::shared(name) else { return };
+    let company = Company::of(postgres).await;
+    let token =
+        |name: &str| RefreshTokenObject::from_json(&format!(r#"{{"refresh_token": "{name}"}}"#)).unwrap();
+    let (one, other) = (company.store(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    let lock = one.try_lock().await.unwrap().unwrap();
+    company.proxy.cut_next_reply("sign_in = $10");
+    one.replace(&token("signed-in"), &lock).await.unwrap_err();
+    assert_eq!(company.stored(), "signed-in");
+    company.lapse();
+    let renewing = other.try_lock().await.unwrap().unwrap();
+    other.finish(&token("renewed"), None, &renewing).await.unwrap();
+    assert_superseded(&one.replace(&token("signed-in"), &lock).await.unwrap_err());
+    assert_eq!(company.stored(), "renewed");
+}
+
+/// The same with a renewal: its repeated save does not end the doubt that a later holder left.
+#[tokio::test]
+async fn a_repeated_save_changes_nothing() {
+    let Some(postgres) = Postgres::shared("a_repeated_save_changes_nothing") else { return };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    let (one, other) = (company.store(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    let lock = one.try_lock().await.unwrap().unwrap();
+    let renewed = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    company.proxy.cut_next_reply("sign_in = $9,");
+    one.finish(&renewed, None, &lock).await.unwrap_err();
+    std::mem::forget(other.try_lock().await.unwrap().unwrap());
+    company.lapse();
+    other.unlock(other.try_lock().await.unwrap().unwrap()).await;
+    let before = company.row("version, in_doubt_since, updated_at");
+    assert!(before.contains("|20"), "in doubt: {before}");
+    one.finish(&renewed, None, &lock).await.unwrap();
+    assert_eq!(company.row("version, in_doubt_since, updated_at"), before);
+}
+
+/// A process that holds a newer token than the backup saves over what was restored.
+#[tokio::test]
+async fn a_renewal_under_way_survives_a_restore() {
+    let Some(postgres) = Postgres::shared("a_renewal_under_way_survives_a_restore") else { return };
     let company = Company::of(postgres).await;
     let machine = company.machine();
     machine.access_token().await.unwrap();
+    company.database.psql("CREATE TABLE backup AS SELECT * FROM concur_auth_tokens");
+    machine.refresh().await.unwrap();
     let held = company.concur.hold_replies();
-    let call = in_the_background(async move { machine.refresh().await }).await;
-    until(|| company.concur.token_requests() == 2).await;
-    company.database.psql("DELETE FROM concur_auth_tokens");
+    let call = {
+        let machine = machine.clone();
+        in_the_background(async move { machine.refresh().await }).await
+    };
+    until(|| company.concur.token_requests() == 3).await;
+    company
+        .database
+        .psql("DELETE FROM concur_auth_tokens; INSERT INTO concur_auth_tokens SELECT * FROM backup");
     held.release();
     let served = call.await.unwrap().unwrap();
-    assert_eq!(company.stored(), served.secret());
+    assert_eq!(served.secret(), company.stored());
+    assert!(company.concur.is_live(&company.stored()));
+}
+
+/// A revocation whose answer was lost is repeated after a person has signed in.
+#[tokio::test]
+async fn a_repeated_removal_leaves_a_later_sign_in_alone() {
+    let Some(postgres) = Postgres::shared("a_repeated_removal_leaves_a_later_sign_in_alone") else { return };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    let (one, other) = (company.store(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    let lock = one.try_lock().await.unwrap().unwrap();
+    company.proxy.cut_next_reply("SET token = NULL");
+    one.remove(&lock).await.unwrap_err();
+    company.lapse();
+    let signing_in = other.try_lock().await.unwrap().unwrap();
+    other
+        .replace(&RefreshTokenObject::from_json(&company.concur.token_json()).unwrap(), &signing_in)
+        .await
+        .unwrap();
+    one.remove(&lock).await.unwrap();
+    assert!(company.concur.is_live(&company.stored()));
 }
 
 #[tokio::test]
@@ -428,6 +517,8 @@ async fn after_a_restore_every_token_is_in_doubt() {
     let lock = empty.try_lock().await.unwrap().unwrap();
     empty.unlock(lock).await;
     assert_eq!(store.mark_restored().await.unwrap(), 1);
+    assert!(store.try_lock().await.unwrap().is_none(), "a flight may be under way");
+    company.lapse();
     assert!(store.try_lock_ahead_of_time().await.unwrap().is_none());
     company.machine().refresh().await.unwrap();
     let lock = store.try_lock_ahead_of_time().await.unwrap().unwrap();

@@ -59,7 +59,7 @@ struct Unsaved {
 pub(super) enum Replaces {
     /// The token that it was renewed from. If another one is stored by now, that one counts.
     Predecessor,
-    /// Whatever is stored: a person has decided.
+    /// Whatever is stored: it does not descend from that.
     Anything,
 }
 
@@ -255,26 +255,19 @@ impl LockedStore {
         self.attempt(token, saving, lock).await.unwrap_or_else(|| Err(self.no_answer()))
     }
 
-    /// One attempt at saving. What replaces anything is saved again over what another process has stored meanwhile.
+    /// One attempt at saving.
     async fn attempt(
         &self,
         token: &RefreshTokenObject,
         saving: Saving<'_>,
         lock: &StoreLock,
     ) -> Option<Result<(), Error>> {
-        let attempt = || match saving.save {
-            Save::Last => self.store.finish(token, saving.note, lock),
-            Save::More => self.store.save(token, lock),
+        let save = match (saving.replaces, saving.save) {
+            (Replaces::Anything, _) => self.store.replace(token, lock),
+            (Replaces::Predecessor, Save::Last) => self.store.finish(token, saving.note, lock),
+            (Replaces::Predecessor, Save::More) => self.store.save(token, lock),
         };
-        match self.answer(attempt()).await? {
-            Err(e) if e.is_superseded() && saving.replaces == Replaces::Anything => {
-                match self.answer(self.store.read_locked(lock)).await? {
-                    Ok(_) => self.answer(attempt()).await,
-                    Err(unread) => Some(Err(unread)),
-                }
-            }
-            answer => Some(answer),
-        }
+        self.answer(save).await
     }
 
     /// Saves the token that is still unsaved, then calls `publish`. It is also done with where another process has stored a

@@ -67,6 +67,10 @@ macro_rules! delegate {
             <$of as $store>::finish(self.inner(), token, note, lock).await
         }
 
+        async fn replace(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+            <$of as $store>::replace(self.inner(), token, lock).await
+        }
+
         async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
             <$of as $store>::remember(self.inner(), note, lock).await
         }

@@ -34,6 +34,7 @@ pub(crate) trait DynTokenStore: fmt::Debug + Send + Sync {
         note: Option<&'a str>,
         lock: &'a StoreLock,
     ) -> BoxFuture<'a, ()>;
+    fn replace<'a>(&'a self, token: &'a Token, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
     fn remember<'a>(&'a self, note: Option<&'a str>, lock: &'a StoreLock) -> BoxFuture<'a, ()>;
     fn longest_poll(&self) -> Duration;
     fn reads_by_locking(&self) -> bool;
@@ -92,6 +93,10 @@ impl<T: TokenStore> DynTokenStore for T {
         lock: &'a StoreLock,
     ) -> BoxFuture<'a, ()> {
         guarded(self, async move { TokenStore::finish(self, token, note, lock).await })
+    }
+
+    fn replace<'a>(&'a self, token: &'a Token, lock: &'a StoreLock) -> BoxFuture<'a, ()> {
+        guarded(self, async move { TokenStore::replace(self, token, lock).await })
     }
 
     fn remember<'a>(&'a self, note: Option<&'a str>, lock: &'a StoreLock) -> BoxFuture<'a, ()> {

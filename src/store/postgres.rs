@@ -7,6 +7,8 @@ mod claim;
 mod connection;
 mod database;
 mod failure;
+#[cfg(test)]
+mod lease_model;
 mod row;
 mod schema;
 mod statements;
@@ -18,6 +20,8 @@ use std::{
     sync::{Arc, Mutex},
     time::Duration,
 };
+
+use tokio_postgres::types::Type;
 
 use self::{
     claim::{Claim, random_id, release_in_background},
@@ -60,16 +64,18 @@ const LONGEST_POLL: Duration = Duration::from_millis(500);
 /// writes; another statement saves the reply and ends the lease. Before each request to Concur, the rest of the lease is compared
 /// with what the request and its save can take; the lease is prolonged, or the request is not sent.
 ///
-/// A save replaces only the token that was presented for it. A process that was suspended and comes back with an old reply does
-/// not overwrite a newer token.
+/// A save replaces only the token that was presented for it, and a sign-in only tokens of the sign-in before it. A process that was
+/// suspended and comes back with an old reply does not overwrite a newer token.
 ///
 /// When a lease lapses, its holder was killed or is suspended, and the row is *in doubt*: the token may be spent.
 /// A caller who needs a token then presents it; [`keep_alive`](crate::TokenManager::keep_alive) leaves the row alone for an hour,
 /// in which a suspended holder can still save, unless the refresh token dies within 7 days. If Concur refuses a token in
 /// doubt, the row is read again for 10 seconds before the refusal counts.
 ///
-/// One window remains: where a process is killed, or suspended past its lease, after Concur has answered and before the reply is
-/// saved, the new token is lost with it. No client can prevent that.
+/// One window remains, which no client can close: between the check of the lease and the save. There a process can be killed,
+/// be suspended for longer than its lease, or lose its way to the database or Concur's answer. Then the new token is lost, or the
+/// next process presents a token that was spent. That is noticed, and ends with a sign-in by the request token, or with
+/// [`ReauthorizationRequired`](crate::ErrorKind::ReauthorizationRequired).
 ///
 /// # Connections
 ///
@@ -180,14 +186,18 @@ impl PostgresStore {
         schema::as_text()
     }
 
-    /// To be called after a restore from a backup, or a failover to a replica that may lack the last saves: marks all tokens of
-    /// all apps as in doubt. Returns how many.
+    /// To be called after a restore from a backup, or a failover to a replica that may lack the last saves: gives all tokens of
+    /// all apps a lease of no process, after which they are in doubt. Returns how many.
+    ///
+    /// Renewals that are under way meanwhile save over what was restored. Until this was called, tokens that were restored can
+    /// be presented a second time.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be written.
     pub async fn mark_restored(&self) -> Result<usize, Error> {
-        Ok(self.database.query(statements::MARK_RESTORED, &[]).await?.len())
+        let lease = self.limits.lease.as_secs_f64();
+        Ok(self.database.query(statements::MARK_RESTORED, &[(&lease, Type::FLOAT8)]).await?.len())
     }
 
     async fn claim(&self, leaves_alone: Duration) -> Result<Option<StoreLock>, Error> {
@@ -232,8 +242,8 @@ impl TokenStore for PostgresStore {
     }
 
     async fn read(&self) -> Result<Stored, Error> {
-        let Found { stored, save_id } = self.row.read().await?;
-        *locked(&self.last_read) = Some(save_id);
+        let Found { stored, base } = self.row.read().await?;
+        *locked(&self.last_read) = Some(base.save_id);
         Ok(stored)
     }
 
@@ -248,7 +258,7 @@ impl TokenStore for PostgresStore {
     async fn prolong(&self, lock: &StoreLock) -> Result<Duration, Error> {
         let claim = self.claimed(lock)?;
         let lease = self.limits.lease;
-        if self.row.prolong(claim.holder(), lease, claim.save_id().as_deref()).await? {
+        if self.row.prolong(claim.holder(), lease, &claim.base()).await? {
             Ok(lease)
         } else {
             Err(claim.lapsed("nothing was sent to Concur"))
@@ -274,6 +284,10 @@ impl TokenStore for PostgresStore {
         self.claimed(lock)?.save(token, None).await
     }
 
+    async fn replace(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.claimed(lock)?.replace(token).await
+    }
+
     async fn finish(
         &self,
         token: &RefreshTokenObject,
@@ -282,7 +296,7 @@ impl TokenStore for PostgresStore {
     ) -> Result<(), Error> {
         let claim = self.claimed(lock)?;
         claim.save(token, Some(note)).await?;
-        *locked(&self.last_read) = Some(claim.save_id());
+        *locked(&self.last_read) = Some(claim.base().save_id);
         Ok(())
     }
 

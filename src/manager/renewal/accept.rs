@@ -131,9 +131,9 @@ impl Flight<'_> {
             _ => self.remaining(looked, &token),
         };
         let note = kept.noted.to_note();
-        let replaces = match self.need {
-            Need::SignIn(_) | Need::Adopt(_) => Replaces::Anything,
-            _ => Replaces::Predecessor,
+        let replaces = match origin {
+            TokenOrigin::Renewed => Replaces::Predecessor,
+            _ => Replaces::Anything,
         };
         let saving = Saving { save, replaces, note: note.as_deref() };
         match cache.save_and_publish(token, rehearsed, saving, &*machine.clock, as_held).await {

@@ -8,40 +8,51 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::row::{Found, Leased, Reply, TokenRow};
+use super::row::{Base, Ending, Found, Leased, ToSave, TokenRow};
 use crate::{Error, ErrorKind, RefreshTokenObject, Stored, caught::locked, log, runtime};
 
 pub(super) struct Claim {
     row: Arc<TokenRow>,
     /// Random, of this lock alone: no other lock's lease is prolonged or ended by mistake.
     holder: String,
+    /// The number of a sign-in under this lease.
+    sign_in: i64,
     known: Mutex<Known>,
 }
 
 struct Known {
     /// What the claim has found, until it is read.
     found: Option<Stored>,
-    save_id: Option<String>,
+    base: Base,
     note: Option<String>,
+    /// What was saved last, or is being saved, and its id.
     reply: Option<(RefreshTokenObject, String)>,
     is_released: bool,
 }
 
+/// What a save starts from.
+struct Saving {
+    save_id: String,
+    base: Base,
+    /// The lease was ended.
+    is_over: bool,
+}
+
 impl Claim {
     pub(super) fn new(row: Arc<TokenRow>, holder: String, leased: Leased) -> Self {
-        let Found { stored, save_id } = leased.found;
+        let Leased { found: Found { stored, base }, sign_in, .. } = leased;
         let note = stored.note.clone();
-        let known = Known { found: Some(stored), save_id, note, reply: None, is_released: false };
-        Self { row, holder, known: Mutex::new(known) }
+        let known = Known { found: Some(stored), base, note, reply: None, is_released: false };
+        Self { row, holder, sign_in, known: Mutex::new(known) }
     }
 
     pub(super) fn holder(&self) -> &str {
         &self.holder
     }
 
-    /// The id of the last save that this holder knows of.
-    pub(super) fn save_id(&self) -> Option<String> {
-        self.known().save_id.clone()
+    /// What the row held when this holder last read or saved it.
+    pub(super) fn base(&self) -> Base {
+        self.known().base.clone()
     }
 
     /// The claim has read the row; a second look reads it again.
@@ -49,9 +60,9 @@ impl Claim {
         if let Some(found) = self.known().found.take() {
             return Ok(found);
         }
-        let Found { stored, save_id } = self.row.read().await?;
+        let Found { stored, base } = self.row.read().await?;
         let mut known = self.known();
-        (known.save_id, known.note) = (save_id, stored.note.clone());
+        (known.base, known.note) = (base, stored.note.clone());
         Ok(stored)
     }
 
@@ -61,23 +72,14 @@ impl Claim {
         token: &RefreshTokenObject,
         last: Option<Option<&str>>,
     ) -> Result<(), Error> {
-        let (save_id, presented) = {
-            let mut known = self.known();
-            known.found = None;
-            let again = known.reply.as_ref().filter(|(before, _)| before.as_json() == token.as_json());
-            let save_id = match again {
-                Some((_, save_id)) => save_id.clone(),
-                None => known.reply.insert((token.clone(), random_id()?)).1.clone(),
-            };
-            (save_id, known.save_id.clone())
-        };
-        let reply = Reply { token, save_id: &save_id, presented: presented.as_deref(), last };
-        if !self.row.save(&self.holder, reply).await? {
-            let message = format!("another process has saved a newer token in {}", self.row.describe());
-            return Err(Error::superseded(message));
+        let Saving { save_id, base, is_over } = self.begin_save(token)?;
+        // Nothing is left to do, and by now another process may have gone on from there.
+        if base.save_id.as_ref() == Some(&save_id) && (last.is_none() || is_over) {
+            return Ok(());
         }
-        let mut known = self.known();
-        known.save_id = Some(save_id);
+        let to_save = ToSave { token, save_id: &save_id, base: &base };
+        let saved = self.row.save(to_save, Ending { holder: &self.holder, last }).await?;
+        let mut known = self.saved(saved)?;
         if let Some(note) = last {
             known.note = note.map(str::to_owned);
             known.is_released = true;
@@ -85,16 +87,48 @@ impl Claim {
         Ok(())
     }
 
+    /// What a sign-in brought.
+    pub(super) async fn replace(&self, token: &RefreshTokenObject) -> Result<(), Error> {
+        let Saving { save_id, base, .. } = self.begin_save(token)?;
+        if base.save_id.as_ref() == Some(&save_id) {
+            return Ok(());
+        }
+        let to_save = ToSave { token, save_id: &save_id, base: &base };
+        let saved = self.row.replace(to_save, self.sign_in).await?;
+        self.saved(saved).map(drop)
+    }
+
+    fn begin_save(&self, token: &RefreshTokenObject) -> Result<Saving, Error> {
+        let mut known = self.known();
+        known.found = None;
+        let again = known.reply.as_ref().filter(|(before, _)| before.as_json() == token.as_json());
+        let save_id = match again {
+            Some((_, save_id)) => save_id.clone(),
+            None => known.reply.insert((token.clone(), random_id()?)).1.clone(),
+        };
+        Ok(Saving { save_id, base: known.base.clone(), is_over: known.is_released })
+    }
+
+    fn saved(&self, saved: Option<Base>) -> Result<MutexGuard<'_, Known>, Error> {
+        let Some(base) = saved else {
+            let message = format!("another process has saved a newer token in {}", self.row.describe());
+            return Err(Error::superseded(message));
+        };
+        let mut known = self.known();
+        known.base = base;
+        Ok(known)
+    }
+
     /// Sends nothing where the row has this note already.
     pub(super) async fn remember(&self, note: Option<&str>) -> Result<(), Error> {
-        let save_id = {
+        let base = {
             let known = self.known();
             if known.note.as_deref() == note {
                 return Ok(());
             }
-            known.save_id.clone()
+            known.base.clone()
         };
-        if !self.row.remember(&self.holder, save_id.as_deref(), note).await? {
+        if !self.row.remember(&self.holder, &base, note).await? {
             return Err(self.lapsed("the note was not kept"));
         }
         self.known().note = note.map(str::to_owned);
@@ -102,13 +136,10 @@ impl Claim {
     }
 
     pub(super) async fn remove(&self) -> Result<(), Error> {
-        let save_id = self.save_id();
-        if !self.row.remove(save_id.as_deref()).await? {
-            let message = format!("another process has saved a newer token in {}", self.row.describe());
-            return Err(Error::superseded(message));
-        }
+        self.row.remove(&self.base()).await?;
         let mut known = self.known();
-        (known.found, known.save_id, known.reply) = (None, None, None);
+        (known.found, known.reply) = (None, None);
+        known.base.save_id = None;
         Ok(())
     }
 

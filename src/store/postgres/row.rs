@@ -23,11 +23,19 @@ pub(super) struct TokenRow {
 }
 
 /// What is in the row.
-#[derive(Clone)]
 pub(super) struct Found {
     pub(super) stored: Stored,
-    /// Of the save that left it there.
+    pub(super) base: Base,
+}
+
+/// What a save compares the row with.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Base {
+    /// Of the save that left the token there.
     pub(super) save_id: Option<String>,
+    version: i64,
+    /// The sign-in that the token descends from.
+    sign_in: i64,
 }
 
 /// A lease that was taken, and what it was taken on.
@@ -35,6 +43,8 @@ pub(super) struct Leased {
     pub(super) found: Found,
     /// An earlier holder may have spent the token, and may save yet.
     pub(super) in_doubt: bool,
+    /// The number of a sign-in under this lease.
+    pub(super) sign_in: i64,
 }
 
 /// For whom a lease is taken.
@@ -47,12 +57,17 @@ pub(super) struct Claimant<'a> {
     pub(super) only_on: Option<Option<String>>,
 }
 
-/// A reply that is to be saved.
-pub(super) struct Reply<'a> {
+/// A token that is to be saved.
+#[derive(Clone, Copy)]
+pub(super) struct ToSave<'a> {
     pub(super) token: &'a RefreshTokenObject,
     pub(super) save_id: &'a str,
-    /// The save whose token was presented for it.
-    pub(super) presented: Option<&'a str>,
+    pub(super) base: &'a Base,
+}
+
+/// How a renewal is saved.
+pub(super) struct Ending<'a> {
+    pub(super) holder: &'a str,
     /// The last save ends the lease, and leaves this note.
     pub(super) last: Option<Option<&'a str>>,
 }
@@ -76,8 +91,8 @@ impl TokenRow {
 
     pub(super) async fn read(&self) -> Result<Found, Error> {
         let row = self.run(statements::READ, &[]).await?;
-        row.as_ref()
-            .map_or_else(|| Ok(Found { stored: Stored::default(), save_id: None }), |row| self.found(row))
+        let nothing = || Ok(Found { stored: Stored::default(), base: Base::default() });
+        row.as_ref().map_or_else(nothing, |row| self.found(row))
     }
 
     /// `None` while there is a live lease, or the claimant leaves the row alone.
@@ -95,58 +110,75 @@ impl TokenRow {
                 ],
             )
             .await?;
-        let leased = |row| Ok(Leased { found: self.found(row)?, in_doubt: self.column(row, 3)? });
+        let leased = |row| {
+            let (in_doubt, sign_in) = (self.column(row, 5)?, self.column(row, 6)?);
+            Ok(Leased { found: self.found(row)?, in_doubt, sign_in })
+        };
         row.as_ref().map(leased).transpose()
     }
 
     /// Whether the holder still has the lease, on the same save.
-    pub(super) async fn prolong(
-        &self,
-        holder: &str,
-        lease: Duration,
-        on: Option<&str>,
-    ) -> Result<bool, Error> {
+    pub(super) async fn prolong(&self, holder: &str, lease: Duration, on: &Base) -> Result<bool, Error> {
         let row = self
             .run(
                 statements::PROLONG,
-                &[(&holder, Type::TEXT), (&lease.as_secs_f64(), Type::FLOAT8), (&on, Type::TEXT)],
+                &[(&holder, Type::TEXT), (&lease.as_secs_f64(), Type::FLOAT8), (&on.save_id, Type::TEXT)],
             )
             .await?;
         Ok(row.is_some())
     }
 
-    /// Whether the reply is stored now; otherwise another one has been stored since, or the tokens were revoked.
-    pub(super) async fn save(&self, holder: &str, reply: Reply<'_>) -> Result<bool, Error> {
-        let Reply { token, save_id, presented, last } = reply;
+    /// Saves what was renewed; `None` if another token has been stored since, or the tokens were revoked.
+    pub(super) async fn save(&self, to_save: ToSave<'_>, ending: Ending<'_>) -> Result<Option<Base>, Error> {
+        let Ending { holder, last } = ending;
+        let further: &Parameters<'_> = &[
+            (&to_save.base.sign_in, Type::INT8),
+            (&to_save.base.save_id, Type::TEXT),
+            (&last.is_some(), Type::BOOL),
+            (&last.flatten(), Type::TEXT),
+            (&holder, Type::TEXT),
+        ];
+        self.store(statements::SAVE, to_save, further, to_save.base.sign_in).await
+    }
+
+    /// Saves what a sign-in brought; `None` if there was another sign-in since.
+    pub(super) async fn replace(&self, to_save: ToSave<'_>, sign_in: i64) -> Result<Option<Base>, Error> {
+        let further: &Parameters<'_> = &[(&to_save.base.sign_in, Type::INT8), (&sign_in, Type::INT8)];
+        self.store(statements::REPLACE, to_save, further, sign_in).await
+    }
+
+    /// A save whose answer was lost may be done already: then nothing is changed.
+    async fn store(
+        &self,
+        statement: &'static str,
+        ToSave { token, save_id, base }: ToSave<'_>,
+        further: &Parameters<'_>,
+        sign_in: i64,
+    ) -> Result<Option<Base>, Error> {
         let json = token.as_json();
         let kind = if token.company_uuid().is_some() { "company" } else { "user" };
-        let expires_at = token.expiry().map(seconds);
-        let row = self
-            .run(
-                statements::SAVE,
-                &[
-                    (&holder, Type::TEXT),
-                    (&presented, Type::TEXT),
-                    (&save_id, Type::TEXT),
-                    (&json.as_str(), Type::TEXT),
-                    (&kind, Type::TEXT),
-                    (&expires_at, Type::FLOAT8),
-                    (&self.jitter(), Type::FLOAT8),
-                    (&last.is_some(), Type::BOOL),
-                    (&last.flatten(), Type::TEXT),
-                ],
-            )
-            .await?;
-        Ok(row.is_some())
+        let (text, expires_at, jitter) = (json.as_str(), token.expiry().map(seconds), self.jitter());
+        let common: &Parameters<'_> = &[
+            (&save_id, Type::TEXT),
+            (&text, Type::TEXT),
+            (&kind, Type::TEXT),
+            (&expires_at, Type::FLOAT8),
+            (&jitter, Type::FLOAT8),
+            (&base.version, Type::INT8),
+        ];
+        if let Some(row) = self.run(statement, &[common, further].concat()).await? {
+            return Ok(Some(Base {
+                save_id: Some(save_id.to_owned()),
+                version: self.column(&row, 0)?,
+                sign_in,
+            }));
+        }
+        let found = self.read().await?.base;
+        Ok(Some(found).filter(|found| found.save_id.as_deref() == Some(save_id)))
     }
 
     /// Whether the note is kept now; otherwise the lease has ended, or another token has been stored since.
-    pub(super) async fn remember(
-        &self,
-        holder: &str,
-        on: Option<&str>,
-        note: Option<&str>,
-    ) -> Result<bool, Error> {
+    pub(super) async fn remember(&self, holder: &str, on: &Base, note: Option<&str>) -> Result<bool, Error> {
         let now = clock::Clock::now(&clock::SystemClock);
         let failed = FailedRequests::from_note(note);
         let told = failed.told(now).map(|failed| (failed.times(), failed.pending()));
@@ -160,7 +192,7 @@ impl TokenRow {
                 statements::REMEMBER,
                 &[
                     (&holder, Type::TEXT),
-                    (&on, Type::TEXT),
+                    (&on.save_id, Type::TEXT),
                     (&note, Type::TEXT),
                     (&needs_person, Type::BOOL),
                     (&since, Type::FLOAT8),
@@ -172,10 +204,9 @@ impl TokenRow {
         Ok(row.is_some())
     }
 
-    /// Whether the row is empty now; otherwise it holds a newer token than that save's.
-    pub(super) async fn remove(&self, on: Option<&str>) -> Result<bool, Error> {
-        let removed = self.run(statements::REMOVE, &[(&on, Type::TEXT)]).await?;
-        Ok(removed.is_some() || self.read().await?.stored.token.is_none())
+    /// Removes every token that descends from the sign-in that was found.
+    pub(super) async fn remove(&self, on: &Base) -> Result<(), Error> {
+        self.run(statements::REMOVE, &[(&on.sign_in, Type::INT8)]).await.map(drop)
     }
 
     pub(super) async fn release(&self, holder: &str) -> Result<(), Error> {
@@ -203,7 +234,12 @@ impl TokenRow {
             );
             Error::new(ErrorKind::Config, message).caused_by(e)
         })?;
-        Ok(Found { stored: Stored::new(token, self.column(row, 1)?), save_id: self.column(row, 2)? })
+        let base = Base {
+            save_id: self.column(row, 2)?,
+            version: self.column(row, 3)?,
+            sign_in: self.column(row, 4)?,
+        };
+        Ok(Found { stored: Stored::new(token, self.column(row, 1)?), base })
     }
 
     fn column<'r, T: FromSql<'r>>(&self, row: &'r SqlRow, number: usize) -> Result<T, Error> {

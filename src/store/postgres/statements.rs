@@ -1,9 +1,14 @@
 //! The statements of one row, each a transaction of its own.
 //!
-//! Always: times are the database's, taken when the row is locked; a lease ends with its own holder only; a save compares the
-//! row's `save_id` with that of the token that was presented, which is what keeps a late save from overwriting a newer token.
-//! A claim and a save have reached the disk when they are answered. `lease_model` explores what can happen between any two
-//! statements.
+//! Always:
+//! - Times are the database's, taken when the row is locked.
+//! - A renewal is saved where the row still holds the save that was presented, and a sign-in where it still descends from the
+//!   sign-in that was found. That keeps what comes late from overwriting what is newer. After a restore, the older row counts
+//!   as presented.
+//! - A lease is prolonged or ended by its own holder only. What ends doubt is a save.
+//! - What must survive a crash of the server has reached the disk when it is answered.
+//!
+//! `lease_model` explores what can happen between any two statements; what each condition is for is said there, rule by rule.
 
 /// What a statement returns that must survive a crash of the server, whatever `synchronous_commit` is set to for the role
 /// or the database. It holds for this transaction alone.
@@ -14,9 +19,16 @@ macro_rules! durable {
     };
 }
 
+/// Microseconds by the database's clock.
+macro_rules! now {
+    () => {
+        "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+    };
+}
+
 /// Parameters of all: `$1` application, `$2` principal.
 pub(super) const READ: &str = "
-    SELECT token, refusal, save_id
+    SELECT token, refusal, save_id, version, sign_in
       FROM concur_auth_tokens
      WHERE app_id = $1 AND principal = $2";
 
@@ -24,20 +36,23 @@ pub(super) const READ: &str = "
 /// the row is in doubt for less than `$5` seconds and its refresh token lives for more than a week, or `$6` and the stored
 /// save is not `$7`.
 ///
-/// `$3` holder, `$4` seconds of the lease.
-pub(super) const CLAIM: &str = concat!("
-    INSERT INTO concur_auth_tokens AS held (app_id, principal, lease_owner, lease_until)
-    VALUES ($1, $2, $3, clock_timestamp() + make_interval(secs => $4))
+/// `$3` holder, `$4` seconds of the lease. The last column is the number of a sign-in under this lease: larger than that of
+/// any sign-in before it.
+pub(super) const CLAIM: &str = concat!(
+    "
+    INSERT INTO concur_auth_tokens AS held (app_id, principal, sign_in, lease_owner, lease_until)
+    VALUES ($1, $2, ", now!(), ", $3, clock_timestamp() + make_interval(secs => $4))
         ON CONFLICT (app_id, principal) DO UPDATE
-       SET in_doubt_since = CASE WHEN held.lease_owner IS NULL THEN held.in_doubt_since
-                                 ELSE coalesce(held.in_doubt_since, held.lease_until) END,
+       SET in_doubt_since = CASE WHEN held.lease_owner IS NULL THEN held.in_doubt_since ELSE held.lease_until END,
            lease_owner = $3,
            lease_until = clock_timestamp() + make_interval(secs => $4)
      WHERE (held.lease_owner IS NULL OR held.lease_until <= clock_timestamp())
-       AND (coalesce(held.in_doubt_since, held.lease_until, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
+       AND (coalesce(held.lease_until, held.in_doubt_since, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
             OR held.refresh_expires_at <= clock_timestamp() + interval '7 days')
        AND (NOT $6 OR held.save_id IS NOT DISTINCT FROM $7)
- RETURNING token, refusal, save_id, in_doubt_since IS NOT NULL AS in_doubt, ", durable!());
+ RETURNING token, refusal, save_id, version, sign_in, in_doubt_since IS NOT NULL AS in_doubt,
+           greatest(", now!(), ", sign_in + 1), ", durable!()
+);
 
 /// No row: the lease is another holder's, or the stored save is not `$5` any more. `$3` holder, `$4` seconds.
 pub(super) const PROLONG: &str = concat!(
@@ -49,64 +64,85 @@ pub(super) const PROLONG: &str = concat!(
     durable!()
 );
 
-/// No row: another token has been saved since, or the tokens were revoked. A row that an administrator has deleted is made
-/// again, since what Concur has just issued must not be lost.
-///
-/// `$3` holder, `$4` the save whose token was presented, `$5` this save, `$6` token, `$7` kind, `$8` Unix seconds of the refresh
-/// token's expiry, `$9` the part of the longest jitter that this principal has, `$10` whether this ends the lease, and then
-/// `$11` is the note.
-pub(super) const SAVE: &str = concat!(
-    "
-    INSERT INTO concur_auth_tokens AS held
-           (app_id, principal, kind, token, save_id, version, refresh_expires_at, renew_at, state, refusal)
-    SELECT $1, $2, $7, $6, $5, 1, dates.expires_at,
-           clock_timestamp() + (dates.expires_at - clock_timestamp()) / 3
-               - $9 * least(interval '20 days', (dates.expires_at - clock_timestamp()) / 9),
-           'active', $11
-      FROM (SELECT to_timestamp($8) AS expires_at) AS dates
-        ON CONFLICT (app_id, principal) DO UPDATE
-       SET kind = excluded.kind,
-           token = excluded.token,
-           version = held.version + CASE WHEN held.save_id IS NOT DISTINCT FROM $5 THEN 0 ELSE 1 END,
-           save_id = excluded.save_id,
-           refresh_expires_at = excluded.refresh_expires_at,
-           renew_at = excluded.renew_at,
+/// What a token leaves in the row. `$3` this save, `$4` token, `$5` kind, `$6` Unix seconds of the refresh token's expiry, `$7` the
+/// part of the longest jitter that this principal has, `$8` version that was found.
+macro_rules! stored {
+    () => {
+        "save_id = $3,
+           token = $4,
+           kind = $5,
+           refresh_expires_at = to_timestamp($6),
+           renew_at = clock_timestamp() + (to_timestamp($6) - clock_timestamp()) / 3
+                      - $7 * least(interval '20 days', (to_timestamp($6) - clock_timestamp()) / 9),
+           version = greatest(version, $8) + 1,
            state = 'active',
            reason = NULL,
            needed_since = NULL,
            failures = 0,
            last_error = NULL,
-           refusal = CASE WHEN $10 THEN $11 ELSE held.refusal END,
            in_doubt_since = NULL,
-           lease_owner = CASE WHEN $10 AND held.lease_owner = $3 THEN NULL ELSE held.lease_owner END,
-           lease_until = CASE WHEN $10 AND held.lease_owner = $3 THEN NULL ELSE held.lease_until END,
-           updated_at = clock_timestamp()
-     WHERE held.save_id IS NOT DISTINCT FROM $4 OR held.save_id = $5
- RETURNING ",
+           updated_at = clock_timestamp()"
+    };
+}
+
+/// Saves what was renewed. No row: another token has been saved since, or the tokens were revoked, or this save is done.
+///
+/// Further parameters: `$9` sign-in that was found, `$10` save that was presented, `$11` whether this ends the lease, then with the
+/// note `$12`, `$13` holder.
+pub(super) const SAVE: &str = concat!(
+    "
+    UPDATE concur_auth_tokens
+       SET ",
+    stored!(),
+    ",
+           sign_in = $9,
+           refusal = CASE WHEN $11 THEN $12 ELSE refusal END,
+           lease_owner = CASE WHEN $11 AND lease_owner = $13 THEN NULL ELSE lease_owner END,
+           lease_until = CASE WHEN $11 AND lease_owner = $13 THEN NULL ELSE lease_until END
+     WHERE app_id = $1 AND principal = $2
+       AND (save_id IS NOT DISTINCT FROM $10 OR (token IS NOT NULL AND version < $8 AND sign_in <= $9))
+ RETURNING version, ",
+    durable!()
+);
+
+/// Saves what a sign-in brought, in place of any token that descends from the sign-in that was found, `$9`. No row: there was
+/// another sign-in since, or this save is done. `$10` this sign-in.
+pub(super) const REPLACE: &str = concat!(
+    "
+    UPDATE concur_auth_tokens
+       SET ",
+    stored!(),
+    ",
+           sign_in = $10
+     WHERE app_id = $1 AND principal = $2
+       AND (sign_in = $9 OR (token IS NOT NULL AND version < $8 AND sign_in < $9))
+ RETURNING version, ",
     durable!()
 );
 
 /// No row: the lease is another holder's by now, or the stored save is not `$4` any more. `$3` holder, `$5` note, `$6` whether a
 /// person is needed, `$7` since when, in Unix seconds, `$8` failures in a row, `$9` the last error.
-pub(super) const REMEMBER: &str = concat!("
+pub(super) const REMEMBER: &str = concat!(
+    "
     UPDATE concur_auth_tokens
        SET refusal = $5,
-           state = CASE WHEN $6 THEN 'needs_reauthorization' WHEN state = 'signed_out' THEN state ELSE 'active' END,
+           state = CASE WHEN $6 THEN 'needs_reauthorization' WHEN token IS NULL THEN 'signed_out' ELSE 'active' END,
            reason = CASE WHEN $6 THEN $9 END,
            needed_since = CASE WHEN $6 THEN to_timestamp($7) END,
            failures = $8,
            last_error = $9,
            updated_at = clock_timestamp()
      WHERE app_id = $1 AND principal = $2 AND lease_owner = $3 AND save_id IS NOT DISTINCT FROM $4
- RETURNING ", durable!());
+ RETURNING ", durable!()
+);
 
-/// No row: there is none, or a newer token than that of save `$3`.
+/// After a revocation: removes every token that descends from sign-in `$3`. No row: none is left.
 pub(super) const REMOVE: &str = concat!(
     "
     UPDATE concur_auth_tokens
        SET token = NULL,
-           version = version + CASE WHEN token IS NULL THEN 0 ELSE 1 END,
            save_id = NULL,
+           version = version + 1,
            refresh_expires_at = NULL,
            renew_at = NULL,
            state = 'signed_out',
@@ -114,7 +150,7 @@ pub(super) const REMOVE: &str = concat!(
            needed_since = NULL,
            in_doubt_since = NULL,
            updated_at = clock_timestamp()
-     WHERE app_id = $1 AND principal = $2 AND (save_id IS NOT DISTINCT FROM $3 OR save_id IS NULL)
+     WHERE app_id = $1 AND principal = $2 AND sign_in = $3 AND token IS NOT NULL
  RETURNING ",
     durable!()
 );
@@ -125,11 +161,12 @@ pub(super) const RELEASE: &str = "
        SET lease_owner = NULL, lease_until = NULL
      WHERE app_id = $1 AND principal = $2 AND lease_owner = $3";
 
-/// After a restore, or a failover to a replica that may lack the last saves: any token may have been spent since.
+/// After a restore, or a failover to a replica that may lack the last saves: any token may have been spent since, and flights
+/// may be under way. The lease is of no process, and lapses into doubt. `$1` seconds of the lease.
 pub(super) const MARK_RESTORED: &str = concat!(
     "
     UPDATE concur_auth_tokens
-       SET in_doubt_since = clock_timestamp(), lease_owner = NULL, lease_until = NULL
+       SET lease_owner = 'restored', lease_until = clock_timestamp() + make_interval(secs => $1)
      WHERE token IS NOT NULL
  RETURNING ",
     durable!()

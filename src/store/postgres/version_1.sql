@@ -4,7 +4,8 @@ CREATE TABLE concur_auth_tokens (
     kind               text NOT NULL DEFAULT 'company' CHECK (kind IN ('company', 'user')),
     token              text,               -- the refresh token object, as JSON
     save_id            text,               -- of the reply that is stored: what saves are compared by
-    version            bigint NOT NULL DEFAULT 0, -- counts saves, for readers
+    version            bigint NOT NULL DEFAULT 0, -- counts saves
+    sign_in            bigint NOT NULL DEFAULT 0, -- the sign-in that the token descends from
     lease_owner        text,               -- who is renewing
     lease_until        timestamptz,        -- until when, by this database's clock
     in_doubt_since     timestamptz,        -- when a lease lapsed whose holder may have spent the token

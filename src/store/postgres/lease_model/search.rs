@@ -1,0 +1,154 @@
+//! A breadth-first search through all states, and the shortest way to one that breaks an invariant.
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    fmt::{self, Write as _},
+    hash::{BuildHasherDefault, Hasher},
+};
+
+use super::{
+    rules::Rules,
+    state::{Invariant, State},
+    steps::steps,
+};
+
+/// What was found wrong.
+pub(super) struct Counterexample {
+    pub(super) invariant: Invariant,
+    /// Step by step.
+    pub(super) trace: String,
+}
+
+impl fmt::Debug for Counterexample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}\n{}", self.invariant, self.trace)
+    }
+}
+
+/// How many states there are, or the shortest way to a violation.
+pub(super) fn explore(first: State, rules: Rules) -> Result<usize, Counterexample> {
+    let mut search = Search::new(first);
+    let mut next = 0;
+    while next < search.states.len() {
+        let from = next as u32;
+        for (step, to) in steps(&search.states[next], rules) {
+            if let Some(invariant) = to.broken {
+                search.parents.push(from);
+                search.states.push(to.canonical());
+                let last = search.states.len() - 1;
+                return Err(Counterexample { invariant, trace: search.trace(last, rules) });
+            }
+            let to = search.number(to.canonical(), from);
+            if !step.is_fault() {
+                search.arrows.push((from, to));
+            }
+        }
+        next += 1;
+    }
+    match search.dead_end(rules) {
+        Some(state) => {
+            Err(Counterexample { invariant: Invariant::NoDeadEnd, trace: search.trace(state, rules) })
+        }
+        None => Ok(search.states.len()),
+    }
+}
+
+struct Search {
+    states: Vec<State>,
+    parents: Vec<u32>,
+    numbers: HashMap<[u64; 7], u32, BuildHasherDefault<Mixer>>,
+    /// The steps that are no faults.
+    arrows: Vec<(u32, u32)>,
+}
+
+impl Search {
+    fn new(first: State) -> Self {
+        let mut search =
+            Self { states: Vec::new(), parents: Vec::new(), numbers: HashMap::default(), arrows: Vec::new() };
+        search.number(first.canonical(), 0);
+        search
+    }
+
+    fn number(&mut self, state: State, parent: u32) -> u32 {
+        match self.numbers.entry(state.key()) {
+            Entry::Occupied(known) => *known.get(),
+            Entry::Vacant(new) => {
+                let number = self.states.len() as u32;
+                new.insert(number);
+                self.states.push(state);
+                self.parents.push(parent);
+                number
+            }
+        }
+    }
+
+    /// The first state from which no way without a fault leads to rest.
+    fn dead_end(&mut self, rules: Rules) -> Option<usize> {
+        self.arrows.sort_unstable_by_key(|(_, to)| *to);
+        let mut leads_to_rest: Vec<bool> = self.states.iter().map(|state| state.is_at_rest(rules)).collect();
+        let mut open: Vec<u32> =
+            (0..self.states.len() as u32).filter(|state| leads_to_rest[*state as usize]).collect();
+        while let Some(reached) = open.pop() {
+            let first = self.arrows.partition_point(|(_, to)| *to < reached);
+            for (from, _) in self.arrows[first..].iter().take_while(|(_, to)| *to == reached) {
+                if !std::mem::replace(&mut leads_to_rest[*from as usize], true) {
+                    open.push(*from);
+                }
+            }
+        }
+        leads_to_rest.iter().position(|leads| !leads)
+    }
+
+    /// The steps to a state. The states are known up to the numbers of the workers; the trace keeps each worker's number.
+    fn trace(&self, last: usize, rules: Rules) -> String {
+        let mut way = vec![last];
+        while way[way.len() - 1] != 0 {
+            way.push(self.parents[way[way.len() - 1]] as usize);
+        }
+        way.reverse();
+        let mut state = self.states[0];
+        let mut trace = String::new();
+        for (number, &next) in way[1..].iter().enumerate() {
+            let found = steps(&state, rules).into_iter().find(|(_, to)| to.canonical() == self.states[next]);
+            let Some((step, to)) = found else { break };
+            let row = to.row;
+            _ = writeln!(
+                trace,
+                "{:>3}. {step}\n     row: token {}, save_id {}, sign-in {}, version {}, lease {:?} {:?}, doubt {:?}{}",
+                number + 1,
+                row.token,
+                row.save_id,
+                row.sign_in,
+                row.version,
+                row.lease_owner.map(|owner| owner + 1),
+                row.lapsed,
+                row.in_doubt,
+                if row.needs_reauthorization { ", needs_reauthorization" } else { "" },
+            );
+            state = to;
+        }
+        trace
+    }
+}
+
+/// A multiplication mixes keys well enough, and unoptimised tests spend much time here.
+#[derive(Default)]
+struct Mixer(u64);
+
+impl Hasher for Mixer {
+    fn finish(&self) -> u64 {
+        self.0 ^ self.0 >> 29
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for word in bytes.chunks_exact(8).filter_map(|word| word.try_into().ok()) {
+            self.write_u64(u64::from_ne_bytes(word));
+        }
+    }
+
+    fn write_u64(&mut self, n: u64) {
+        self.0 = (self.0.rotate_left(5) ^ n).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn write_usize(&mut self, _length: usize) {}
+}
