@@ -7,7 +7,7 @@ pub(super) enum Rule {
     ClaimLeavesLiveLeases,
     /// CLAIM takes over a lease that has lapsed.
     ClaimTakesLapsedLeases,
-    /// CLAIM_AHEAD hits no row that has been in doubt for less than an hour.
+    /// CLAIM ahead of time hits no row that has been in doubt for less than an hour.
     KeepAliveWaitsTheHour,
     /// CLAIM over a lapsed lease sets `in_doubt_since` to the end of that lease, also if an earlier doubt was noted.
     DoubtIsOfTheLatestLapse,

@@ -6,7 +6,7 @@ use super::{
 };
 
 impl State {
-    /// Whether CLAIM, or for keep-alive CLAIM_AHEAD, hits the row.
+    /// Whether CLAIM, or for keep-alive CLAIM ahead of time, hits the row.
     pub(super) fn can_claim(&self, flight: Flight, rules: Rules) -> bool {
         let Row { lease_owner, lapsed, in_doubt, .. } = self.row;
         let is_free = match (lease_owner, lapsed) {

@@ -81,10 +81,10 @@ impl fmt::Display for Step {
         }
         f.write_str(match self.action {
             Action::Claim(Flight::Caller) => "CLAIM, for a caller",
-            Action::Claim(Flight::KeepAlive) => "CLAIM_AHEAD",
+            Action::Claim(Flight::KeepAlive) => "CLAIM ahead of time",
             Action::Claim(Flight::SignIn) => "CLAIM, to sign in",
             Action::Claim(Flight::SignOut) => "CLAIM, to sign out",
-            Action::ClaimSuspended(_) => "CLAIM or CLAIM_AHEAD, and SIGSTOP before its answer",
+            Action::ClaimSuspended(_) => "CLAIM, and SIGSTOP before its answer",
             Action::ClaimAnswered => "answer of CLAIM",
             Action::ClaimAnswerLost => "CLAIM is committed, its answer lost",
             Action::LeaseCheckPassed => "check of the lease before the send: passed",
