@@ -28,7 +28,10 @@ mod on_unix {
     use concur_auth::{Credentials, PostgresStore, TokenManager, reqwest};
     use criterion::Criterion;
     use tokio::runtime::{Builder, Runtime};
-    use tokio_postgres::{Client, NoTls, types::Type};
+    use tokio_postgres::{
+        Client, NoTls, Row,
+        types::{ToSql, Type},
+    };
 
     use super::{
         postgres::{Database, Options, Postgres},
@@ -83,7 +86,8 @@ mod on_unix {
         }
 
         fn client(&self) -> Client {
-            let connecting = tokio_postgres::connect(&self.database.url(), NoTls);
+            let url = self.database.url();
+            let connecting = tokio_postgres::connect(&url, NoTls);
             let (client, connection) = self.runtime.block_on(connecting).expect("a database");
             self.runtime.spawn(connection);
             client
@@ -119,6 +123,12 @@ mod on_unix {
         http: reqwest::Client,
     }
 
+    /// In one round trip, as the crate does.
+    async fn statement(client: &Client, text: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+        let parameters: Vec<_> = parameters.iter().map(|it| (*it, Type::TEXT)).collect();
+        client.query_typed(text, &parameters).await.expect("a database")
+    }
+
     impl Bare<'_> {
         async fn renew(&self) {
             let claimed =
@@ -132,13 +142,15 @@ mod on_unix {
             let request = self.http.post(format!("{}/oauth2/v0/token", self.stage.server.uri));
             let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
             let reply = request.send().await.expect("a server").text().await.expect("a reply");
-            let saved = self.database.query_typed(BARE_SAVE, &[(&BARE, Type::TEXT), (&reply, Type::TEXT)]);
-            saved.await.expect("a database");
+            self.statement(BARE_SAVE, &[&BARE, &reply]).await;
         }
 
         async fn read(&self) {
-            let read = self.database.query_typed(BARE_READ, &[(&BARE, Type::TEXT)]);
-            assert_eq!(read.await.expect("a database").len(), 1);
+            assert_eq!(self.statement(BARE_READ, &[&BARE]).await.len(), 1);
+        }
+
+        async fn statement(&self, text: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
+            statement(&self.database, text, parameters).await
         }
     }
 
@@ -262,8 +274,7 @@ mod on_unix {
                 .collect();
             tokio::time::sleep(lasts).await;
             let released = Instant::now();
-            let save = [(&BARE as _, Type::TEXT), (&support::STORED as _, Type::TEXT)];
-            renewing.query_typed(BARE_SAVE, &save).await.expect("a database");
+            statement(&renewing, BARE_SAVE, &[&BARE, &support::STORED]).await;
             let mut ends = Vec::new();
             for call in calls {
                 ends.push(call.await.expect("no panic"));
