@@ -48,7 +48,10 @@ async fn machine(task: &str, principal: &str, credentials: &str) -> Result<(), B
     }
     let tokens =
         TokenManager::builder().credentials(CredentialsFile::new(credentials)).store(store).build()?;
-    let access = if task == "renew" { tokens.refresh().await? } else { tokens.access_token().await? };
+    if task == "renew" {
+        tokens.refresh().await?;
+    }
+    let access = tokens.access_token().await?;
     let how = tokens.status().source.ok_or("no token")?;
     writeln!(out, "has a token that expires at {}: {how}", access.expires_at())?;
     Ok(())
