@@ -45,7 +45,8 @@ const LONGEST_POLL: Duration = Duration::from_millis(500);
 /// use concur_auth::{PostgresStore, TokenManager};
 ///
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), concur_auth::Error> {
-/// let store = PostgresStore::new("postgres://app@db.example/concur", "0b8e2f6c-4d7a-4c1e-9f3a-6a2d5c7b8e90")?;
+/// let company = "0b8e2f6c-4d7a-4c1e-9f3a-6a2d5c7b8e90";
+/// let store = PostgresStore::new("postgres://app@db.example/concur", company)?;
 /// store.migrate().await?; // makes the table, or brings it up to date
 /// let tokens = TokenManager::builder().store(store).build()?;
 /// let access = tokens.access_token().await?;
