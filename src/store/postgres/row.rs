@@ -83,18 +83,17 @@ impl TokenRow {
     /// `None` while there is a live lease, or the claimant leaves the row alone.
     pub(super) async fn claim(&self, claimant: Claimant<'_>) -> Result<Option<Leased>, Error> {
         let Claimant { holder, lease, leaves_alone, only_on } = claimant;
-        let row = self
-            .run(
-                statements::CLAIM,
-                &[
-                    (&holder, Type::TEXT),
-                    (&lease.as_secs_f64(), Type::FLOAT8),
-                    (&leaves_alone.as_secs_f64(), Type::FLOAT8),
-                    (&only_on.is_some(), Type::BOOL),
-                    (&only_on.flatten(), Type::TEXT),
-                ],
-            )
-            .await?;
+        let (lease, leaves_alone) = (lease.as_secs_f64(), leaves_alone.as_secs_f64());
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+            [(&holder, Type::TEXT), (&lease, Type::FLOAT8), (&leaves_alone, Type::FLOAT8)];
+        let [holder, lease, leaves_alone] = parameters;
+        let row = if let Some(Some(save_id)) = only_on {
+            let parameters = [holder, lease, leaves_alone, (&save_id, Type::TEXT)];
+            self.run(statements::CLAIM_KNOWN, &parameters).await?
+        } else {
+            let is_empty = (&only_on.is_some() as _, Type::BOOL);
+            self.run(statements::CLAIM, &[holder, lease, leaves_alone, is_empty]).await?
+        };
         let leased = |row| Ok(Leased { found: self.found(row)?, in_doubt: self.column(row, 3)? });
         row.as_ref().map(leased).transpose()
     }
@@ -121,23 +120,20 @@ impl TokenRow {
         let json = token.as_json();
         let kind = if token.company_uuid().is_some() { "company" } else { "user" };
         let expires_at = token.expiry().map(seconds);
-        let row = self
-            .run(
-                statements::SAVE,
-                &[
-                    (&holder, Type::TEXT),
-                    (&presented, Type::TEXT),
-                    (&save_id, Type::TEXT),
-                    (&json.as_str(), Type::TEXT),
-                    (&kind, Type::TEXT),
-                    (&expires_at, Type::FLOAT8),
-                    (&self.jitter(), Type::FLOAT8),
-                    (&last.is_some(), Type::BOOL),
-                    (&last.flatten(), Type::TEXT),
-                ],
-            )
-            .await?;
-        Ok(row.is_some())
+        let parameters: [(&(dyn ToSql + Sync), Type); 9] = [
+            (&holder, Type::TEXT),
+            (&presented, Type::TEXT),
+            (&save_id, Type::TEXT),
+            (&json.as_str(), Type::TEXT),
+            (&kind, Type::TEXT),
+            (&expires_at, Type::FLOAT8),
+            (&self.jitter(), Type::FLOAT8),
+            (&last.is_some(), Type::BOOL),
+            (&last.flatten(), Type::TEXT),
+        ];
+        // The claim has found the row, or made it.
+        Ok(self.run(statements::SAVE, &parameters).await?.is_some()
+            || self.run(statements::SAVE_IN_ANY_CASE, &parameters).await?.is_some())
     }
 
     /// Whether the note is kept now; otherwise the lease has ended, or another token has been stored since.
