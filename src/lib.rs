@@ -217,7 +217,7 @@ pub use self::{
 #[cfg(feature = "postgres")]
 pub use self::store::PostgresStore;
 
-/// The README's code compiles.
-#[cfg(doctest)]
+/// The README's code compiles, with the features that it names.
+#[cfg(all(doctest, feature = "postgres"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -117,6 +117,7 @@ impl<'a> Company<'a> {
             .iter()
             .map(|text| {
                 let known = [
+                    ("DO NOTHING", "make"),
                     ("AS in_doubt", "claim"),
                     ("sign_in = $9,", "save"),
                     ("sign_in = $10", "replace"),
@@ -145,7 +146,7 @@ async fn a_renewal_takes_two_statements() {
     let company = Company::of(postgres).await;
     let machine = company.machine();
     machine.access_token().await.unwrap();
-    assert_eq!(company.statements(0), ["claim", "replace", "release"], "the first sign-in");
+    assert_eq!(company.statements(0), ["claim", "make", "replace", "release"], "the first sign-in");
     for _ in 0..3 {
         let before = company.proxy.executed().len();
         machine.refresh().await.unwrap();
@@ -210,6 +211,7 @@ async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
 async fn a_lease_whose_answer_is_lost_is_given_back() {
     let Some(postgres) = Postgres::shared("a_lease_whose_answer_is_lost_is_given_back") else { return };
     let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
     company.proxy.cut_next_reply("AS in_doubt");
     company.store().try_lock().await.unwrap_err();
     until(|| company.row("lease_owner IS NULL, in_doubt_since IS NULL") == "t|t").await;

@@ -1,5 +1,5 @@
-//! The table of promises in the crate's documentation is complete: twelve promises, each kept by files and shown by tests
-//! that exist.
+//! The tables of promises in the crate's documentation are complete: twelve promises, and those of PostgreSQL, each kept by
+//! files and shown by tests that exist.
 
 use std::{fs, path::Path};
 
@@ -13,6 +13,10 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
     lines.map(|line| line.trim_matches(['|', ' ']).split(" | ").collect()).collect()
 }
 
+fn promises() -> Vec<Vec<&'static str>> {
+    [rows("The promises"), rows("In PostgreSQL")].concat()
+}
+
 fn names(cell: &str) -> impl Iterator<Item = &str> {
     cell.split('`').skip(1).step_by(2)
 }
@@ -21,7 +25,7 @@ fn names(cell: &str) -> impl Iterator<Item = &str> {
 fn each_promise_is_kept_by_files_that_exist() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     assert_eq!(rows("The promises").len(), 12);
-    for row in rows("The promises") {
+    for row in promises() {
         let [promise, kept_in, _] = row[..] else { panic!("{row:?}") };
         assert!(names(kept_in).count() > 0, "{promise}");
         for file in names(kept_in) {
@@ -33,7 +37,7 @@ fn each_promise_is_kept_by_files_that_exist() {
 #[test]
 fn each_promise_is_shown_by_tests_that_exist() {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
-    for row in rows("The promises") {
+    for row in promises() {
         let [promise, _, shown_by] = row[..] else { panic!("{row:?}") };
         assert!(names(shown_by).count() > 1, "{promise}");
         for name in names(shown_by) {

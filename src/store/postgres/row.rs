@@ -2,7 +2,13 @@
 //!
 //! Always: what a statement needs is a parameter, never a part of its text.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use tokio_postgres::{
     Row as SqlRow,
@@ -20,6 +26,8 @@ pub(super) struct TokenRow {
     database: Arc<Database>,
     app_id: String,
     principal: String,
+    /// There was such a row when the database was last asked.
+    is_there: AtomicBool,
 }
 
 /// What is in the row.
@@ -74,7 +82,7 @@ pub(super) struct Ending<'a> {
 
 impl TokenRow {
     pub(super) fn new(database: Arc<Database>, app_id: String, principal: String) -> Self {
-        Self { database, app_id, principal }
+        Self { database, app_id, principal, is_there: AtomicBool::new(false) }
     }
 
     pub(super) fn principal(&self) -> &str {
@@ -91,6 +99,7 @@ impl TokenRow {
 
     pub(super) async fn read(&self) -> Result<Found, Error> {
         let row = self.run(statements::READ, &[]).await?;
+        self.is_there.store(row.is_some(), Ordering::Relaxed);
         let nothing = || Ok(Found { stored: Stored::default(), base: Base::default() });
         row.as_ref().map_or_else(nothing, |row| self.found(row))
     }
@@ -98,18 +107,18 @@ impl TokenRow {
     /// `None` while there is a live lease, or the claimant leaves the row alone.
     pub(super) async fn claim(&self, claimant: Claimant<'_>) -> Result<Option<Leased>, Error> {
         let Claimant { holder, lease, leaves_alone, only_on } = claimant;
-        let row = self
-            .run(
-                statements::CLAIM,
-                &[
-                    (&holder, Type::TEXT),
-                    (&lease.as_secs_f64(), Type::FLOAT8),
-                    (&leaves_alone.as_secs_f64(), Type::FLOAT8),
-                    (&only_on.is_some(), Type::BOOL),
-                    (&only_on.flatten(), Type::TEXT),
-                ],
-            )
-            .await?;
+        let lease = lease.as_secs_f64();
+        let made: &Parameters<'_> = &[(&holder, Type::TEXT), (&lease, Type::FLOAT8)];
+        let further: &Parameters<'_> = &[
+            (&leaves_alone.as_secs_f64(), Type::FLOAT8),
+            (&only_on.is_some(), Type::BOOL),
+            (&only_on.flatten(), Type::TEXT),
+        ];
+        let mut row = self.run(statements::CLAIM, &[made, further].concat()).await?;
+        if row.is_none() && !self.is_there.load(Ordering::Relaxed) {
+            row = self.run(statements::MAKE, made).await?;
+        }
+        self.is_there.store(true, Ordering::Relaxed);
         let leased = |row| {
             let (in_doubt, sign_in) = (self.column(row, 5)?, self.column(row, 6)?);
             Ok(Leased { found: self.found(row)?, in_doubt, sign_in })
