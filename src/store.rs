@@ -421,3 +421,20 @@ impl fmt::Debug for StoreLock {
         f.debug_struct("StoreLock").finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_in_doubt_in_whichever_order_that_is_said() {
+        let (lasts, late) = (Duration::from_secs(90), Duration::from_secs(10));
+        for lock in [
+            StoreLock::new(()).with_lease(lasts).in_doubt(late),
+            StoreLock::new(()).in_doubt(late).with_lease(lasts),
+        ] {
+            let lease = lock.lease().unwrap();
+            assert_eq!((lease.lasts, lease.late_save), (lasts, late));
+        }
+    }
+}

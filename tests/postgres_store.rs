@@ -723,3 +723,197 @@ async fn a_foreign_host_is_reached_with_its_certificate_checked() {
     assert_eq!(clear.kind(), ErrorKind::Config);
     assert!(!format!("{clear:?}").contains("secret"));
 }
+
+/// A sign-in is newer than the deletion of the row that happened meanwhile, and its grant is sent once.
+#[tokio::test]
+async fn a_sign_in_during_which_the_row_is_deleted_is_kept_and_sent_once() {
+    let name = "a_sign_in_during_which_the_row_is_deleted_is_kept_and_sent_once";
+    let Some(postgres) = Postgres::shared(name) else { return };
+    let company = Company::of(postgres).await;
+    let machine = company.machine();
+    machine.access_token().await.unwrap();
+    let held = company.concur.hold_replies();
+    let grant = concur_auth::Grant::company_request_token(
+        company.concur.company_uuid(),
+        company.concur.issue_request_token(),
+    );
+    let call = {
+        let machine = machine.clone();
+        in_the_background(async move { machine.sign_in(grant).await }).await
+    };
+    until(|| company.concur.token_requests() == 2).await;
+    company.database.psql("DELETE FROM concur_auth_tokens");
+    held.release();
+    let signed_in = call.await.unwrap().unwrap();
+    assert_eq!(signed_in.secret(), company.stored());
+    assert_eq!(company.concur.token_requests(), 2, "the grant was sent again");
+}
+
+/// The same where a lapsed lease let another person sign in meanwhile: who adopts is told which token counts.
+#[tokio::test]
+async fn an_adopted_token_that_is_not_stored_is_no_success() {
+    let Some(postgres) = Postgres::shared("an_adopted_token_that_is_not_stored_is_no_success") else {
+        return;
+    };
+    let company = Company::of(postgres).await;
+    let machine = company.machine();
+    machine.access_token().await.unwrap();
+    let adopted = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    let held = company.proxy.hold_next_request("sign_in = $10");
+    let call = {
+        let (machine, adopted) = (machine.clone(), adopted.clone());
+        in_the_background(async move { machine.adopt(adopted).await }).await
+    };
+    until(|| company.row("lease_owner IS NOT NULL") == "t").await;
+    company.lapse();
+    let other = PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap();
+    let lock = other.try_lock().await.unwrap().unwrap();
+    let signed_in = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    other.replace(&signed_in, &lock).await.unwrap();
+    other.unlock(lock).await;
+    drop(held);
+    let answer = call.await.unwrap();
+    let stored = company.stored();
+    assert!(
+        answer.is_err() || stored == adopted.secret(),
+        "adopt() says that it succeeded, and the adopted token is nowhere"
+    );
+}
+
+/// Two request tokens were refused one after the other; then a person signs in.
+#[tokio::test]
+async fn after_a_sign_in_the_row_is_active() {
+    let Some(postgres) = Postgres::shared("after_a_sign_in_the_row_is_active") else { return };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    company.concur.revoke();
+    let json: serde_json::Value = serde_json::from_str(&company.concur.credentials_json()).unwrap();
+    let [id, secret] = ["appID", "clientSecret"].map(|name| json[name].as_str().unwrap().to_owned());
+    let with = |request_token: &str| {
+        let credentials = concur_auth::Credentials::new(id.clone(), secret.clone())
+            .company(company.concur.company_uuid(), request_token);
+        TokenManager::builder()
+            .credentials(credentials)
+            .base_uri(company.concur.base_uri())
+            .store(company.store())
+            .build()
+            .unwrap()
+    };
+    with("wrong-1").refresh().await.unwrap_err();
+    let machine = with("wrong-2");
+    machine.refresh().await.unwrap_err();
+    assert_eq!(company.row("state"), "needs_reauthorization");
+    let grant = concur_auth::Grant::company_request_token(
+        company.concur.company_uuid(),
+        company.concur.issue_request_token(),
+    );
+    machine.sign_in(grant).await.unwrap();
+    assert_eq!(company.row("state, failures"), "active|0", "{}", company.row("reason"));
+}
+
+/// A token that Concur has refused does not become good by being adopted.
+#[tokio::test]
+async fn a_dead_token_that_is_adopted_leaves_the_row_in_need_of_a_person() {
+    let name = "a_dead_token_that_is_adopted_leaves_the_row_in_need_of_a_person";
+    let Some(postgres) = Postgres::shared(name) else { return };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    company.concur.revoke();
+    let dead = RefreshTokenObject::from_json(&company.row("token")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&company.concur.credentials_json()).unwrap();
+    let [id, secret] = ["appID", "clientSecret"].map(|name| json[name].as_str().unwrap());
+    let machine = TokenManager::builder()
+        .credentials(concur_auth::Credentials::new(id, secret))
+        .base_uri(company.concur.base_uri())
+        .store(company.store())
+        .build()
+        .unwrap();
+    machine.refresh().await.unwrap_err();
+    assert_eq!(company.row("state"), "needs_reauthorization");
+    machine.adopt(dead).await.unwrap();
+    assert_eq!(
+        machine.get_valid_refresh_token().await.unwrap_err().kind(),
+        ErrorKind::ReauthorizationRequired
+    );
+    assert_eq!(company.row("state"), "needs_reauthorization");
+}
+
+/// `retry_now` forgets the refusal before it asks, and Concur gives no answer that says otherwise.
+#[tokio::test]
+async fn a_retry_that_is_not_answered_leaves_the_row_in_need_of_a_person() {
+    let name = "a_retry_that_is_not_answered_leaves_the_row_in_need_of_a_person";
+    let Some(postgres) = Postgres::shared(name) else { return };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    company.concur.revoke();
+    let json: serde_json::Value = serde_json::from_str(&company.concur.credentials_json()).unwrap();
+    let [id, secret] = ["appID", "clientSecret"].map(|name| json[name].as_str().unwrap());
+    let machine = TokenManager::builder()
+        .credentials(concur_auth::Credentials::new(id, secret))
+        .base_uri(company.concur.base_uri())
+        .store(company.store())
+        .build()
+        .unwrap();
+    machine.refresh().await.unwrap_err();
+    assert_eq!(company.row("state"), "needs_reauthorization");
+    company.concur.set_fault(concur_auth::simulator::Fault::status(500));
+    machine.retry_now().await.unwrap_err();
+    assert_eq!(company.row("state"), "needs_reauthorization");
+}
+
+/// After a failover to a server whose clock is behind, a doubt began "later than now".
+#[tokio::test]
+async fn a_doubt_from_the_future_holds_up_no_caller() {
+    let Some(postgres) = Postgres::shared("a_doubt_from_the_future_holds_up_no_caller") else { return };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    company
+        .database
+        .psql("UPDATE concur_auth_tokens SET in_doubt_since = clock_timestamp() + interval '5 minutes'");
+    let store = company.store();
+    let lock = store.try_lock().await.unwrap().expect("there is no lease");
+    store.unlock(lock).await;
+}
+
+/// Callers on other machines ask twice a second for as long as a renewal takes.
+#[tokio::test]
+async fn asking_for_a_lease_that_is_taken_writes_nothing() {
+    let Some(postgres) = Postgres::shared("asking_for_a_lease_that_is_taken_writes_nothing") else { return };
+    let company = Company::of(postgres).await;
+    let (one, other) = (company.store(), company.store());
+    let lock = one.try_lock().await.unwrap().unwrap();
+    let touched = || company.row("xmax");
+    let before = touched();
+    assert!(other.try_lock().await.unwrap().is_none());
+    assert_eq!(touched(), before, "the row was locked, so a transaction id and a commit record were written");
+    one.unlock(lock).await;
+}
+
+/// A token could not be saved, and another machine went on meanwhile: the lock that is left is of no use any more.
+#[tokio::test]
+async fn after_a_late_save_was_superseded_the_next_call_takes_a_lease_of_its_own() {
+    let name = "after_a_late_save_was_superseded_the_next_call_takes_a_lease_of_its_own";
+    let Some(postgres) = Postgres::shared(name) else { return };
+    let company = Company::of(postgres).await;
+    let machine = company.manager(company.store().lease(Duration::from_millis(800)));
+    machine.access_token().await.unwrap();
+    let held = company.concur.hold_replies();
+    let call = {
+        let machine = machine.clone();
+        in_the_background(async move { machine.refresh().await }).await
+    };
+    until(|| company.concur.token_requests() == 2).await;
+    company.proxy.refuse(true);
+    company.proxy.cut_all();
+    held.release();
+    call.await.unwrap().unwrap();
+    assert!(machine.status().unsaved);
+    until(|| company.row("lease_until <= clock_timestamp()") == "t").await;
+    let other = PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap();
+    let lock = other.try_lock().await.unwrap().unwrap();
+    let newer = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    other.finish(&newer, None, &lock).await.unwrap();
+    other.unlock(lock).await;
+    company.proxy.refuse(false);
+    machine.refresh().await.unwrap();
+}
