@@ -47,7 +47,7 @@ pub trait Clock: fmt::Debug + Send + Sync + 'static {
     /// How much time has passed since some moment, by a clock that never goes back: what leases are measured with.
     ///
     /// The default goes by the machine: it also counts the time in which the machine, or a virtual machine, was suspended,
-    /// as far as its time of day tells. It may go too fast where the time of day is set forward, never too slowly.
+    /// as far as its time of day tells. Where the time of day is set forward, it goes too fast.
     fn monotonic(&self) -> Duration {
         uptime()
     }

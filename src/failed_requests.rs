@@ -256,6 +256,12 @@ impl FailedRequests {
         longest(self.failures.iter(), now).or_else(|| self.failures.iter().max_by_key(|failed| failed.at))
     }
 
+    /// The failure that was noted last.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn newest(&self) -> Option<&FailedRequest> {
+        self.failures.iter().max_by_key(|failed| failed.at)
+    }
+
     /// Whether a refresh token is of no use: Concur has said that it is bad or expired, or it was revoked. That has no end but
     /// a grant's success.
     pub(crate) fn is_dead(&self, token: &RefreshTokenObject) -> bool {

@@ -97,7 +97,7 @@ const LONGEST_POLL: Duration = Duration::from_millis(50);
 /// - A lock is held for four minutes at most, unless a token cannot be saved: then it is held until that token is saved.
 /// - A call that has not ended after 10 seconds is dropped at its next `await`, and its outcome is unknown. A save whose
 ///   outcome is unknown, or that failed, is repeated with the same token, and must then succeed also if it had succeeded
-///   before.
+///   before. A `finish` is repeated by `finish` within the next second, and by [`save`](Self::save) after that.
 /// - A panic counts as an error.
 ///
 /// # Where a store runs
@@ -142,7 +142,7 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
     /// first after 2 ms, then at growing intervals up to [`longest_poll`](Self::longest_poll).
     ///
     /// The lock must become free when [`unlock`](Self::unlock) is called, when the [`StoreLock`] is dropped, and when its
-    /// process dies. The default always succeeds, which is right only for a store that one manager uses.
+    /// process dies, or, if it is a lease, when that lapses. The default always succeeds, which is right only for a store that one manager uses.
     ///
     /// # Errors
     ///
@@ -380,11 +380,13 @@ impl StoreLock {
 
     /// Says that the lock ends by itself: `lasts` counts from the beginning of the call of [`TokenStore::try_lock`].
     ///
-    /// Before a request to Concur, 40 seconds of it must be left, 30 for the request and 10 for its save, but never more than
-    /// half of it; otherwise [`TokenStore::prolong`] is called.
+    /// Before a request to Concur, 40 seconds of it must be left, 30 for the request and 10 for its save; otherwise
+    /// [`TokenStore::prolong`] is called. Choose at least 80 seconds: of a shorter lease, half must be left, and a reply may come
+    /// after it has lapsed. Callers wait for a lock for two minutes.
     #[must_use]
     pub fn with_lease(mut self, lasts: Duration) -> Self {
-        self.lease = Some(Box::new(Lease { lasts, late_save: Duration::ZERO }));
+        let late_save = self.lease.map_or(Duration::ZERO, |lease| lease.late_save);
+        self.lease = Some(Box::new(Lease { lasts, late_save }));
         self
     }
 

@@ -397,7 +397,9 @@ async fn nothing_is_sent_on_a_lease_that_may_lapse() {
             assert_eq!(statements[..2], ["claim", "prolong"], "{statements:?}");
             assert_eq!(company.concur.token_requests(), requests);
             assert!(
-                error.to_string().contains("nothing was sent to Concur: the lease on the row of"),
+                error
+                    .to_string()
+                    .contains("the next request to Concur was not sent: the lease on the row of"),
                 "{error}"
             );
         } else {

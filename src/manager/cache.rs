@@ -16,7 +16,7 @@ use arc_swap::ArcSwapOption;
 use super::{
     held::Held,
     identity::Identity,
-    locked_store::{LateSave, LockedStore, Rehearsed, Saving},
+    locked_store::{LockedStore, Rehearsed, Saving, UnsavedToken},
 };
 use crate::{
     AccessToken, Clock, Error, RefreshTokenObject, Status, Stored, TokenOrigin, caught::locked, clock,
@@ -188,18 +188,19 @@ impl TokenCache {
     }
 
     /// Saves the token that is still unsaved, if there is one.
-    pub(super) async fn save_unsaved(&self) -> Result<(), Error> {
+    pub(super) async fn save_unsaved(&self) -> Result<UnsavedToken, Error> {
         let publish = || self.change(|held| Some(held.clone().unsaved(false)));
-        match self.store.save_unsaved(publish).await? {
-            LateSave::Nothing => {}
-            LateSave::Saved => {
+        let unsaved = self.store.save_unsaved(publish).await?;
+        match unsaved {
+            UnsavedToken::None => {}
+            UnsavedToken::Saved => {
                 log::event!(info, store = self.store.describe(), "the newest refresh token is saved now");
             }
-            LateSave::Superseded => {
+            UnsavedToken::Superseded => {
                 log::event!(warn, store = self.store.describe(), "another process has stored a newer token");
             }
         }
-        Ok(())
+        Ok(unsaved)
     }
 
     /// Saves a token that is newer than the stored one, then publishes what `as_held` makes of it.

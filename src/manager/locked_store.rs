@@ -81,9 +81,9 @@ pub(super) struct Saving<'a> {
 
 /// What became of a token that could not be saved at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LateSave {
+pub(super) enum UnsavedToken {
     /// There was none.
-    Nothing,
+    None,
     Saved,
     Superseded,
 }
@@ -182,10 +182,15 @@ impl LockedStore {
             return Ok(());
         }
         let message = format!(
-            "the lock of {} lapses before a request would be answered, so it was not sent; try again",
+            "the lock of {} lapses before the next request would be answered, so that request was not sent; try again",
             self.describe()
         );
         Err(Error::new(ErrorKind::Store, message).transient())
+    }
+
+    /// Whether the lock that is held ends by itself.
+    pub(super) async fn has_lease(&self) -> bool {
+        self.ours.lock().await.as_ref().is_some_and(|ours| ours.lapses_at.is_some())
     }
 
     /// How long a save is waited for that the holder before may still have to make.
@@ -272,15 +277,15 @@ impl LockedStore {
 
     /// Saves the token that is still unsaved, then calls `publish`. It is also done with where another process has stored a
     /// newer one.
-    pub(super) async fn save_unsaved(&self, publish: impl FnOnce()) -> Result<LateSave, Error> {
+    pub(super) async fn save_unsaved(&self, publish: impl FnOnce()) -> Result<UnsavedToken, Error> {
         let mut slot = self.ours.lock().await;
-        let Some(ours) = slot.as_mut() else { return Ok(LateSave::Nothing) };
-        let Some(Unsaved { token, replaces }) = &ours.unsaved else { return Ok(LateSave::Nothing) };
+        let Some(ours) = slot.as_mut() else { return Ok(UnsavedToken::None) };
+        let Some(Unsaved { token, replaces }) = &ours.unsaved else { return Ok(UnsavedToken::None) };
         let saving = Saving { save: Save::More, replaces: *replaces, note: None };
         let attempt = self.attempt(token, saving, &ours.lock).await;
         let late = match attempt.unwrap_or_else(|| Err(self.no_answer())) {
-            Ok(()) => LateSave::Saved,
-            Err(e) if e.is_superseded() => LateSave::Superseded,
+            Ok(()) => UnsavedToken::Saved,
+            Err(e) if e.is_superseded() => UnsavedToken::Superseded,
             Err(e) => return Err(e),
         };
         ours.unsaved = None;

@@ -38,7 +38,7 @@ use super::{
     core::Core,
     flight::{Flight, RACES},
     held::Held,
-    locked_store::Save,
+    locked_store::{Save, UnsavedToken},
     need::{Need, Outcome, Renewed},
     shared_flight::{End, share},
     single_flight::{Join, Leader},
@@ -141,9 +141,11 @@ impl Flight<'_> {
         let locks_first =
             matches!(self.need, Need::RefreshToken { is_looked_at: true }) || cache.store.reads_by_locking();
         // Without the lock, what is stored may still do.
-        if locks_first && matches!(self.lock().await, Ok(true)) {
+        let first = if locks_first { self.lock().await } else { Ok(false) };
+        if matches!(first, Ok(true)) {
             return Ok(Start::Locked);
         }
+        let was_refused = locks_first && first.is_ok();
         let mut waited = Duration::ZERO;
         let mut polls = 0;
         // The store's own calls take time, too, which no injected clock may know of.
@@ -156,6 +158,9 @@ impl Flight<'_> {
                 return Ok(Start::Met(Arc::clone(held)));
             }
             self.check_gate(&looked)?;
+            if was_refused && self.can_wait() {
+                return Ok(Start::Busy);
+            }
             if self.lock().await? {
                 return Ok(Start::Locked);
             }
@@ -186,11 +191,18 @@ impl Flight<'_> {
     /// Whether the lock is this flight's now. A token that is still unsaved is saved first.
     async fn lock(&self) -> Result<bool, Error> {
         let Core { cache, machine, .. } = &**self.core;
-        if !cache.store.try_lock(self.leader.number(), self.can_wait(), &*machine.clock).await? {
+        let (number, clock) = (self.leader.number(), &*machine.clock);
+        let can_wait = self.can_wait() || self.has_fallback(cache.held().as_deref());
+        if !cache.store.try_lock(number, can_wait, clock).await? {
             return Ok(false);
         }
-        self.core.telling(cache.save_unsaved()).await?;
-        Ok(true)
+        let unsaved = self.core.telling(cache.save_unsaved()).await?;
+        if unsaved == UnsavedToken::None || !cache.store.has_lease().await {
+            return Ok(true);
+        }
+        // The lease is of the flight that left the token, and has probably lapsed.
+        cache.store.release(number).await;
+        cache.store.try_lock(number, can_wait, clock).await
     }
 
     /// Under the lock.

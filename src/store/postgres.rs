@@ -37,6 +37,10 @@ const LEASE: Duration = Duration::from_secs(90);
 const DOUBT: Duration = Duration::from_secs(3600);
 /// How long the save of a late holder is waited for, once Concur has refused the token.
 const LATE_SAVE: Duration = Duration::from_secs(10);
+/// To mark the rows of a whole table.
+const LONGEST_MARKING: Duration = Duration::from_secs(600);
+/// No lease, doubt or wait is longer.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// A caller who waits for another machine's renewal asks the database so often, in the end.
 const LONGEST_POLL: Duration = Duration::from_millis(500);
 
@@ -110,6 +114,8 @@ struct Limits {
 impl PostgresStore {
     /// The row of `principal`, such as a company's UUID, in the database at `url`. Nothing connects yet.
     ///
+    /// For other companies in the same database, take [`of_principal`](Self::of_principal): it shares the connections.
+    ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the URL cannot be used, or would send tokens unprotected over a
@@ -146,21 +152,21 @@ impl PostgresStore {
     /// longer than the rest of the lease; that is for tests.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.limits.lease = lease;
+        self.limits.lease = lease.min(DAY);
         self
     }
 
     /// How long a renewal ahead of time leaves a row alone whose holder may still save. Default: one hour.
     #[must_use]
     pub fn doubt(mut self, doubt: Duration) -> Self {
-        self.limits.doubt = doubt;
+        self.limits.doubt = doubt.min(DAY);
         self
     }
 
     /// How long the save of an earlier holder is waited for when Concur refuses a token in doubt. Default: 10 seconds.
     #[must_use]
     pub fn late_save(mut self, wait: Duration) -> Self {
-        self.limits.late_save = wait;
+        self.limits.late_save = wait.min(DAY);
         self
     }
 
@@ -197,7 +203,11 @@ impl PostgresStore {
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be written.
     pub async fn mark_restored(&self) -> Result<usize, Error> {
         let lease = self.limits.lease.as_secs_f64();
-        Ok(self.database.query(statements::MARK_RESTORED, &[(&lease, Type::FLOAT8)]).await?.len())
+        let mut transaction = self.database.transaction(LONGEST_MARKING).await?;
+        let marked = transaction.query(statements::MARK_RESTORED, &[(&lease, Type::FLOAT8)]).await?;
+        transaction.commit().await?;
+        let marked: i64 = marked.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0);
+        Ok(usize::try_from(marked).unwrap_or(0))
     }
 
     async fn claim(&self, leaves_alone: Duration) -> Result<Option<StoreLock>, Error> {
@@ -216,7 +226,7 @@ impl PostgresStore {
             }
         };
         let in_doubt = leased.in_doubt;
-        let lock = StoreLock::new(Claim::new(Arc::clone(&self.row), holder, leased)).with_lease(lease);
+        let lock = StoreLock::new(Claim::new(Arc::clone(&self.row), holder, lease, leased)).with_lease(lease);
         Ok(Some(if in_doubt { lock.in_doubt(late_save) } else { lock }))
     }
 
@@ -261,7 +271,7 @@ impl TokenStore for PostgresStore {
         if self.row.prolong(claim.holder(), lease, &claim.base()).await? {
             Ok(lease)
         } else {
-            Err(claim.lapsed("nothing was sent to Concur"))
+            Err(claim.lapsed("the next request to Concur was not sent"))
         }
     }
 

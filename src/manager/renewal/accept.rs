@@ -19,8 +19,8 @@ use super::{
     owner::Verdict,
 };
 use crate::{
-    Error, RefreshTokenObject, TokenOrigin, TokenReply, backoff::Backoff, log, oauth_client::Accepted,
-    refresh_token_object::Predecessor,
+    Error, ErrorKind, RefreshTokenObject, TokenOrigin, TokenReply, backoff::Backoff, log,
+    oauth_client::Accepted, refresh_token_object::Predecessor,
 };
 
 /// The pauses between the attempts at saving in the background, for as long as the process lives.
@@ -99,7 +99,17 @@ impl Flight<'_> {
             store = self.core.cache.store.describe(),
             "another process has stored a newer token"
         );
-        Ok(match self.look_again().await?.held {
+        let stored = self.look_again().await?.held;
+        if matches!(self.need, Need::SignIn(_) | Need::Adopt(_)) {
+            // Asked for explicitly, and not what is stored now. Sending the grant again would not be what was asked for.
+            let message = format!(
+                "the new token was not kept: another sign-in has reached {} meanwhile, and counts; sign in, or adopt the token, \
+                 again if it should not",
+                self.core.cache.store.describe()
+            );
+            return Err(Error::new(ErrorKind::Store, message));
+        }
+        Ok(match stored {
             Some(held) => Outcome::Done(Renewed { held, fresh: false }),
             None => Outcome::Busy,
         })
@@ -182,7 +192,7 @@ pub(in super::super) async fn save_in_background(core: &Arc<Core>) -> Result<(),
     let (told, outcome) = oneshot::channel();
     let saver = Arc::clone(core);
     let save = async move {
-        let saved = saver.cache.save_unsaved().await;
+        let saved = saver.cache.save_unsaved().await.map(drop);
         saver.announce();
         let _ = told.send(saved);
     };

@@ -124,7 +124,7 @@ impl Flight<'_> {
 
     /// Whether the store holds another token than the one that was refused. If the process that held the lock before may
     /// have sent that token, its save is waited for.
-    async fn is_overtaken(&self, refused: &RefreshTokenObject) -> Result<bool, Error> {
+    pub(super) async fn is_overtaken(&self, refused: &RefreshTokenObject) -> Result<bool, Error> {
         let Core { cache, machine, .. } = &**self.core;
         let mut left = cache.store.late_save().await;
         loop {

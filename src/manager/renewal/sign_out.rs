@@ -77,7 +77,8 @@ impl Flight<'_> {
             Err(e) if !e.is_bad_refresh_token() => return Err(e),
             Err(_) => {
                 self.core.gate.find_dead(&held.object);
-                let again = match self.look_again().await {
+                let waited = self.is_overtaken(&held.object).await;
+                let again = match waited.and(self.look_again().await) {
                     Ok(again) => again,
                     // Whatever the store holds by now: this token is dead.
                     Err(unread) => {

@@ -6,15 +6,17 @@
 use std::{
     mem,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use super::row::{Base, Ending, Found, Leased, ToSave, TokenRow};
+use super::row::{Base, Ending, Found, Leased, News, ToSave, TokenRow, reason_against};
 use crate::{Error, ErrorKind, RefreshTokenObject, Stored, caught::locked, log, runtime};
 
 pub(super) struct Claim {
     row: Arc<TokenRow>,
     /// Random, of this lock alone: no other lock's lease is prolonged or ended by mistake.
     holder: String,
+    lease: Duration,
     /// The number of a sign-in under this lease.
     sign_in: i64,
     known: Mutex<Known>,
@@ -34,16 +36,18 @@ struct Known {
 struct Saving {
     save_id: String,
     base: Base,
+    /// This token was not tried to be saved before.
+    is_first: bool,
     /// The lease was ended.
     is_over: bool,
 }
 
 impl Claim {
-    pub(super) fn new(row: Arc<TokenRow>, holder: String, leased: Leased) -> Self {
+    pub(super) fn new(row: Arc<TokenRow>, holder: String, lease: Duration, leased: Leased) -> Self {
         let Leased { found: Found { stored, base }, sign_in, .. } = leased;
         let note = stored.note.clone();
         let known = Known { found: Some(stored), base, note, reply: None, is_released: false };
-        Self { row, holder, sign_in, known: Mutex::new(known) }
+        Self { row, holder, lease, sign_in, known: Mutex::new(known) }
     }
 
     pub(super) fn holder(&self) -> &str {
@@ -72,7 +76,7 @@ impl Claim {
         token: &RefreshTokenObject,
         last: Option<Option<&str>>,
     ) -> Result<(), Error> {
-        let Saving { save_id, base, is_over } = self.begin_save(token)?;
+        let Saving { save_id, base, is_over, .. } = self.begin_save(token)?;
         // Nothing is left to do, and by now another process may have gone on from there.
         if base.save_id.as_ref() == Some(&save_id) && (last.is_none() || is_over) {
             return Ok(());
@@ -89,12 +93,22 @@ impl Claim {
 
     /// What a sign-in brought.
     pub(super) async fn replace(&self, token: &RefreshTokenObject) -> Result<(), Error> {
-        let Saving { save_id, base, .. } = self.begin_save(token)?;
+        let Saving { save_id, base, is_first, .. } = self.begin_save(token)?;
         if base.save_id.as_ref() == Some(&save_id) {
             return Ok(());
         }
+        let reason = reason_against(token, self.known().note.as_deref());
         let to_save = ToSave { token, save_id: &save_id, base: &base };
-        let saved = self.row.replace(to_save, self.sign_in).await?;
+        let mut saved = self.row.replace(to_save, self.sign_in, reason).await?;
+        // The row was deleted, and this sign-in comes after that. A repeated save cannot know: it may have been stored, renewed
+        // and then deleted.
+        if saved.is_none()
+            && is_first
+            && let Some(made) = self.row.make(&self.holder, self.lease).await?
+        {
+            let to_save = ToSave { base: &made.found.base, ..to_save };
+            saved = self.row.replace(to_save, made.sign_in, reason).await?;
+        }
         self.saved(saved).map(drop)
     }
 
@@ -102,11 +116,12 @@ impl Claim {
         let mut known = self.known();
         known.found = None;
         let again = known.reply.as_ref().filter(|(before, _)| before.as_json() == token.as_json());
+        let is_first = again.is_none();
         let save_id = match again {
             Some((_, save_id)) => save_id.clone(),
             None => known.reply.insert((token.clone(), random_id()?)).1.clone(),
         };
-        Ok(Saving { save_id, base: known.base.clone(), is_over: known.is_released })
+        Ok(Saving { save_id, base: known.base.clone(), is_first, is_over: known.is_released })
     }
 
     fn saved(&self, saved: Option<Base>) -> Result<MutexGuard<'_, Known>, Error> {
@@ -121,14 +136,14 @@ impl Claim {
 
     /// Sends nothing where the row has this note already.
     pub(super) async fn remember(&self, note: Option<&str>) -> Result<(), Error> {
-        let base = {
+        let (base, news) = {
             let known = self.known();
             if known.note.as_deref() == note {
                 return Ok(());
             }
-            known.base.clone()
+            (known.base.clone(), News::between(known.note.as_deref(), note))
         };
-        if !self.row.remember(&self.holder, &base, note).await? {
+        if !self.row.remember(&self.holder, &base, note, news).await? {
             return Err(self.lapsed("the note was not kept"));
         }
         self.known().note = note.map(str::to_owned);

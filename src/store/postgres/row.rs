@@ -80,6 +80,41 @@ pub(super) struct Ending<'a> {
     pub(super) last: Option<Option<&'a str>>,
 }
 
+/// What a note says that the one before did not, for operators.
+#[derive(Default)]
+pub(super) struct News {
+    /// Why a person is needed, if one is.
+    reason: Option<String>,
+    /// Unix seconds.
+    since: Option<f64>,
+    failures: Option<i32>,
+    last_error: Option<String>,
+}
+
+impl News {
+    pub(super) fn between(before: Option<&str>, note: Option<&str>) -> Option<Self> {
+        let (before, note) = (FailedRequests::from_note(before), FailedRequests::from_note(note));
+        let failed = note.newest()?;
+        if before.newest().is_some_and(|before| before.at() >= failed.at()) {
+            return None;
+        }
+        let told = failed.pending();
+        let text = told.error.to_string();
+        Some(Self {
+            reason: consequences::of(told.error.kind).needs_person.then(|| text.clone()),
+            since: Some(seconds(told.since)),
+            failures: Some(i32::try_from(failed.times()).unwrap_or(i32::MAX)),
+            last_error: Some(text),
+        })
+    }
+}
+
+/// Why a token is of no use from its first day: it was refused before, and taken over again.
+pub(super) fn reason_against(token: &RefreshTokenObject, note: Option<&str>) -> Option<&'static str> {
+    let is_dead = FailedRequests::from_note(note).is_dead(token);
+    is_dead.then_some("Concur has refused this refresh token before; sign in again")
+}
+
 impl TokenRow {
     pub(super) fn new(database: Arc<Database>, app_id: String, principal: String) -> Self {
         Self { database, app_id, principal, is_there: AtomicBool::new(false) }
@@ -107,23 +142,36 @@ impl TokenRow {
     /// `None` while there is a live lease, or the claimant leaves the row alone.
     pub(super) async fn claim(&self, claimant: Claimant<'_>) -> Result<Option<Leased>, Error> {
         let Claimant { holder, lease, leaves_alone, only_on } = claimant;
-        let lease = lease.as_secs_f64();
-        let made: &Parameters<'_> = &[(&holder, Type::TEXT), (&lease, Type::FLOAT8)];
-        let further: &Parameters<'_> = &[
-            (&leaves_alone.as_secs_f64(), Type::FLOAT8),
-            (&only_on.is_some(), Type::BOOL),
-            (&only_on.flatten(), Type::TEXT),
-        ];
-        let mut row = self.run(statements::CLAIM, &[made, further].concat()).await?;
+        let row = self
+            .run(
+                statements::CLAIM,
+                &[
+                    (&holder, Type::TEXT),
+                    (&lease.as_secs_f64(), Type::FLOAT8),
+                    (&leaves_alone.as_secs_f64(), Type::FLOAT8),
+                    (&only_on.is_some(), Type::BOOL),
+                    (&only_on.flatten(), Type::TEXT),
+                ],
+            )
+            .await?;
         if row.is_none() && !self.is_there.load(Ordering::Relaxed) {
-            row = self.run(statements::MAKE, made).await?;
+            return self.make(holder, lease).await;
         }
         self.is_there.store(true, Ordering::Relaxed);
-        let leased = |row| {
-            let (in_doubt, sign_in) = (self.column(row, 5)?, self.column(row, 6)?);
-            Ok(Leased { found: self.found(row)?, in_doubt, sign_in })
-        };
-        row.as_ref().map(leased).transpose()
+        row.as_ref().map(|row| self.leased(row)).transpose()
+    }
+
+    /// Makes an empty row, and takes its lease; `None` if there is a row.
+    pub(super) async fn make(&self, holder: &str, lease: Duration) -> Result<Option<Leased>, Error> {
+        let parameters: &Parameters<'_> = &[(&holder, Type::TEXT), (&lease.as_secs_f64(), Type::FLOAT8)];
+        let row = self.run(statements::MAKE, parameters).await?;
+        self.is_there.store(true, Ordering::Relaxed);
+        row.as_ref().map(|row| self.leased(row)).transpose()
+    }
+
+    fn leased(&self, row: &SqlRow) -> Result<Leased, Error> {
+        let (in_doubt, sign_in) = (self.column(row, 5)?, self.column(row, 6)?);
+        Ok(Leased { found: self.found(row)?, in_doubt, sign_in })
     }
 
     /// Whether the holder still has the lease, on the same save.
@@ -151,8 +199,14 @@ impl TokenRow {
     }
 
     /// Saves what a sign-in brought; `None` if there was another sign-in since.
-    pub(super) async fn replace(&self, to_save: ToSave<'_>, sign_in: i64) -> Result<Option<Base>, Error> {
-        let further: &Parameters<'_> = &[(&to_save.base.sign_in, Type::INT8), (&sign_in, Type::INT8)];
+    pub(super) async fn replace(
+        &self,
+        to_save: ToSave<'_>,
+        sign_in: i64,
+        reason: Option<&str>,
+    ) -> Result<Option<Base>, Error> {
+        let further: &Parameters<'_> =
+            &[(&to_save.base.sign_in, Type::INT8), (&sign_in, Type::INT8), (&reason, Type::TEXT)];
         self.store(statements::REPLACE, to_save, further, sign_in).await
     }
 
@@ -187,15 +241,14 @@ impl TokenRow {
     }
 
     /// Whether the note is kept now; otherwise the lease has ended, or another token has been stored since.
-    pub(super) async fn remember(&self, holder: &str, on: &Base, note: Option<&str>) -> Result<bool, Error> {
-        let now = clock::Clock::now(&clock::SystemClock);
-        let failed = FailedRequests::from_note(note);
-        let told = failed.told(now).map(|failed| (failed.times(), failed.pending()));
-        let needs_person =
-            told.as_ref().is_some_and(|(_, told)| consequences::of(told.error.kind).needs_person);
-        let since = told.as_ref().map(|(_, told)| seconds(told.since));
-        let failures = told.as_ref().map_or(0, |(times, _)| i32::try_from(*times).unwrap_or(i32::MAX));
-        let last_error = told.map(|(_, told)| told.error.to_string());
+    pub(super) async fn remember(
+        &self,
+        holder: &str,
+        on: &Base,
+        note: Option<&str>,
+        news: Option<News>,
+    ) -> Result<bool, Error> {
+        let News { reason, since, failures, last_error } = news.unwrap_or_default();
         let row = self
             .run(
                 statements::REMEMBER,
@@ -203,7 +256,7 @@ impl TokenRow {
                     (&holder, Type::TEXT),
                     (&on.save_id, Type::TEXT),
                     (&note, Type::TEXT),
-                    (&needs_person, Type::BOOL),
+                    (&reason, Type::TEXT),
                     (&since, Type::FLOAT8),
                     (&failures, Type::INT4),
                     (&last_error, Type::TEXT),
@@ -238,7 +291,7 @@ impl TokenRow {
         let json: Option<&str> = self.column(row, 0)?;
         let token = json.map(RefreshTokenObject::from_json).transpose().map_err(|e| {
             let message = format!(
-                "{} holds something that is no refresh token object; set its token to NULL, and sign in again",
+                "{} holds something that is no refresh token object; set its token and save_id to NULL, and sign in again",
                 self.describe()
             );
             Error::new(ErrorKind::Config, message).caused_by(e)

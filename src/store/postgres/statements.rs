@@ -57,7 +57,8 @@ pub(super) const CLAIM: &str = concat!(
            lease_until = clock_timestamp() + make_interval(secs => $4)
      WHERE app_id = $1 AND principal = $2
        AND (lease_owner IS NULL OR lease_until <= clock_timestamp())
-       AND (coalesce(lease_until, in_doubt_since, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
+       AND ($5 = 0
+            OR coalesce(lease_until, in_doubt_since, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
             OR refresh_expires_at <= clock_timestamp() + interval '7 days')
        AND (NOT $6 OR save_id IS NOT DISTINCT FROM $7)
  RETURNING ", found!()
@@ -97,9 +98,6 @@ macro_rules! stored {
            renew_at = clock_timestamp() + (to_timestamp($6) - clock_timestamp()) / 3
                       - $7 * least(interval '20 days', (to_timestamp($6) - clock_timestamp()) / 9),
            version = greatest(version, $8) + 1,
-           state = 'active',
-           reason = NULL,
-           needed_since = NULL,
            failures = 0,
            last_error = NULL,
            in_doubt_since = NULL,
@@ -118,7 +116,10 @@ pub(super) const SAVE: &str = concat!(
     stored!(),
     ",
            sign_in = $9,
-           refusal = CASE WHEN $11 THEN $12 ELSE refusal END,
+           state = 'active',
+           reason = NULL,
+           needed_since = NULL,
+           refusal = CASE WHEN $11 AND lease_owner = $13 THEN $12 ELSE refusal END,
            lease_owner = CASE WHEN $11 AND lease_owner = $13 THEN NULL ELSE lease_owner END,
            lease_until = CASE WHEN $11 AND lease_owner = $13 THEN NULL ELSE lease_until END
      WHERE app_id = $1 AND principal = $2
@@ -128,34 +129,39 @@ pub(super) const SAVE: &str = concat!(
 );
 
 /// Saves what a sign-in brought, in place of any token that descends from the sign-in that was found, `$9`. No row: there was
-/// another sign-in since, or this save is done. `$10` this sign-in.
+/// another sign-in since, or this save is done. `$10` this sign-in, `$11` why a person is needed all the same.
 pub(super) const REPLACE: &str = concat!(
     "
     UPDATE concur_auth_tokens
        SET ",
     stored!(),
     ",
-           sign_in = $10
+           sign_in = $10,
+           state = CASE WHEN $11 IS NULL THEN 'active' ELSE 'needs_reauthorization' END,
+           reason = $11,
+           needed_since = CASE WHEN $11 IS NULL THEN NULL ELSE clock_timestamp() END
      WHERE app_id = $1 AND principal = $2
        AND (sign_in = $9 OR (token IS NOT NULL AND version < $8 AND sign_in < $9))
  RETURNING version, ",
     durable!()
 );
 
-/// No row: the lease is another holder's by now, or the stored save is not `$4` any more. `$3` holder, `$5` note, `$6` whether a
-/// person is needed, `$7` since when, in Unix seconds, `$8` failures in a row, `$9` the last error.
+/// No row: the lease is another holder's by now, or the stored save is not `$4` any more. `$3` holder, `$5` note. What is NULL of the
+/// rest is left as it was: `$6` why a person is needed, `$7` since when, in Unix seconds, `$8` failures in a row, `$9` the last
+/// error. Only a save makes a row active.
 pub(super) const REMEMBER: &str = concat!(
     "
     UPDATE concur_auth_tokens
        SET refusal = $5,
-           state = CASE WHEN $6 THEN 'needs_reauthorization' WHEN token IS NULL THEN 'signed_out' ELSE 'active' END,
-           reason = CASE WHEN $6 THEN $9 END,
-           needed_since = CASE WHEN $6 THEN to_timestamp($7) END,
-           failures = $8,
-           last_error = $9,
+           state = CASE WHEN $6 IS NULL THEN state ELSE 'needs_reauthorization' END,
+           reason = coalesce($6, reason),
+           needed_since = CASE WHEN $6 IS NULL THEN needed_since ELSE to_timestamp($7) END,
+           failures = coalesce($8, failures),
+           last_error = coalesce($9, last_error),
            updated_at = clock_timestamp()
      WHERE app_id = $1 AND principal = $2 AND lease_owner = $3 AND save_id IS NOT DISTINCT FROM $4
- RETURNING ", durable!()
+ RETURNING ",
+    durable!()
 );
 
 /// After a revocation: removes every token that descends from sign-in `$3`. No row: none is left.
@@ -170,6 +176,8 @@ pub(super) const REMOVE: &str = concat!(
            state = 'signed_out',
            reason = NULL,
            needed_since = NULL,
+           failures = 0,
+           last_error = NULL,
            in_doubt_since = NULL,
            updated_at = clock_timestamp()
      WHERE app_id = $1 AND principal = $2 AND sign_in = $3 AND token IS NOT NULL
@@ -185,11 +193,10 @@ pub(super) const RELEASE: &str = "
 
 /// After a restore, or a failover to a replica that may lack the last saves: any token may have been spent since, and flights
 /// may be under way. The lease is of no process, and lapses into doubt. `$1` seconds of the lease.
-pub(super) const MARK_RESTORED: &str = concat!(
-    "
-    UPDATE concur_auth_tokens
-       SET lease_owner = 'restored', lease_until = clock_timestamp() + make_interval(secs => $1)
-     WHERE token IS NOT NULL
- RETURNING ",
-    durable!()
-);
+pub(super) const MARK_RESTORED: &str = "
+      WITH marked AS (
+           UPDATE concur_auth_tokens
+              SET lease_owner = 'restored', lease_until = clock_timestamp() + make_interval(secs => $1)
+            WHERE token IS NOT NULL
+        RETURNING true)
+    SELECT count(*) FROM marked";
