@@ -19,7 +19,6 @@ use concur_auth::{
     Clock, CredentialsFile, Error, PostgresStore, RefreshTokenObject, StoreLock, Stored, SystemClock,
     TokenManager, TokenStore,
 };
-use reqwest::header::HeaderName;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::{
@@ -27,9 +26,6 @@ use crate::{
     postgres::{is_running, kill, wait_until},
     support::{child, really_wait},
 };
-
-/// The header that names the worker in each of its requests.
-pub(crate) const WORKER: &str = "x-worker";
 
 /// The lease and the other limits of a worker's store.
 #[derive(Clone, Copy, Debug)]
@@ -60,14 +56,14 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// With the credentials and the log in `folder`. Its requests carry `name` in the header [`WORKER`].
+    /// With the credentials and the log in `folder`.
     pub(crate) fn start(folder: &Path, name: &str, url: &str, limits: Limits, work: Work) -> Self {
         let log = folder.join(format!("{name}.log"));
         let Limits { lease, doubt, late_save } = limits;
         let [lease, doubt, late_save] = [lease, doubt, late_save].map(|it| it.as_millis().to_string());
         let mut command = child("works");
         command.stdout(Stdio::null()).stderr(Stdio::null());
-        command.envs([("DATABASE", url), ("NAME", name), ("WORK", &format!("{work:?}"))]);
+        command.envs([("DATABASE", url), ("WORK", &format!("{work:?}"))]);
         command.envs([("LEASE", lease), ("DOUBT", doubt), ("LATE_SAVE", late_save)]);
         command.env("DIR", folder).env("LOG", &log);
         Self { process: command.spawn().unwrap(), log }
@@ -129,14 +125,17 @@ fn stands_still(process: u32) -> bool {
 pub(crate) struct Log(pub(crate) Vec<String>);
 
 /// One token request of a worker, as its log tells.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Sent {
+    /// The refresh token that it presents; `None` for a sign-in.
+    pub(crate) presented: Option<String>,
     /// The line of the last look at the lease before it.
     pub(crate) checked: usize,
-    /// The line that tells of the end of its save, if there is one, and whether the reply was saved.
-    pub(crate) settled: Option<(usize, bool)>,
+    pub(crate) is_refused: bool,
     /// The refresh token of its reply, if the worker came as far as saving it.
     pub(crate) issued: Option<String>,
+    /// The line that tells of the end of its save, if there is one, and whether the reply was saved.
+    pub(crate) settled: Option<(usize, bool)>,
 }
 
 impl Log {
@@ -152,19 +151,23 @@ impl Log {
 
     /// All requests for a token, in their order.
     pub(crate) fn sent(&self) -> Vec<Sent> {
-        let (mut checked, mut all) = (0, Vec::<Sent>::new());
+        let (mut checked, mut stored, mut all) = (0, None, Vec::<Sent>::new());
         for (number, line) in self.0.iter().enumerate() {
-            if line.starts_with("CLOCK") {
+            let line = line.trim_end();
+            if line == "CLOCK" {
                 checked = number;
+            } else if let Some(token) = line.strip_prefix("READ ") {
+                stored = Some(token.to_owned());
             } else if line.contains(": token request sent ") {
-                all.push(Sent { checked, settled: None, issued: None });
-            } else if let Some(token) = line.strip_prefix("SAVING ") {
-                if let Some(last) = all.last_mut() {
-                    last.issued = Some(token.trim_end().to_owned());
-                }
-            } else if line.starts_with("SAVED") || line.starts_with("SUPERSEDED") {
-                if let Some(last) = all.last_mut() {
-                    last.settled.get_or_insert((number, line.starts_with("SAVED")));
+                let presented = stored.clone().filter(|_| line.contains("grant=\"refresh_token\""));
+                all.push(Sent { presented, checked, ..Sent::default() });
+            } else if let Some(last) = all.last_mut() {
+                if line.contains(": token request failed ") {
+                    last.is_refused = true;
+                } else if let Some(token) = line.strip_prefix("SAVING ") {
+                    last.issued.get_or_insert(token.to_owned());
+                } else if matches!(line, "SAVED" | "SUPERSEDED") {
+                    last.settled.get_or_insert((number, line == "SAVED"));
                 }
             }
         }
@@ -219,7 +222,7 @@ impl Clock for Looked {
     }
 }
 
-/// A store whose saves are lines of the log, before and after.
+/// A store whose reads under the lock are lines of the log, and its saves, before and after.
 #[derive(Debug)]
 struct Told(PostgresStore, Writer);
 
@@ -276,7 +279,11 @@ impl TokenStore for Told {
     }
 
     async fn read_locked(&self, lock: &StoreLock) -> Result<Stored, Error> {
-        self.0.read_locked(lock).await
+        let stored = self.0.read_locked(lock).await?;
+        if let Some(token) = &stored.token {
+            self.1.line(format_args!("READ {}", token.secret()));
+        }
+        Ok(stored)
     }
 
     async fn rehearse(&self, held: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
@@ -325,7 +332,6 @@ pub(crate) async fn work() {
         .without_time()
         .with_ansi(false)
         .init();
-    let headers = [(HeaderName::from_static(WORKER), text("NAME").parse().unwrap())].into_iter().collect();
     let store = PostgresStore::new(&text("DATABASE"), PRINCIPAL)
         .unwrap()
         .lease(duration("LEASE"))
@@ -335,7 +341,6 @@ pub(crate) async fn work() {
         .credentials(CredentialsFile::new(folder.join("credentials.json")))
         .store(Told(store, log.clone()))
         .clock(Looked(log.clone()))
-        .http_client(reqwest::Client::builder().default_headers(headers))
         .build()
         .unwrap();
     let outcome = |outcome: Result<(), Error>| match outcome {
