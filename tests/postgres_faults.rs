@@ -42,6 +42,7 @@ const PRINCIPAL: &str = "0b8e2f6c-4d7a-4c1e-9f3a-6a2d5c7b8e90";
 
 /// Parts of the texts of the statements.
 const CLAIM: &str = "in_doubt_since IS NOT NULL AS";
+const READ: &str = "SELECT token, refusal, save_id";
 const PROLONG: &str = "SET lease_until";
 const SAVE: &str = "set_config('synchronous_commit'";
 const REMEMBER: &str = "SET refusal";
@@ -438,9 +439,13 @@ async fn a_worker_is_continued_while_another_waits_for_its_save() {
     let Standing { mut worker, held, proxy: _proxy } = standing;
     worker.suspend();
     company.lapse();
-    let other = company.manager(company.store().late_save(Duration::from_secs(2)));
+    let others = Proxy::before(postgres);
+    let store = PostgresStore::new(&company.database.url_by(&others), PRINCIPAL).unwrap();
+    let other = company.manager(store.late_save(Duration::from_secs(2)));
     let call = refresh(&other);
-    until(|| company.concur.token_requests() == 3).await;
+    // Its first look for the save, after it was refused.
+    until(|| others.executed().iter().any(|text| text.contains(READ))).await;
+    assert_eq!(company.requests(), ["refresh_token 200", "refresh_token 400"]);
     drop(held);
     worker.go_on();
     assert_eq!(worker.outcome(), "done");
@@ -480,27 +485,33 @@ async fn a_worker_is_suspended_after_a_refusal_and_continued() {
         return;
     };
     let mut company = Company::of(postgres).await;
-    for statement in [REMEMBER, RELEASE] {
+    for (statement, has_saved) in [(REMEMBER, false), (REMEMBER, true), (RELEASE, false), (RELEASE, true)] {
+        let what = format!("{statement}, the other has saved: {has_saved}");
         let standing = company.worker_at(Point { statement, at: At::Request }).await;
         let Standing { mut worker, held, proxy } = standing;
         worker.suspend();
         company.lapse();
         let other = company.machine();
-        let replies = company.concur.hold_replies();
-        let call = spawned(async move { other.retry_now().await });
+        let mut replies = Some(company.concur.hold_replies());
+        let mut call = Some(spawned(async move { other.retry_now().await }));
         until(|| company.concur.token_requests() == 3).await;
-        let lease = company.row("lease_owner, lease_until");
-        let executed = proxy.executed().len();
+        if has_saved {
+            drop(replies.take());
+            call.take().unwrap().await.unwrap().unwrap();
+        }
+        let row = company.row("lease_owner, lease_until, refusal, state, failures, last_error, updated_at");
         drop(held);
         worker.go_on();
-        assert_eq!(worker.outcome(), "Refused");
-        until(|| proxy.executed().len() > executed).await;
-        assert_eq!(company.row("lease_owner, lease_until"), lease, "{statement}");
-        replies.release();
-        call.await.unwrap().unwrap();
-        assert_eq!(company.requests(), ["refresh_token 400", "refresh_token 200"]);
-        assert_eq!(company.row("failures, last_error IS NULL"), "0|t", "{statement}");
-        company.is_well(statement);
+        assert_eq!(worker.outcome(), "Refused", "{what}");
+        until(|| proxy.executed().iter().any(|text| text.contains(RELEASE))).await;
+        let now = company.row("lease_owner, lease_until, refusal, state, failures, last_error, updated_at");
+        assert_eq!(now, row, "{what}");
+        if let Some(call) = call {
+            drop(replies);
+            call.await.unwrap().unwrap();
+        }
+        assert_eq!(company.requests(), ["refresh_token 400", "refresh_token 200"], "{what}");
+        company.is_well(&what);
         company = company.again().await;
     }
 }

@@ -311,7 +311,11 @@ impl<'a> History<'a> {
 
     /// A reply that was not saved has a cause.
     fn look_at(&self, sent: &(String, usize, Sent), judged: &mut Judged) {
-        if sent.2.settled.is_some_and(|(_, is_saved)| is_saved) {
+        // Killed after its save was carried out and before its log could say so: somebody has presented the token since.
+        let is_presented =
+            |token: &String| self.requests.iter().any(|it| it.presented.as_ref() == Some(token));
+        if sent.2.settled.map_or_else(|| sent.2.issued.as_ref().is_some_and(is_presented), |(_, saved)| saved)
+        {
             return;
         }
         judged.not_saved += 1;
