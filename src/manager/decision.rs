@@ -14,7 +14,7 @@ const MANDATORY: Duration = Duration::from_secs(60);
 const AHEAD: Duration = Duration::from_secs(10 * 60);
 
 /// How far the clocks of machines that share a token may differ.
-const SKEW: Duration = Duration::from_secs(5 * 60);
+const SKEW: Duration = Duration::from_secs(10 * 60);
 
 /// When a token should be renewed, when it must be, and when it is of no use any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

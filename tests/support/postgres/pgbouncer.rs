@@ -43,7 +43,7 @@ impl PgBouncer {
         let mut settings = format!(
             "[databases]\n* = host={before} port=5432 user=postgres\n[pgbouncer]\nunix_socket_dir = {own}\n\
              listen_port = 5432\nauth_type = any\npool_mode = transaction\nserver_lifetime = 0\n\
-             default_pool_size = 20\nmax_client_conn = 500\n"
+             default_pool_size = 20\nmax_client_conn = 500\nserver_login_retry = 1\n"
         );
         // 1.21 can carry named statements over, and 1.24 does unless told otherwise; earlier ones do not know the setting.
         if version(&program) >= (1, 21) {

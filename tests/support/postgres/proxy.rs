@@ -163,6 +163,11 @@ impl Held {
     pub fn wait(&self) {
         self.0.wait_for(|gate| gate.0);
     }
+
+    /// Whether [`wait`](Self::wait) would return at once.
+    pub fn is_reached(&self) -> bool {
+        self.0.0.lock().unwrap().0
+    }
 }
 
 impl Drop for Held {
