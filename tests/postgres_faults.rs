@@ -44,7 +44,7 @@ const PRINCIPAL: &str = "0b8e2f6c-4d7a-4c1e-9f3a-6a2d5c7b8e90";
 const CLAIM: &str = "in_doubt_since IS NOT NULL AS";
 const READ: &str = "SELECT token, refusal, save_id";
 const PROLONG: &str = "SET lease_until";
-const SAVE: &str = "set_config('synchronous_commit'";
+const SAVE: &str = "sign_in = $9,";
 const REMEMBER: &str = "SET refusal";
 const RELEASE: &str = "SET lease_owner = NULL, lease_until = NULL\n     WHERE app_id";
 
