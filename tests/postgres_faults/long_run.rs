@@ -14,7 +14,7 @@
 //! a lease, a request is sent when half of the lease is left, whatever the request may take. So a suspension that begins in the
 //! window need not last for a whole lease to be the cause. Any other loss fails the test.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::*;
 use crate::{
@@ -198,7 +198,7 @@ async fn four_processes(test: &str, most_hits: usize) {
     eprintln!("CONCUR_AUTH_SEED={seed}: {counts:?}, {started} processes");
     eprintln!("{granted} grants, {} of them sign-ins; {saves} saves", company.concur.count("password"));
     eprintln!(
-        "{} replies not saved, by these causes: {:?}; {} families revoked for them",
+        "{} replies not saved, by these causes: {:?}; families revoked: {:?}",
         judged.not_saved, judged.causes, judged.families
     );
 }
@@ -236,7 +236,8 @@ struct History<'a> {
 #[derive(Debug, Default)]
 struct Judged {
     not_saved: usize,
-    families: usize,
+    /// Those that were revoked, by the cause of the first loss.
+    families: HashMap<Cause, usize>,
     /// Of the replies that were not saved.
     causes: HashMap<Cause, usize>,
     unexplained: Vec<String>,
@@ -269,17 +270,20 @@ impl<'a> History<'a> {
     /// The first requests are the workers', but for the very first; the rest is the parent's last look.
     fn judge(&self, workers: usize) -> Judged {
         let mut judged = Judged::default();
-        let mut families = HashSet::new();
+        let mut families = HashMap::new();
         for (at, request) in self.requests.iter().enumerate().skip(1) {
             match (request.status, &request.presented) {
                 (200, Some(token)) if at < workers => match self.spender(token) {
                     Some(sent) => self.look_at(sent, &mut judged),
                     None => judged.unexplained.push(format!("nobody has sent request {at}")),
                 },
-                (400, Some(token)) => match self.lost(token, at) {
-                    Some((spent, sent)) if self.cause(sent).is_some() => _ = families.insert(spent),
-                    other => judged.unexplained.push(format!("request {at} was refused: {other:?}")),
-                },
+                (400, Some(token)) => {
+                    let lost = self.lost(token, at);
+                    match lost.and_then(|(spent, sent)| Some((spent, self.cause(sent)?))) {
+                        Some((spent, cause)) => _ = families.insert(spent, cause),
+                        None => judged.unexplained.push(format!("request {at} was refused: {lost:?}")),
+                    }
+                }
                 // Sign-ins are looked at below. The request token may be used up before the parent has replaced it.
                 (200, _) | (400, None) => {}
                 (status, _) => judged.unexplained.push(format!("request {at}: status {status}")),
@@ -305,7 +309,9 @@ impl<'a> History<'a> {
             }
             other => judged.unexplained.push(format!("{other:?} sign-ins without a sender")),
         }
-        judged.families = families.len();
+        for cause in families.into_values() {
+            *judged.families.entry(cause).or_default() += 1;
+        }
         judged
     }
 
