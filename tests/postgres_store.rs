@@ -35,7 +35,7 @@ async fn migrated(database: &Database<'_>) -> PostgresStore {
 async fn it_keeps_the_contract() {
     let Some(postgres) = Postgres::shared("it_keeps_the_contract") else { return };
     let database = postgres.database();
-    let store = migrated(&database).await.lease(Duration::from_secs(2));
+    let store = migrated(&database).await.lease(Duration::from_secs(5));
     let broken = PostgresStore::new(&postgres.database().url(), PRINCIPAL).unwrap();
     store_contract(|condition| {
         Some(if condition == StoreCondition::Broken { broken.clone() } else { another(&store) })
@@ -53,7 +53,7 @@ async fn it_keeps_the_contract() {
         std::mem::forget(lock.unwrap());
         Ok(())
     };
-    let lock = SharedLock::new().holder_dies(dies).free_after(Duration::from_secs(3)).lapses(lapse);
+    let lock = SharedLock::new().holder_dies(dies).free_after(Duration::from_secs(8)).lapses(lapse);
     shared_store_contract(|| another(&store), lock).await.unwrap();
 }
 
@@ -368,12 +368,45 @@ async fn a_renewal_ahead_of_time_leaves_a_row_in_doubt_alone_for_an_hour() {
     store.unlock(lock).await;
 }
 
+/// `keep_alive`, and a caller whose access token is due and still valid, can wait; a caller without one cannot.
+#[tokio::test]
+async fn only_a_caller_who_needs_a_token_presents_one_that_is_in_doubt() {
+    let name = "only_a_caller_who_needs_a_token_presents_one_that_is_in_doubt";
+    let Some(postgres) = Postgres::shared(name) else { return };
+    let company = Company::of(postgres).await;
+    company.machine().access_token().await.unwrap();
+    let access_ends = |left: &str| {
+        let ends = format!("to_jsonb(extract(epoch FROM clock_timestamp() + interval '{left}')::bigint)");
+        company.database.psql(&format!(
+            "UPDATE concur_auth_tokens SET in_doubt_since = clock_timestamp(), save_id = '{left}',
+                    token = jsonb_set(token::jsonb, '{{accessTokenExpiresAt}}', {ends})::text"
+        ));
+    };
+    let asks = async |machine: TokenManager, waits_for: &'static str| {
+        let (before, requests) = (company.proxy.executed().len(), company.concur.token_requests());
+        if waits_for == "keep_alive" {
+            let kept = machine.keep_alive().await.unwrap();
+            until(|| company.statements(before).contains(&"read")).await;
+            drop(kept);
+        } else {
+            machine.access_token().await.unwrap();
+        }
+        company.concur.token_requests() - requests
+    };
+    access_ends("-1 minute");
+    assert_eq!(asks(company.machine(), "keep_alive").await, 0);
+    access_ends("4 minutes");
+    assert_eq!(asks(company.machine(), "a caller").await, 0);
+    access_ends("-2 minutes");
+    assert_eq!(asks(company.machine(), "a caller").await, 1);
+}
+
 /// With less left than a request and its save can take, the lease is prolonged; if that cannot be, nothing is sent.
 #[tokio::test]
 async fn nothing_is_sent_on_a_lease_that_may_lapse() {
     let Some(postgres) = Postgres::shared("nothing_is_sent_on_a_lease_that_may_lapse") else { return };
     let company = Company::of(postgres).await;
-    let machine = company.manager(company.store().lease(Duration::from_millis(400)));
+    let machine = company.manager(company.store().lease(Duration::from_secs(4)));
     machine.access_token().await.unwrap();
     for is_taken in [false, true] {
         let (before, requests) = (company.proxy.executed().len(), company.concur.token_requests());
@@ -384,7 +417,7 @@ async fn nothing_is_sent_on_a_lease_that_may_lapse() {
             in_the_background(async move { machine.refresh().await }).await
         };
         until(|| company.proxy.executed().len() == before + 1).await;
-        until(|| company.row("lease_until <= clock_timestamp() + interval '150 milliseconds'") == "t").await;
+        until(|| company.row("lease_until <= clock_timestamp() + interval '1500 milliseconds'") == "t").await;
         if is_taken {
             company.database.psql("UPDATE concur_auth_tokens SET lease_owner = 'another worker'");
         }
