@@ -8,13 +8,13 @@ mod support;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use concur_auth::{
-    ErrorKind,
+    Error, ErrorKind, RefreshTokenObject, TokenStore as _,
     simulator::{Fault, Rotation},
 };
 use support::{Call, DAY, HOUR, MINUTE, Scene, Watched, passed, until};
@@ -426,5 +426,45 @@ async fn a_busy_lock_is_not_asked_for_on_every_call() {
         }
         assert_eq!(asked_for_lock.load(Ordering::Relaxed), asked);
         scene.clock.advance(Duration::from_secs(1));
+    }
+}
+
+/// What Concur said counts, also where the store cannot be read after that: in a renewal, and in a sign-out.
+#[tokio::test]
+async fn a_refused_token_is_not_served_although_the_store_could_not_be_read_then() {
+    for signs_out in [false, true] {
+        let scene = Scene::new().await;
+        let mut credentials: serde_json::Value =
+            serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+        credentials["companyRequestToken"] = "".into();
+        scene.write_credentials(&credentials.to_string());
+        let (is_down, was_rehearsed) = (Arc::new(AtomicBool::new(true)), AtomicBool::new(false));
+        let watched = Arc::clone(&is_down);
+        let store = Watched::new(move |call| match call {
+            Call::Rehearse => {
+                was_rehearsed.store(true, Ordering::SeqCst);
+                Ok(())
+            }
+            Call::Load if was_rehearsed.load(Ordering::SeqCst) && watched.load(Ordering::SeqCst) => {
+                Err(Error::store("the disk is gone", "on purpose"))
+            }
+            _ => Ok(()),
+        });
+        let lock = store.inner.try_lock().await.unwrap().unwrap();
+        let token = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+        store.inner.save(&token, &lock).await.unwrap();
+        drop(lock);
+        let tokens = scene.builder().store(store).build().unwrap();
+        assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), token.secret());
+        scene.concur.revoke();
+        scene.clock.advance(2 * HOUR);
+        let error =
+            if signs_out { tokens.revoke().await.unwrap_err() } else { tokens.refresh().await.unwrap_err() };
+        assert_eq!((error.kind(), scene.concur.token_requests()), (ErrorKind::Store, 1));
+        is_down.store(false, Ordering::SeqCst);
+        for _ in 0..3 {
+            tokens.get_valid_refresh_token().await.unwrap_err();
+            scene.clock.advance(HOUR);
+        }
     }
 }
