@@ -286,8 +286,8 @@ pub trait TokenStore: fmt::Debug + Send + Sync + 'static {
         LONGEST_POLL
     }
 
-    /// Whether [`try_lock`](Self::try_lock) also reads, at no further cost: then a renewal asks for the lock before it looks.
-    /// Default: `false`.
+    /// Whether [`try_lock`](Self::try_lock) also reads, at no further cost: then the renewal of a token that a manager holds asks
+    /// for the lock before it looks. Default: `false`.
     ///
     /// Such a store may say `None` where what is stored is no longer what this handle has read last.
     fn reads_by_locking(&self) -> bool {

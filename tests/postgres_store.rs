@@ -146,7 +146,7 @@ async fn a_renewal_takes_two_statements() {
     let company = Company::of(postgres).await;
     let machine = company.machine();
     machine.access_token().await.unwrap();
-    assert_eq!(company.statements(0), ["claim", "make", "replace", "release"], "the first sign-in");
+    assert_eq!(company.statements(0), ["read", "claim", "make", "replace", "release"], "the first sign-in");
     for _ in 0..3 {
         let before = company.proxy.executed().len();
         machine.refresh().await.unwrap();
@@ -386,8 +386,9 @@ async fn only_a_caller_who_needs_a_token_presents_one_that_is_in_doubt() {
         let (before, requests) = (company.proxy.executed().len(), company.concur.token_requests());
         if waits_for == "keep_alive" {
             let kept = machine.keep_alive().await.unwrap();
-            until(|| company.statements(before).contains(&"read")).await;
+            until(|| company.statements(before).contains(&"claim")).await;
             drop(kept);
+            machine.shutdown(Duration::from_secs(60)).await.unwrap();
         } else {
             machine.access_token().await.unwrap();
         }

@@ -138,13 +138,14 @@ impl Flight<'_> {
     /// Gets the store's lock, unless it turns out on the way that nothing has to be renewed.
     async fn start(&self) -> Result<Start, Error> {
         let Core { cache, machine, policy, .. } = &**self.core;
-        let locks_first =
-            matches!(self.need, Need::RefreshToken { is_looked_at: true }) || cache.store.reads_by_locking();
-        // Without the lock, what is stored may still do.
+        let is_looked_at = matches!(self.need, Need::RefreshToken { is_looked_at: true });
+        // What is held was looked at before. Without anything held, what is stored may do.
+        let locks_first = is_looked_at || (cache.store.reads_by_locking() && cache.held().is_some());
         let first = if locks_first { self.lock().await } else { Ok(false) };
         if matches!(first, Ok(true)) {
             return Ok(Start::Locked);
         }
+        // After an error, what is stored may still do.
         let was_refused = locks_first && first.is_ok();
         let mut waited = Duration::ZERO;
         let mut polls = 0;
