@@ -253,11 +253,10 @@ impl FailedRequests {
 
     /// The one failure that a person is told: what holds for the longest time from now, or else the newest.
     pub(crate) fn told(&self, now: SystemTime) -> Option<&FailedRequest> {
-        longest(self.failures.iter(), now).or_else(|| self.failures.iter().max_by_key(|failed| failed.at))
+        longest(self.failures.iter(), now).or_else(|| self.newest())
     }
 
     /// The failure that was noted last.
-    #[cfg(feature = "postgres")]
     pub(crate) fn newest(&self) -> Option<&FailedRequest> {
         self.failures.iter().max_by_key(|failed| failed.at)
     }

@@ -164,12 +164,14 @@ mod keeper; // a caller's runtime waits for its flights
 mod server_pause; // what `Retry-After` asks for
 mod clock; // the only place that asks for the time
 mod runtime; // the runtime that owns the connections
+mod unguessable; // random values that must not be guessed
 mod returned_query; // what a browser brings back
 
 // What failed, who has to act, and what follows.
 mod consequences;
 mod error;
 mod code;
+mod certificate; // why a server is not trusted
 mod shown; // what may be shown of Concur's texts
 
 // Below everything: no word of OAuth or Concur.

@@ -2,6 +2,10 @@
 //!
 //! Always: only UUIDs, numbers and known words are shown.
 
+use std::error::Error;
+
+use crate::log;
+
 /// The parts of the labels in Concur's base URIs. A number may follow: `us2`, `apj1`.
 const WORDS: [&str; 13] = [
     "api",
@@ -40,6 +44,12 @@ pub(crate) fn are_known_words(labels: &str) -> bool {
         let letters = word.trim_end_matches(|c: char| c.is_ascii_digit());
         WORDS.contains(&letters) && word.len() - letters.len() <= LONGEST_NUMBER
     })
+}
+
+/// A foreign error's text and those of its causes, as far as they may be shown.
+pub(crate) fn with_causes(e: &(dyn Error + 'static)) -> String {
+    let text = log::causes(e).into_iter().fold(e.to_string(), |text, causes| format!("{text}: {causes}"));
+    unquoted(&text)
 }
 
 /// A foreign error's text up to the first thing that it quotes: what is quoted came from the server, as the names in its

@@ -8,7 +8,10 @@ use std::{fmt, hint::black_box};
 use url::Url;
 
 use super::grant::Grant;
-use crate::{ConcurCode, Error, ErrorKind, Geolocation, returned_query::ReturnedQuery, secret::Secret};
+use crate::{
+    ConcurCode, Error, ErrorKind, Geolocation, returned_query::ReturnedQuery, secret::Secret,
+    unguessable::hexadecimal,
+};
 
 /// 256 bits: an attacker cannot guess a state, and no two states are the same.
 const STATE_BYTES: usize = 32;
@@ -182,12 +185,7 @@ impl AuthorizationReturn {
 }
 
 fn random_state() -> Result<Secret, Error> {
-    let mut bytes = [0; STATE_BYTES];
-    getrandom::fill(&mut bytes).map_err(|e| {
-        let message = "the operating system gave no random bytes; see whether it has only just started";
-        Error::new(ErrorKind::Config, message).caused_by(e)
-    })?;
-    Ok(Secret::new(bytes.map(|byte| format!("{byte:02x}")).concat()))
+    hexadecimal::<STATE_BYTES>().map(Secret::new)
 }
 
 /// Compares in a time that depends on the lengths only, so that an attacker cannot find the state letter by letter.

@@ -2,15 +2,18 @@
 //!
 //! Always: nothing is sent to a server that cannot prove its identity, and nothing that a server says about itself is shown.
 
-use std::{error::Error as StdError, io};
-
-use rustls::{AlertDescription, CertificateError, PeerIncompatible};
+use rustls::{AlertDescription, PeerIncompatible};
 
 use super::{
     failure::{Failure, Fate},
     outgoing_request::OutgoingRequest,
 };
-use crate::{Error, ErrorKind, log, members::BadJson, shown};
+use crate::{
+    Error, ErrorKind,
+    certificate::{self, Advice, tls_refusal},
+    members::BadJson,
+    shown,
+};
 
 /// Why a reply could not be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -45,10 +48,8 @@ impl Broken {
 impl From<reqwest::Error> for Broken {
     fn from(e: reqwest::Error) -> Self {
         let e = e.without_url();
-        let causes = log::causes(&e);
-        let text = causes.into_iter().fold(e.to_string(), |text, causes| format!("{text}: {causes}"));
         Self {
-            text: shown::unquoted(&text),
+            text: shown::with_causes(&e),
             is_timeout: e.is_timeout(),
             is_connect: e.is_connect(),
             tls: tls_refusal(&e).filter(|_| e.is_connect()).and_then(explain_tls),
@@ -119,55 +120,20 @@ fn lost(what: &str, request: &OutgoingRequest) -> Failure {
     Failure::new(Error::new(ErrorKind::Unavailable, message), Fate::Unknown)
 }
 
-/// The TLS library's reason, from any depth of the chain of causes.
-fn tls_refusal<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let mut cause = Some(e);
-    while let Some(e) = cause {
-        if let Some(refusal) = e.downcast_ref() {
-            return Some(refusal);
-        }
-        // The `source` of an I/O error skips the error that it holds and returns that error's source.
-        cause = match e.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(held) => Some(held),
-            None => e.source(),
-        };
-    }
-    None
-}
-
 /// What is wrong with the server's TLS, and what to do about it; `None` for a fault that may pass, such as most alerts.
 fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> {
-    const CLOCK: &str = "check this machine's clock, then ask the administrator of that host, or of the proxy in front of \
-                         it, for a certificate that is valid now";
     const ANOTHER: &str = "check the base URI and any proxy";
+    const ADVICE: Advice = Advice {
+        authority: "if the host is your own gateway or proxy, give the authority's certificate to \
+                    TokenManagerBuilder::http_client",
+        clock: "check this machine's clock, then ask the administrator of that host, or of the proxy in front of it, for a \
+                certificate that is valid now",
+        ca: "let an authority sign a certificate for that host, and give the authority's certificate to \
+             TokenManagerBuilder::http_client",
+        host: ANOTHER,
+    };
     Some(match refusal {
-        rustls::Error::InvalidCertificate(fault) => match fault {
-            // rustls looks an issuer up by its name. So an unknown authority with the NAME of a known one, but with
-            // another key, is found, and then the signature does not fit its key: BadSignature, not UnknownIssuer.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => (
-                "its certificate is self-signed, or signed by an authority that this machine does not know",
-                "if the host is your own gateway or proxy, give the authority's certificate to \
-                 TokenManagerBuilder::http_client",
-            ),
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-                ("its certificate has expired", CLOCK)
-            }
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-                ("its certificate is not valid yet", CLOCK)
-            }
-            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-                ("its certificate is for another host", ANOTHER)
-            }
-            CertificateError::Revoked => ("its certificate has been revoked", ANOTHER),
-            // `openssl req -x509` makes such certificates. The name is compared because this error is a type of the
-            // verifier's own crate, which rustls does not export.
-            CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => (
-                "its certificate is a CA certificate, which a server must not use",
-                "let an authority sign a certificate for that host, and give the authority's certificate to \
-                 TokenManagerBuilder::http_client",
-            ),
-            _ => ("its certificate cannot be accepted", ANOTHER),
-        },
+        rustls::Error::InvalidCertificate(fault) => certificate::explain(fault, &ADVICE),
         rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13)
         | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             ("it offers no TLS 1.2 or later", ANOTHER)

@@ -10,7 +10,9 @@ use std::{
 };
 
 use super::row::{Base, Ending, Found, Leased, News, ToSave, TokenRow, reason_against};
-use crate::{Error, ErrorKind, RefreshTokenObject, Stored, caught::locked, log, runtime};
+use crate::{
+    Error, ErrorKind, RefreshTokenObject, Stored, caught::locked, log, runtime, unguessable::hexadecimal,
+};
 
 pub(super) struct Claim {
     row: Arc<TokenRow>,
@@ -115,7 +117,7 @@ impl Claim {
     fn begin_save(&self, token: &RefreshTokenObject) -> Result<Saving, Error> {
         let mut known = self.known();
         known.found = None;
-        let again = known.reply.as_ref().filter(|(before, _)| before.as_json() == token.as_json());
+        let again = known.reply.as_ref().filter(|(before, _)| before.is_same_reply(token));
         let is_first = again.is_none();
         let save_id = match again {
             Some((_, save_id)) => save_id.clone(),
@@ -197,12 +199,7 @@ pub(super) fn release_in_background(row: &Arc<TokenRow>, holder: String) {
     }
 }
 
-/// 128 random bits, in hexadecimal digits.
+/// 128 bits: no two are the same.
 pub(super) fn random_id() -> Result<String, Error> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|e| {
-        let message = "the operating system gives no random numbers; check that this process may read them";
-        Error::new(ErrorKind::Config, message).caused_by(e)
-    })?;
-    Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
+    hexadecimal::<16>()
 }

@@ -6,10 +6,13 @@
 
 use std::{error::Error as StdError, io};
 
-use rustls::CertificateError;
 use tokio_postgres::error::SqlState;
 
-use crate::{Error, ErrorKind, log, shown};
+use crate::{
+    Error, ErrorKind,
+    certificate::{self, Advice, tls_refusal},
+    shown,
+};
 
 const URL: &str = "in the database URL";
 
@@ -49,9 +52,7 @@ pub(super) struct Cause(String);
 
 impl Cause {
     fn of(e: &(dyn StdError + 'static)) -> Self {
-        let causes = log::causes(e);
-        let text = causes.into_iter().fold(e.to_string(), |text, causes| format!("{text}: {causes}"));
-        Self(shown::unquoted(&text))
+        Self(shown::with_causes(e))
     }
 }
 
@@ -253,51 +254,17 @@ fn condition(state: &str) -> Condition {
     Condition { name, advice, passes }
 }
 
-/// The TLS library's reason, from any depth of the chain of causes.
-fn tls_refusal<'a>(e: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
-    let mut cause = Some(e);
-    while let Some(e) = cause {
-        if let Some(refusal) = e.downcast_ref() {
-            return Some(refusal);
-        }
-        // The `source` of an I/O error skips the error that it holds and returns that error's source.
-        cause = match e.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            Some(held) => Some(held),
-            None => e.source(),
-        };
-    }
-    None
-}
-
 fn explain_tls(refusal: &rustls::Error) -> (&'static str, &'static str) {
-    const CLOCK: &str = "check this machine's clock, and the server's certificate";
-    const HOST: &str = "check the host in the database URL";
-    let rustls::Error::InvalidCertificate(fault) = refusal else {
-        return ("no safe TLS connection could be made", "check the server's TLS settings");
+    const ADVICE: Advice = Advice {
+        authority: "if the authority is your own, write sslrootcert=PATH with its certificate into the database URL",
+        clock: "check this machine's clock, and the server's certificate",
+        ca: "let an authority sign a certificate for that host, and write sslrootcert=PATH with the authority's certificate into \
+             the database URL",
+        host: "check the host in the database URL",
     };
-    match fault {
-        // rustls looks an issuer up by its name: another authority of the same name gives BadSignature.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => (
-            "its certificate is self-signed, or signed by an authority that this machine does not know",
-            "if the authority is your own, write sslrootcert=PATH with its certificate into the database URL",
-        ),
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            ("its certificate has expired", CLOCK)
-        }
-        CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
-            ("its certificate is not valid yet", CLOCK)
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            ("its certificate is for another host", HOST)
-        }
-        // `openssl req -x509` makes such certificates. The name is compared because this error is a type of the verifier's
-        // own crate, which rustls does not export.
-        CertificateError::Other(other) if other.0.to_string() == "CaUsedAsEndEntity" => (
-            "its certificate is a CA certificate, which a server must not use",
-            "let an authority sign a certificate for that host, and write sslrootcert=PATH with the authority's \
-             certificate into the database URL",
-        ),
-        _ => ("its certificate cannot be accepted", HOST),
+    match refusal {
+        rustls::Error::InvalidCertificate(fault) => certificate::explain(fault, &ADVICE),
+        _ => ("no safe TLS connection could be made", "check the server's TLS settings"),
     }
 }
 

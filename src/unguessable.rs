@@ -1,0 +1,13 @@
+//! Random values that must not be guessed, or must never come twice: the operating system makes them.
+
+use crate::{Error, ErrorKind};
+
+/// So many random bytes, in hexadecimal digits.
+pub(crate) fn hexadecimal<const BYTES: usize>() -> Result<String, Error> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes).map_err(|e| {
+        let message = "the operating system gave no random bytes; see whether it has only just started";
+        Error::new(ErrorKind::Config, message).caused_by(e)
+    })?;
+    Ok(bytes.map(|byte| format!("{byte:02x}")).concat())
+}
