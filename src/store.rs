@@ -399,6 +399,12 @@ impl StoreLock {
         self
     }
 
+    /// The value that a store of this crate has put in; `store` is what it is called.
+    pub(crate) fn of_store<T: Any>(&self, store: impl fmt::Display) -> Result<&T, Error> {
+        self.get()
+            .ok_or_else(|| Error::store(format!("{store} was used with another store's lock"), "wrong lock"))
+    }
+
     pub(crate) fn lease(&self) -> Option<Lease> {
         self.lease.as_deref().copied()
     }

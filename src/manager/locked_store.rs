@@ -1,8 +1,11 @@
 //! The store, and its lock while it is this manager's.
 //!
-//! Always: one flight at a time uses the lock, and no other flight releases it. From a token's arrival until it is saved, the token is kept here together with the store's lock, so that neither a
-//! full disk nor a panic loses it, and no other process spends the token that it replaced. A store that does not answer
-//! holds up no caller for longer than the deadline. Nothing is sent on a lease that may lapse before the reply is saved.
+//! Always:
+//! - One flight at a time uses the lock, and no other flight releases it.
+//! - From a token's arrival until it is saved, the token is kept here together with the store's lock, so that neither a full
+//!   disk nor a panic loses it, and no other process spends the token that it replaced.
+//! - A store that does not answer holds up no caller for longer than the deadline.
+//! - Nothing is sent on a lease that may lapse before the reply is saved.
 
 use std::{sync::Arc, time::Duration};
 
@@ -251,28 +254,27 @@ impl LockedStore {
         clock: &dyn Clock,
     ) -> Result<(), Error> {
         for pause in PAUSES {
-            match self.attempt(token, saving, lock).await {
+            match self.answer(self.attempt(token, saving, lock)).await {
                 Some(Err(e)) if !e.is_superseded() => clock.sleep(pause).await,
                 Some(answer) => return answer,
                 None => return Err(self.no_answer()),
             }
         }
-        self.attempt(token, saving, lock).await.unwrap_or_else(|| Err(self.no_answer()))
+        self.call(self.attempt(token, saving, lock)).await
     }
 
     /// One attempt at saving.
-    async fn attempt(
-        &self,
-        token: &RefreshTokenObject,
-        saving: Saving<'_>,
-        lock: &StoreLock,
-    ) -> Option<Result<(), Error>> {
-        let save = match (saving.replaces, saving.save) {
+    fn attempt<'a>(
+        &'a self,
+        token: &'a RefreshTokenObject,
+        saving: Saving<'a>,
+        lock: &'a StoreLock,
+    ) -> BoxFuture<'a, ()> {
+        match (saving.replaces, saving.save) {
             (Replaces::Anything, _) => self.store.replace(token, lock),
             (Replaces::Predecessor, Save::Last) => self.store.finish(token, saving.note, lock),
             (Replaces::Predecessor, Save::More) => self.store.save(token, lock),
-        };
-        self.answer(save).await
+        }
     }
 
     /// Saves the token that is still unsaved, then calls `publish`. It is also done with where another process has stored a
@@ -282,8 +284,7 @@ impl LockedStore {
         let Some(ours) = slot.as_mut() else { return Ok(UnsavedToken::None) };
         let Some(Unsaved { token, replaces }) = &ours.unsaved else { return Ok(UnsavedToken::None) };
         let saving = Saving { save: Save::More, replaces: *replaces, note: None };
-        let attempt = self.attempt(token, saving, &ours.lock).await;
-        let late = match attempt.unwrap_or_else(|| Err(self.no_answer())) {
+        let late = match self.call(self.attempt(token, saving, &ours.lock)).await {
             Ok(()) => UnsavedToken::Saved,
             Err(e) if e.is_superseded() => UnsavedToken::Superseded,
             Err(e) => return Err(e),

@@ -273,9 +273,7 @@ impl JsonFileStore {
     }
 
     fn lock<'a>(&self, lock: &'a StoreLock) -> Result<&'a FileLock, Error> {
-        lock.get().ok_or_else(|| {
-            Error::store(format!("{} was used with another store's lock", self.path.display()), "wrong lock")
-        })
+        lock.of_store(self.path.display())
     }
 }
 

@@ -96,8 +96,6 @@ const LONGEST_POLL: Duration = Duration::from_millis(500);
 /// Clones are the same store.
 #[derive(Clone)]
 pub struct PostgresStore {
-    database: Arc<Database>,
-    app_id: String,
     row: Arc<TokenRow>,
     limits: Limits,
     /// The id of the save that this handle has read last, until it takes a lease.
@@ -121,29 +119,28 @@ impl PostgresStore {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the URL cannot be used, or would send tokens unprotected over a
     /// network.
     pub fn new(url: &str, principal: impl Into<String>) -> Result<Self, Error> {
-        let database = Arc::new(Database::new(url)?);
-        let row = Arc::new(TokenRow::new(Arc::clone(&database), String::new(), principal.into()));
-        let limits = Limits { lease: LEASE, doubt: DOUBT, late_save: LATE_SAVE };
-        Ok(Self { database, app_id: String::new(), row, limits, last_read: Arc::default() })
+        let row = TokenRow::new(Arc::new(Database::new(url)?), String::new(), principal.into());
+        Ok(Self::of_row(row, Limits { lease: LEASE, doubt: DOUBT, late_save: LATE_SAVE }))
+    }
+
+    fn of_row(row: TokenRow, limits: Limits) -> Self {
+        Self { row: Arc::new(row), limits, last_read: Arc::default() }
     }
 
     /// The app that the row belongs to, where several apps share a table. Default: an empty text.
     #[must_use]
     pub fn app_id(self, app_id: impl Into<String>) -> Self {
-        let app_id = app_id.into();
-        let row = Arc::new(TokenRow::new(
-            Arc::clone(&self.database),
-            app_id.clone(),
-            self.row.principal().to_owned(),
-        ));
-        Self { app_id, row, last_read: Arc::default(), ..self }
+        let TokenRow { database, principal, .. } = &*self.row;
+        let row = TokenRow::new(Arc::clone(database), app_id.into(), principal.clone());
+        Self::of_row(row, self.limits)
     }
 
     /// The row of another principal, through the same connections.
     #[must_use]
     pub fn of_principal(&self, principal: impl Into<String>) -> Self {
-        let row = TokenRow::new(Arc::clone(&self.database), self.app_id.clone(), principal.into());
-        Self { row: Arc::new(row), last_read: Arc::default(), ..self.clone() }
+        let TokenRow { database, app_id, .. } = &*self.row;
+        let row = TokenRow::new(Arc::clone(database), app_id.clone(), principal.into());
+        Self::of_row(row, self.limits)
     }
 
     /// How long a renewal has the row to itself, unless it is prolonged. Default: 90 seconds.
@@ -184,7 +181,7 @@ impl PostgresStore {
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be reached, or the role may not make tables;
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the tables are of a newer version than this crate knows.
     pub async fn migrate(&self) -> Result<(), Error> {
-        schema::migrate(&self.database).await
+        schema::migrate(&self.row.database).await
     }
 
     /// The SQL that [`migrate`](Self::migrate) runs, for administrators who run it themselves: all versions, oldest first.
@@ -203,7 +200,7 @@ impl PostgresStore {
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be written.
     pub async fn mark_restored(&self) -> Result<usize, Error> {
         let lease = self.limits.lease.as_secs_f64();
-        let mut transaction = self.database.transaction(LONGEST_MARKING).await?;
+        let mut transaction = self.row.database.transaction(LONGEST_MARKING).await?;
         let marked = transaction.query(statements::MARK_RESTORED, &[(&lease, Type::FLOAT8)]).await?;
         transaction.commit().await?;
         let marked: i64 = marked.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0);
@@ -231,9 +228,7 @@ impl PostgresStore {
     }
 
     fn claimed<'a>(&self, lock: &'a StoreLock) -> Result<&'a Claim, Error> {
-        lock.get().ok_or_else(|| {
-            Error::store(format!("{} was used with another store's lock", self.describe()), "wrong lock")
-        })
+        lock.of_store(&self.row)
     }
 }
 
@@ -327,6 +322,6 @@ impl TokenStore for PostgresStore {
     }
 
     fn describe(&self) -> String {
-        self.row.describe()
+        self.row.to_string()
     }
 }

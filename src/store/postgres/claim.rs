@@ -128,7 +128,7 @@ impl Claim {
 
     fn saved(&self, saved: Option<Base>) -> Result<MutexGuard<'_, Known>, Error> {
         let Some(base) = saved else {
-            let message = format!("another process has saved a newer token in {}", self.row.describe());
+            let message = format!("another process has saved a newer token in {}", self.row);
             return Err(Error::superseded(message));
         };
         let mut known = self.known();
@@ -165,15 +165,15 @@ impl Claim {
             return;
         }
         if let Err(error) = self.row.release(&self.holder).await {
-            let (store, cause) = (self.row.describe(), log::causes(&error));
-            log::event!(warn, store, %error, cause, "the lease could not be given back, and lapses by itself");
+            let (store, cause) = (&self.row, log::causes(&error));
+            log::event!(warn, %store, %error, cause, "the lease could not be given back, and lapses by itself");
         }
     }
 
     pub(super) fn lapsed(&self, what: &str) -> Error {
         let message = format!(
             "{what}: the lease on {} has lapsed, and another process may have taken it; try again",
-            self.row.describe()
+            self.row
         );
         Error::new(ErrorKind::Store, message).transient()
     }

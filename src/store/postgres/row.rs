@@ -3,6 +3,7 @@
 //! Always: what a statement needs is a parameter, never a part of its text.
 
 use std::{
+    fmt,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -23,9 +24,9 @@ use crate::{
 
 #[derive(Debug)]
 pub(super) struct TokenRow {
-    database: Arc<Database>,
-    app_id: String,
-    principal: String,
+    pub(super) database: Arc<Database>,
+    pub(super) app_id: String,
+    pub(super) principal: String,
     /// There was such a row when the database was last asked.
     is_there: AtomicBool,
 }
@@ -115,21 +116,20 @@ pub(super) fn reason_against(token: &RefreshTokenObject, note: Option<&str>) -> 
     is_dead.then_some("Concur has refused this refresh token before; sign in again")
 }
 
+/// What errors and logs call the row.
+impl fmt::Display for TokenRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the row of {}", self.principal)?;
+        if !self.app_id.is_empty() {
+            write!(f, " of app {}", self.app_id)?;
+        }
+        write!(f, " in {}", self.database.describe())
+    }
+}
+
 impl TokenRow {
     pub(super) fn new(database: Arc<Database>, app_id: String, principal: String) -> Self {
         Self { database, app_id, principal, is_there: AtomicBool::new(false) }
-    }
-
-    pub(super) fn principal(&self) -> &str {
-        &self.principal
-    }
-
-    pub(super) fn describe(&self) -> String {
-        let (principal, database) = (&self.principal, self.database.describe());
-        match &*self.app_id {
-            "" => format!("the row of {principal} in {database}"),
-            app => format!("the row of {principal} of app {app} in {database}"),
-        }
     }
 
     pub(super) async fn read(&self) -> Result<Found, Error> {
@@ -291,8 +291,7 @@ impl TokenRow {
         let json: Option<&str> = self.column(row, 0)?;
         let token = json.map(RefreshTokenObject::from_json).transpose().map_err(|e| {
             let message = format!(
-                "{} holds something that is no refresh token object; set its token and save_id to NULL, and sign in again",
-                self.describe()
+                "{self} holds something that is no refresh token object; set its token and save_id to NULL, and sign in again"
             );
             Error::new(ErrorKind::Config, message).caused_by(e)
         })?;
