@@ -9,6 +9,8 @@
 
 #![cfg(all(feature = "postgres", feature = "simulator", unix))]
 
+#[path = "support/company.rs"]
+mod company;
 #[path = "postgres_faults/long_run.rs"]
 mod long_run;
 #[path = "support/postgres/mod.rs"]
@@ -20,33 +22,23 @@ mod worker;
 use std::{
     fs,
     future::Future,
+    ops::Deref,
     pin::Pin,
     time::{Duration, SystemTime},
 };
 
 use concur_auth::{
-    Clock, Credentials, Error, ErrorKind, PostgresStore, RefreshTokenObject, SystemClock, TokenManager,
-    TokenStore as _,
-    simulator::{ConcurSimulator, Fault, Rotation},
+    Clock, Credentials, ErrorKind, PostgresStore, SystemClock, TokenManager, TokenStore as _,
+    simulator::Fault,
 };
 use tempfile::TempDir;
-use tokio::task::JoinHandle;
 
 use self::{
-    postgres::{Database, Held, PgBouncer, Postgres, Proxy, Server},
+    company::{Account, CLAIM, PRINCIPAL, PROLONG, READ, RELEASE, REMEMBER, SAVE, refresh},
+    postgres::{Held, PgBouncer, Postgres, Proxy, Server},
     support::until,
     worker::{Limits, Work, Worker},
 };
-
-const PRINCIPAL: &str = "0b8e2f6c-4d7a-4c1e-9f3a-6a2d5c7b8e90";
-
-/// Parts of the texts of the statements.
-const CLAIM: &str = "in_doubt_since IS NOT NULL AS";
-const READ: &str = "SELECT token, refusal, save_id";
-const PROLONG: &str = "SET lease_until";
-const SAVE: &str = "sign_in = $9,";
-const REMEMBER: &str = "SET refusal";
-const RELEASE: &str = "SET lease_owner = NULL, lease_until = NULL\n     WHERE app_id";
 
 const LIMITS: Limits = Limits {
     lease: Duration::from_secs(90),
@@ -60,13 +52,20 @@ async fn works() {
     worker::work().await;
 }
 
-/// One company, with tokens in a database and at a Concur of its own.
+/// A company whose workers are processes.
 struct Company<'a> {
-    concur: ConcurSimulator,
-    database: Database<'a>,
+    account: Account<'a>,
     folder: TempDir,
     /// Between the workers and the database.
     server: &'a dyn Server,
+}
+
+impl<'a> Deref for Company<'a> {
+    type Target = Account<'a>;
+
+    fn deref(&self) -> &Account<'a> {
+        &self.account
+    }
 }
 
 impl<'a> Company<'a> {
@@ -76,19 +75,16 @@ impl<'a> Company<'a> {
     }
 
     async fn behind(postgres: &'a Postgres, server: &'a dyn Server) -> Self {
-        let database = postgres.database();
-        PostgresStore::new(&database.url(), PRINCIPAL).unwrap().migrate().await.unwrap();
-        let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
-        let company = Self { concur, database, folder: tempfile::tempdir().unwrap(), server };
-        company.begin().await;
-        company
+        Self::begun(Account::of(postgres).await, server).await
     }
 
     /// The same database, from the start.
     async fn again(self) -> Self {
-        self.database.psql("DELETE FROM concur_auth_tokens");
-        let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
-        let company = Self { concur, folder: tempfile::tempdir().unwrap(), ..self };
+        Self::begun(self.account.again().await, self.server).await
+    }
+
+    async fn begun(account: Account<'a>, server: &'a dyn Server) -> Self {
+        let company = Self { account, folder: tempfile::tempdir().unwrap(), server };
         company.begin().await;
         company
     }
@@ -100,10 +96,6 @@ impl<'a> Company<'a> {
 
     fn store(&self) -> PostgresStore {
         PostgresStore::new(&self.database.url(), PRINCIPAL).unwrap().late_save(LIMITS.late_save)
-    }
-
-    fn manager(&self, store: PostgresStore) -> TokenManager {
-        TokenManager::builder().credentials(self.concur.credentials()).store(store).build().unwrap()
     }
 
     /// A manager as on another machine.
@@ -142,21 +134,6 @@ impl<'a> Company<'a> {
         }
         reached(&held).await;
         Standing { worker, held, proxy }
-    }
-
-    /// One value of the row.
-    fn row(&self, expression: &str) -> String {
-        self.database.psql(&format!("SELECT {expression} FROM concur_auth_tokens"))
-    }
-
-    fn lapse(&self) {
-        self.database.psql(
-            "UPDATE concur_auth_tokens SET lease_until = clock_timestamp() WHERE lease_owner IS NOT NULL",
-        );
-    }
-
-    fn stored(&self) -> String {
-        RefreshTokenObject::from_json(&self.row("token")).unwrap().secret().to_owned()
     }
 
     /// Grant types and statuses of all requests after the first sign-in.
@@ -201,15 +178,6 @@ struct Standing {
 /// [`Held::wait`] blocks its thread.
 async fn reached(held: &Held) {
     until(|| held.is_reached()).await;
-}
-
-fn spawned<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
-    tokio::spawn(work)
-}
-
-fn refresh(machine: &TokenManager) -> JoinHandle<Result<RefreshTokenObject, Error>> {
-    let machine = machine.clone();
-    spawned(async move { machine.refresh().await })
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -493,7 +461,7 @@ async fn a_worker_is_suspended_after_a_refusal_and_continued() {
         company.lapse();
         let other = company.machine();
         let mut replies = Some(company.concur.hold_replies());
-        let mut call = Some(spawned(async move { other.retry_now().await }));
+        let mut call = Some(tokio::spawn(async move { other.retry_now().await }));
         until(|| company.concur.token_requests() == 3).await;
         if has_saved {
             drop(replies.take());
@@ -619,7 +587,7 @@ async fn a_token_that_the_database_will_not_take_is_kept_and_saved_later() {
         assert!(error.to_string().starts_with("the newest refresh token is still not saved to "), "{error}");
         let ends = {
             let machine = machine.clone();
-            spawned(async move { machine.shutdown(Duration::from_secs(60)).await })
+            tokio::spawn(async move { machine.shutdown(Duration::from_secs(60)).await })
         };
         match sqlstate {
             None => proxy.refuse(false),
@@ -733,7 +701,7 @@ async fn machines_whose_clocks_are_ten_minutes_apart_share_a_request() {
     let replies = company.concur.hold_replies();
     let calls = both.each_ref().map(|machine| {
         let machine = machine.clone();
-        spawned(async move { machine.access_token().await })
+        tokio::spawn(async move { machine.access_token().await })
     });
     until(|| company.concur.token_requests() == requests + 1).await;
     replies.release();

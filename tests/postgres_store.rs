@@ -2,11 +2,13 @@
 
 #![cfg(all(feature = "postgres", feature = "simulator", unix))]
 
+#[path = "support/company.rs"]
+mod company;
 #[path = "support/postgres/mod.rs"]
 mod postgres;
 mod support;
 
-use std::{future::Future, time::Duration};
+use std::{ops::Deref, time::Duration};
 
 use concur_auth::{
     ErrorKind, PostgresStore, RefreshTokenObject, TokenManager, TokenStore,
@@ -16,14 +18,16 @@ use concur_auth::{
 };
 
 use self::{
+    company::{
+        Account, CLAIM, MAKE, PRINCIPAL, PROLONG, READ, RELEASE, REMEMBER, REMOVE, REPLACE, SAVE, refresh,
+        sign_in,
+    },
     postgres::{Database, Options, PgBouncer, Postgres, Proxy, pem},
     support::until,
 };
 
 const COLUMNS: &str = "SELECT table_name, column_name, data_type, is_nullable, column_default \
     FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2";
-
-const PRINCIPAL: &str = "0b8e2f6c-4d7a-4c1e-9f3a-6a2d5c7b8e90";
 
 async fn migrated(database: &Database<'_>) -> PostgresStore {
     let store = PostgresStore::new(&database.url(), PRINCIPAL).unwrap();
@@ -66,19 +70,23 @@ fn assert_superseded(e: &concur_auth::Error) {
     assert!(e.to_string().starts_with("another process has saved a newer token in the row of"), "{e}");
 }
 
-/// A Concur that rotates and revokes the family of a token that is presented twice.
+/// A company whose managers reach the database through a proxy.
 struct Company<'a> {
-    concur: ConcurSimulator,
-    database: Database<'a>,
+    account: Account<'a>,
     proxy: Proxy,
+}
+
+impl<'a> Deref for Company<'a> {
+    type Target = Account<'a>;
+
+    fn deref(&self) -> &Account<'a> {
+        &self.account
+    }
 }
 
 impl<'a> Company<'a> {
     async fn of(postgres: &'a Postgres) -> Self {
-        let database = postgres.database();
-        migrated(&database).await;
-        let concur = ConcurSimulator::builder().rotation(Rotation::AlwaysAndRevokeFamily).start().await;
-        Self { concur, proxy: Proxy::before(postgres), database }
+        Self { account: Account::of(postgres).await, proxy: Proxy::before(postgres) }
     }
 
     /// On connections of its own.
@@ -86,28 +94,9 @@ impl<'a> Company<'a> {
         PostgresStore::new(&self.database.url_by(&self.proxy), PRINCIPAL).unwrap()
     }
 
-    fn manager(&self, store: PostgresStore) -> TokenManager {
-        TokenManager::builder().credentials(self.concur.credentials()).store(store).build().unwrap()
-    }
-
     /// A manager as on another machine.
     fn machine(&self) -> TokenManager {
         self.manager(self.store())
-    }
-
-    /// One value of the row.
-    fn row(&self, expression: &str) -> String {
-        self.database.psql(&format!("SELECT {expression} FROM concur_auth_tokens"))
-    }
-
-    fn lapse(&self) {
-        self.database.psql(
-            "UPDATE concur_auth_tokens SET lease_until = clock_timestamp() WHERE lease_owner IS NOT NULL",
-        );
-    }
-
-    fn stored(&self) -> String {
-        RefreshTokenObject::from_json(&self.row("token")).unwrap().secret().to_owned()
     }
 
     /// The statements on the table since the last call, by their first words.
@@ -117,27 +106,20 @@ impl<'a> Company<'a> {
             .iter()
             .map(|text| {
                 let known = [
-                    ("DO NOTHING", "make"),
-                    ("AS in_doubt", "claim"),
-                    ("sign_in = $9,", "save"),
-                    ("sign_in = $10", "replace"),
-                    ("SELECT token", "read"),
-                    ("SET lease_owner = NULL", "release"),
-                    ("SET lease_until", "prolong"),
-                    ("SET refusal", "remember"),
-                    ("SET token = NULL", "remove"),
+                    (MAKE, "make"),
+                    (CLAIM, "claim"),
+                    (SAVE, "save"),
+                    (REPLACE, "replace"),
+                    (READ, "read"),
+                    (RELEASE, "release"),
+                    (PROLONG, "prolong"),
+                    (REMEMBER, "remember"),
+                    (REMOVE, "remove"),
                 ];
                 known.into_iter().find(|(part, _)| text.contains(part)).map_or("other", |(_, name)| name)
             })
             .collect()
     }
-}
-
-/// A renewal ahead of time, as `keep_alive` makes it, of a company whose access tokens have lapsed.
-async fn in_the_background<T: Send + 'static>(
-    work: impl Future<Output = T> + Send + 'static,
-) -> tokio::task::JoinHandle<T> {
-    tokio::spawn(work)
 }
 
 #[tokio::test]
@@ -173,7 +155,7 @@ async fn machines_that_need_a_token_at_once_send_one_request() {
     let mut calls = Vec::new();
     for machine in &machines {
         let machine = machine.clone();
-        calls.push(in_the_background(async move { machine.access_token().await }).await);
+        calls.push(tokio::spawn(async move { machine.access_token().await }));
     }
     until(|| company.proxy.executed().len() > 16).await;
     held.release();
@@ -195,7 +177,7 @@ async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
     machine.access_token().await.unwrap();
     for cut in [Proxy::cut_next_reply, Proxy::cut_next_request] {
         let (version, before) = (company.row("version"), company.proxy.executed().len());
-        cut(&company.proxy, "sign_in = $9,");
+        cut(&company.proxy, SAVE);
         machine.refresh().await.unwrap();
         let saves = company.statements(before).into_iter().filter(|it| *it == "save").count();
         assert_eq!(company.row("version").parse::<u64>().unwrap(), version.parse::<u64>().unwrap() + 1);
@@ -212,7 +194,7 @@ async fn a_lease_whose_answer_is_lost_is_given_back() {
     let Some(postgres) = Postgres::shared("a_lease_whose_answer_is_lost_is_given_back") else { return };
     let company = Company::of(postgres).await;
     company.machine().access_token().await.unwrap();
-    company.proxy.cut_next_reply("AS in_doubt");
+    company.proxy.cut_next_reply(CLAIM);
     company.store().try_lock().await.unwrap_err();
     until(|| company.row("lease_owner IS NULL, in_doubt_since IS NULL") == "t|t").await;
 }
@@ -229,10 +211,7 @@ async fn a_late_save_counts_unless_another_machine_has_saved() {
     for has_saved in [false, true] {
         let held = company.concur.hold_replies();
         let requests = company.concur.token_requests();
-        let call = {
-            let late = late.clone();
-            in_the_background(async move { late.refresh().await }).await
-        };
+        let call = refresh(&late);
         until(|| company.concur.token_requests() == requests + 1).await;
         company.lapse();
         let newer = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
@@ -261,14 +240,7 @@ async fn a_late_sign_in_replaces_what_another_machine_has_saved() {
     let (late, other) = (company.machine(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
     late.access_token().await.unwrap();
     let held = company.concur.hold_replies();
-    let grant = concur_auth::Grant::company_request_token(
-        company.concur.company_uuid(),
-        company.concur.issue_request_token(),
-    );
-    let call = {
-        let late = late.clone();
-        in_the_background(async move { late.sign_in(grant).await }).await
-    };
+    let call = sign_in(&late, company.new_request_token());
     until(|| company.concur.token_requests() == 2).await;
     company.lapse();
     let lock = other.try_lock().await.unwrap().unwrap();
@@ -293,10 +265,7 @@ async fn a_refusal_in_doubt_waits_for_a_late_save() {
     company.lapse();
     company.concur.revoke();
     let before = company.proxy.executed().len();
-    let call = {
-        let machine = machine.clone();
-        in_the_background(async move { machine.refresh().await }).await
-    };
+    let call = refresh(&machine);
     until(|| company.statements(before).contains(&"read")).await;
     assert_eq!(company.row("state, in_doubt_since IS NOT NULL"), "active|t");
     let saved = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
@@ -412,11 +381,8 @@ async fn nothing_is_sent_on_a_lease_that_may_lapse() {
     for is_taken in [false, true] {
         let (before, requests) = (company.proxy.executed().len(), company.concur.token_requests());
         // The claim is answered when more than half of the lease is over.
-        let held = company.proxy.hold_next_reply("AS in_doubt");
-        let call = {
-            let machine = machine.clone();
-            in_the_background(async move { machine.refresh().await }).await
-        };
+        let held = company.proxy.hold_next_reply(CLAIM);
+        let call = refresh(&machine);
         until(|| company.proxy.executed().len() == before + 1).await;
         until(|| company.row("lease_until <= clock_timestamp() + interval '1500 milliseconds'") == "t").await;
         if is_taken {
@@ -471,7 +437,7 @@ async fn a_sign_in_whose_answer_is_lost_does_not_overwrite_its_successor() {
         |name: &str| RefreshTokenObject::from_json(&format!(r#"{{"refresh_token": "{name}"}}"#)).unwrap();
     let (one, other) = (company.store(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
     let lock = one.try_lock().await.unwrap().unwrap();
-    company.proxy.cut_next_reply("sign_in = $10");
+    company.proxy.cut_next_reply(REPLACE);
     one.replace(&token("signed-in"), &lock).await.unwrap_err();
     assert_eq!(company.stored(), "signed-in");
     company.lapse();
@@ -490,7 +456,7 @@ async fn a_repeated_save_changes_nothing() {
     let (one, other) = (company.store(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
     let lock = one.try_lock().await.unwrap().unwrap();
     let renewed = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
-    company.proxy.cut_next_reply("sign_in = $9,");
+    company.proxy.cut_next_reply(SAVE);
     one.finish(&renewed, None, &lock).await.unwrap_err();
     std::mem::forget(other.try_lock().await.unwrap().unwrap());
     company.lapse();
@@ -511,10 +477,7 @@ async fn a_renewal_under_way_survives_a_restore() {
     company.database.psql("CREATE TABLE backup AS SELECT * FROM concur_auth_tokens");
     machine.refresh().await.unwrap();
     let held = company.concur.hold_replies();
-    let call = {
-        let machine = machine.clone();
-        in_the_background(async move { machine.refresh().await }).await
-    };
+    let call = refresh(&machine);
     until(|| company.concur.token_requests() == 3).await;
     company
         .database
@@ -533,7 +496,7 @@ async fn a_repeated_removal_leaves_a_later_sign_in_alone() {
     company.machine().access_token().await.unwrap();
     let (one, other) = (company.store(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
     let lock = one.try_lock().await.unwrap().unwrap();
-    company.proxy.cut_next_reply("SET token = NULL");
+    company.proxy.cut_next_reply(REMOVE);
     one.remove(&lock).await.unwrap_err();
     company.lapse();
     let signing_in = other.try_lock().await.unwrap().unwrap();
@@ -769,14 +732,7 @@ async fn a_sign_in_during_which_the_row_is_deleted_is_kept_and_sent_once() {
     let machine = company.machine();
     machine.access_token().await.unwrap();
     let held = company.concur.hold_replies();
-    let grant = concur_auth::Grant::company_request_token(
-        company.concur.company_uuid(),
-        company.concur.issue_request_token(),
-    );
-    let call = {
-        let machine = machine.clone();
-        in_the_background(async move { machine.sign_in(grant).await }).await
-    };
+    let call = sign_in(&machine, company.new_request_token());
     until(|| company.concur.token_requests() == 2).await;
     company.database.psql("DELETE FROM concur_auth_tokens");
     held.release();
@@ -795,10 +751,10 @@ async fn an_adopted_token_that_is_not_stored_is_no_success() {
     let machine = company.machine();
     machine.access_token().await.unwrap();
     let adopted = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
-    let held = company.proxy.hold_next_request("sign_in = $10");
+    let held = company.proxy.hold_next_request(REPLACE);
     let call = {
         let (machine, adopted) = (machine.clone(), adopted.clone());
-        in_the_background(async move { machine.adopt(adopted).await }).await
+        tokio::spawn(async move { machine.adopt(adopted).await })
     };
     until(|| company.row("lease_owner IS NOT NULL") == "t").await;
     company.lapse();
@@ -934,10 +890,7 @@ async fn after_a_late_save_was_superseded_the_next_call_takes_a_lease_of_its_own
     let machine = company.manager(company.store().lease(Duration::from_millis(800)));
     machine.access_token().await.unwrap();
     let held = company.concur.hold_replies();
-    let call = {
-        let machine = machine.clone();
-        in_the_background(async move { machine.refresh().await }).await
-    };
+    let call = refresh(&machine);
     until(|| company.concur.token_requests() == 2).await;
     company.proxy.refuse(true);
     company.proxy.cut_all();
