@@ -84,14 +84,21 @@ impl<'a> Deref for Company<'a> {
     }
 }
 
-impl<'a> Company<'a> {
-    async fn of(postgres: &'a Postgres) -> Self {
-        Self { account: Account::of(postgres).await, proxy: Proxy::before(postgres) }
+impl Company<'_> {
+    /// `None`, after the test was said to be skipped, where there is no PostgreSQL.
+    async fn of(test: &str) -> Option<Self> {
+        let postgres = Postgres::shared(test)?;
+        Some(Self { account: Account::of(postgres).await, proxy: Proxy::before(postgres) })
     }
 
     /// On connections of its own.
     fn store(&self) -> PostgresStore {
         PostgresStore::new(&self.database.url_by(&self.proxy), PRINCIPAL).unwrap()
+    }
+
+    /// The same, without the proxy in between.
+    fn past_the_proxy(&self) -> PostgresStore {
+        PostgresStore::new(&self.database.url(), PRINCIPAL).unwrap()
     }
 
     /// A manager as on another machine.
@@ -124,8 +131,7 @@ impl<'a> Company<'a> {
 
 #[tokio::test]
 async fn a_renewal_takes_two_statements() {
-    let Some(postgres) = Postgres::shared("a_renewal_takes_two_statements") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("a_renewal_takes_two_statements").await else { return };
     let machine = company.machine();
     machine.access_token().await.unwrap();
     assert_eq!(company.statements(0), ["read", "claim", "make", "replace", "release"], "the first sign-in");
@@ -146,10 +152,9 @@ async fn a_renewal_takes_two_statements() {
 
 #[tokio::test]
 async fn machines_that_need_a_token_at_once_send_one_request() {
-    let Some(postgres) = Postgres::shared("machines_that_need_a_token_at_once_send_one_request") else {
+    let Some(company) = Company::of("machines_that_need_a_token_at_once_send_one_request").await else {
         return;
     };
-    let company = Company::of(postgres).await;
     let machines: Vec<_> = (0..8).map(|_| company.machine()).collect();
     let held = company.concur.hold_replies();
     let mut calls = Vec::new();
@@ -169,10 +174,9 @@ async fn machines_that_need_a_token_at_once_send_one_request() {
 /// The answer of the save is lost with its connection: was it carried out?
 #[tokio::test]
 async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
-    let Some(postgres) = Postgres::shared("a_save_whose_answer_is_lost_is_repeated_and_recognised") else {
+    let Some(company) = Company::of("a_save_whose_answer_is_lost_is_repeated_and_recognised").await else {
         return;
     };
-    let company = Company::of(postgres).await;
     let machine = company.machine();
     machine.access_token().await.unwrap();
     for cut in [Proxy::cut_next_reply, Proxy::cut_next_request] {
@@ -191,8 +195,7 @@ async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
 /// The lease was taken, and its holder does not know.
 #[tokio::test]
 async fn a_lease_whose_answer_is_lost_is_given_back() {
-    let Some(postgres) = Postgres::shared("a_lease_whose_answer_is_lost_is_given_back") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("a_lease_whose_answer_is_lost_is_given_back").await else { return };
     company.machine().access_token().await.unwrap();
     company.proxy.cut_next_reply(CLAIM);
     company.store().try_lock().await.unwrap_err();
@@ -202,11 +205,10 @@ async fn a_lease_whose_answer_is_lost_is_given_back() {
 /// A worker is suspended past its lease with a reply in hand, and comes back: nobody has saved since, or another machine has.
 #[tokio::test]
 async fn a_late_save_counts_unless_another_machine_has_saved() {
-    let Some(postgres) = Postgres::shared("a_late_save_counts_unless_another_machine_has_saved") else {
+    let Some(company) = Company::of("a_late_save_counts_unless_another_machine_has_saved").await else {
         return;
     };
-    let company = Company::of(postgres).await;
-    let (late, other) = (company.machine(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    let (late, other) = (company.machine(), company.past_the_proxy());
     late.access_token().await.unwrap();
     for has_saved in [false, true] {
         let held = company.concur.hold_replies();
@@ -233,11 +235,10 @@ async fn a_late_save_counts_unless_another_machine_has_saved() {
 /// The same with a sign-in that a person made: it replaces whatever is stored.
 #[tokio::test]
 async fn a_late_sign_in_replaces_what_another_machine_has_saved() {
-    let Some(postgres) = Postgres::shared("a_late_sign_in_replaces_what_another_machine_has_saved") else {
+    let Some(company) = Company::of("a_late_sign_in_replaces_what_another_machine_has_saved").await else {
         return;
     };
-    let company = Company::of(postgres).await;
-    let (late, other) = (company.machine(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    let (late, other) = (company.machine(), company.past_the_proxy());
     late.access_token().await.unwrap();
     let held = company.concur.hold_replies();
     let call = sign_in(&late, company.new_request_token());
@@ -256,11 +257,10 @@ async fn a_late_sign_in_replaces_what_another_machine_has_saved() {
 /// The holder has sent the token, and saves after another machine has presented it and was refused.
 #[tokio::test]
 async fn a_refusal_in_doubt_waits_for_a_late_save() {
-    let Some(postgres) = Postgres::shared("a_refusal_in_doubt_waits_for_a_late_save") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("a_refusal_in_doubt_waits_for_a_late_save").await else { return };
     let machine = company.machine();
     machine.access_token().await.unwrap();
-    let other = PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap();
+    let other = company.past_the_proxy();
     let late = other.try_lock().await.unwrap().unwrap();
     company.lapse();
     company.concur.revoke();
@@ -279,11 +279,10 @@ async fn a_refusal_in_doubt_waits_for_a_late_save() {
 #[tokio::test]
 async fn without_a_late_save_the_row_says_that_a_person_is_needed_until_one_comes() {
     let name = "without_a_late_save_the_row_says_that_a_person_is_needed_until_one_comes";
-    let Some(postgres) = Postgres::shared(name) else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of(name).await else { return };
     let store = company.store().late_save(Duration::from_millis(600));
     company.machine().access_token().await.unwrap();
-    let other = PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap();
+    let other = company.past_the_proxy();
     let late = other.try_lock().await.unwrap().unwrap();
     company.lapse();
     company.concur.revoke();
@@ -311,11 +310,10 @@ async fn without_a_late_save_the_row_says_that_a_person_is_needed_until_one_come
 /// A lapsed lease, and a lease that was given back in doubt: only a caller who needs a token takes such a row.
 #[tokio::test]
 async fn a_renewal_ahead_of_time_leaves_a_row_in_doubt_alone_for_an_hour() {
-    let Some(postgres) = Postgres::shared("a_renewal_ahead_of_time_leaves_a_row_in_doubt_alone_for_an_hour")
+    let Some(company) = Company::of("a_renewal_ahead_of_time_leaves_a_row_in_doubt_alone_for_an_hour").await
     else {
         return;
     };
-    let company = Company::of(postgres).await;
     company.machine().access_token().await.unwrap();
     let store = company.store();
     let set = |what: &str| drop(company.database.psql(&format!("UPDATE concur_auth_tokens SET {what}")));
@@ -341,8 +339,7 @@ async fn a_renewal_ahead_of_time_leaves_a_row_in_doubt_alone_for_an_hour() {
 #[tokio::test]
 async fn only_a_caller_who_needs_a_token_presents_one_that_is_in_doubt() {
     let name = "only_a_caller_who_needs_a_token_presents_one_that_is_in_doubt";
-    let Some(postgres) = Postgres::shared(name) else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of(name).await else { return };
     company.machine().access_token().await.unwrap();
     let access_ends = |left: &str| {
         let ends = format!("to_jsonb(extract(epoch FROM clock_timestamp() + interval '{left}')::bigint)");
@@ -374,8 +371,7 @@ async fn only_a_caller_who_needs_a_token_presents_one_that_is_in_doubt() {
 /// With less left than a request and its save can take, the lease is prolonged; if that cannot be, nothing is sent.
 #[tokio::test]
 async fn nothing_is_sent_on_a_lease_that_may_lapse() {
-    let Some(postgres) = Postgres::shared("nothing_is_sent_on_a_lease_that_may_lapse") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("nothing_is_sent_on_a_lease_that_may_lapse").await else { return };
     let machine = company.manager(company.store().lease(Duration::from_secs(4)));
     machine.access_token().await.unwrap();
     for is_taken in [false, true] {
@@ -413,8 +409,7 @@ async fn nothing_is_sent_on_a_lease_that_may_lapse() {
 #[tokio::test]
 async fn a_row_that_an_administrator_deletes_in_mid_renewal_stays_deleted() {
     let name = "a_row_that_an_administrator_deletes_in_mid_renewal_stays_deleted";
-    let Some(postgres) = Postgres::shared(name) else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of(name).await else { return };
     company.machine().access_token().await.unwrap();
     let store = company.store();
     let lock = store.try_lock().await.unwrap().unwrap();
@@ -431,11 +426,10 @@ async fn a_row_that_an_administrator_deletes_in_mid_renewal_stays_deleted() {
 #[tokio::test]
 async fn a_sign_in_whose_answer_is_lost_does_not_overwrite_its_successor() {
     let name = "a_sign_in_whose_answer_is_lost_does_not_overwrite_its_successor";
-    let Some(postgres) = Postgres::shared(name) else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of(name).await else { return };
     let token =
         |name: &str| RefreshTokenObject::from_json(&format!(r#"{{"refresh_token": "{name}"}}"#)).unwrap();
-    let (one, other) = (company.store(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    let (one, other) = (company.store(), company.past_the_proxy());
     let lock = one.try_lock().await.unwrap().unwrap();
     company.proxy.cut_next_reply(REPLACE);
     one.replace(&token("signed-in"), &lock).await.unwrap_err();
@@ -450,10 +444,9 @@ async fn a_sign_in_whose_answer_is_lost_does_not_overwrite_its_successor() {
 /// The same with a renewal: its repeated save does not end the doubt that a later holder left.
 #[tokio::test]
 async fn a_repeated_save_changes_nothing() {
-    let Some(postgres) = Postgres::shared("a_repeated_save_changes_nothing") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("a_repeated_save_changes_nothing").await else { return };
     company.machine().access_token().await.unwrap();
-    let (one, other) = (company.store(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    let (one, other) = (company.store(), company.past_the_proxy());
     let lock = one.try_lock().await.unwrap().unwrap();
     let renewed = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
     company.proxy.cut_next_reply(SAVE);
@@ -470,8 +463,7 @@ async fn a_repeated_save_changes_nothing() {
 /// A process that holds a newer token than the backup saves over what was restored.
 #[tokio::test]
 async fn a_renewal_under_way_survives_a_restore() {
-    let Some(postgres) = Postgres::shared("a_renewal_under_way_survives_a_restore") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("a_renewal_under_way_survives_a_restore").await else { return };
     let machine = company.machine();
     machine.access_token().await.unwrap();
     company.database.psql("CREATE TABLE backup AS SELECT * FROM concur_auth_tokens");
@@ -491,10 +483,9 @@ async fn a_renewal_under_way_survives_a_restore() {
 /// A revocation whose answer was lost is repeated after a person has signed in.
 #[tokio::test]
 async fn a_repeated_removal_leaves_a_later_sign_in_alone() {
-    let Some(postgres) = Postgres::shared("a_repeated_removal_leaves_a_later_sign_in_alone") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("a_repeated_removal_leaves_a_later_sign_in_alone").await else { return };
     company.machine().access_token().await.unwrap();
-    let (one, other) = (company.store(), PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap());
+    let (one, other) = (company.store(), company.past_the_proxy());
     let lock = one.try_lock().await.unwrap().unwrap();
     company.proxy.cut_next_reply(REMOVE);
     one.remove(&lock).await.unwrap_err();
@@ -510,8 +501,7 @@ async fn a_repeated_removal_leaves_a_later_sign_in_alone() {
 
 #[tokio::test]
 async fn after_a_restore_every_token_is_in_doubt() {
-    let Some(postgres) = Postgres::shared("after_a_restore_every_token_is_in_doubt") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("after_a_restore_every_token_is_in_doubt").await else { return };
     company.machine().access_token().await.unwrap();
     let store = company.store();
     let empty = store.of_principal("nothing");
@@ -528,8 +518,7 @@ async fn after_a_restore_every_token_is_in_doubt() {
 
 #[tokio::test]
 async fn revoked_tokens_leave_an_empty_row() {
-    let Some(postgres) = Postgres::shared("revoked_tokens_leave_an_empty_row") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("revoked_tokens_leave_an_empty_row").await else { return };
     let machine = company.machine();
     machine.access_token().await.unwrap();
     machine.revoke().await.unwrap();
@@ -642,8 +631,7 @@ async fn pgbouncer_may_be_in_between() {
 /// `DETAIL: Failing row contains (…)` would carry the token.
 #[tokio::test]
 async fn a_statement_that_fails_shows_no_token() {
-    let Some(postgres) = Postgres::shared("a_statement_that_fails_shows_no_token") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("a_statement_that_fails_shows_no_token").await else { return };
     let machine = company.machine();
     machine.access_token().await.unwrap();
     let secret = company.stored();
@@ -659,8 +647,7 @@ async fn a_statement_that_fails_shows_no_token() {
 /// A role that may do no more than the documentation asks for.
 #[tokio::test]
 async fn a_role_needs_no_more_than_three_privileges() {
-    let Some(postgres) = Postgres::shared("a_role_needs_no_more_than_three_privileges") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("a_role_needs_no_more_than_three_privileges").await else { return };
     let role = format!("app_{}", company.database.name());
     company.database.psql(&format!(
         "CREATE ROLE {role} LOGIN;
@@ -727,8 +714,7 @@ async fn a_foreign_host_is_reached_with_its_certificate_checked() {
 #[tokio::test]
 async fn a_sign_in_during_which_the_row_is_deleted_is_kept_and_sent_once() {
     let name = "a_sign_in_during_which_the_row_is_deleted_is_kept_and_sent_once";
-    let Some(postgres) = Postgres::shared(name) else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of(name).await else { return };
     let machine = company.machine();
     machine.access_token().await.unwrap();
     let held = company.concur.hold_replies();
@@ -744,10 +730,9 @@ async fn a_sign_in_during_which_the_row_is_deleted_is_kept_and_sent_once() {
 /// The same where a lapsed lease let another person sign in meanwhile: who adopts is told which token counts.
 #[tokio::test]
 async fn an_adopted_token_that_is_not_stored_is_no_success() {
-    let Some(postgres) = Postgres::shared("an_adopted_token_that_is_not_stored_is_no_success") else {
+    let Some(company) = Company::of("an_adopted_token_that_is_not_stored_is_no_success").await else {
         return;
     };
-    let company = Company::of(postgres).await;
     let machine = company.machine();
     machine.access_token().await.unwrap();
     let adopted = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
@@ -758,7 +743,7 @@ async fn an_adopted_token_that_is_not_stored_is_no_success() {
     };
     until(|| company.row("lease_owner IS NOT NULL") == "t").await;
     company.lapse();
-    let other = PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap();
+    let other = company.past_the_proxy();
     let lock = other.try_lock().await.unwrap().unwrap();
     let signed_in = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
     other.replace(&signed_in, &lock).await.unwrap();
@@ -775,8 +760,7 @@ async fn an_adopted_token_that_is_not_stored_is_no_success() {
 /// Two request tokens were refused one after the other; then a person signs in.
 #[tokio::test]
 async fn after_a_sign_in_the_row_is_active() {
-    let Some(postgres) = Postgres::shared("after_a_sign_in_the_row_is_active") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("after_a_sign_in_the_row_is_active").await else { return };
     company.machine().access_token().await.unwrap();
     company.concur.revoke();
     let json: serde_json::Value = serde_json::from_str(&company.concur.credentials_json()).unwrap();
@@ -807,8 +791,7 @@ async fn after_a_sign_in_the_row_is_active() {
 #[tokio::test]
 async fn a_dead_token_that_is_adopted_leaves_the_row_in_need_of_a_person() {
     let name = "a_dead_token_that_is_adopted_leaves_the_row_in_need_of_a_person";
-    let Some(postgres) = Postgres::shared(name) else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of(name).await else { return };
     company.machine().access_token().await.unwrap();
     company.concur.revoke();
     let dead = RefreshTokenObject::from_json(&company.row("token")).unwrap();
@@ -834,8 +817,7 @@ async fn a_dead_token_that_is_adopted_leaves_the_row_in_need_of_a_person() {
 #[tokio::test]
 async fn a_retry_that_is_not_answered_leaves_the_row_in_need_of_a_person() {
     let name = "a_retry_that_is_not_answered_leaves_the_row_in_need_of_a_person";
-    let Some(postgres) = Postgres::shared(name) else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of(name).await else { return };
     company.machine().access_token().await.unwrap();
     company.concur.revoke();
     let json: serde_json::Value = serde_json::from_str(&company.concur.credentials_json()).unwrap();
@@ -856,8 +838,7 @@ async fn a_retry_that_is_not_answered_leaves_the_row_in_need_of_a_person() {
 /// After a failover to a server whose clock is behind, a doubt began "later than now".
 #[tokio::test]
 async fn a_doubt_from_the_future_holds_up_no_caller() {
-    let Some(postgres) = Postgres::shared("a_doubt_from_the_future_holds_up_no_caller") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("a_doubt_from_the_future_holds_up_no_caller").await else { return };
     company.machine().access_token().await.unwrap();
     company
         .database
@@ -870,8 +851,7 @@ async fn a_doubt_from_the_future_holds_up_no_caller() {
 /// Callers on other machines ask twice a second for as long as a renewal takes.
 #[tokio::test]
 async fn asking_for_a_lease_that_is_taken_writes_nothing() {
-    let Some(postgres) = Postgres::shared("asking_for_a_lease_that_is_taken_writes_nothing") else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of("asking_for_a_lease_that_is_taken_writes_nothing").await else { return };
     let (one, other) = (company.store(), company.store());
     let lock = one.try_lock().await.unwrap().unwrap();
     let touched = || company.row("xmax");
@@ -885,8 +865,7 @@ async fn asking_for_a_lease_that_is_taken_writes_nothing() {
 #[tokio::test]
 async fn after_a_late_save_was_superseded_the_next_call_takes_a_lease_of_its_own() {
     let name = "after_a_late_save_was_superseded_the_next_call_takes_a_lease_of_its_own";
-    let Some(postgres) = Postgres::shared(name) else { return };
-    let company = Company::of(postgres).await;
+    let Some(company) = Company::of(name).await else { return };
     let machine = company.manager(company.store().lease(Duration::from_millis(800)));
     machine.access_token().await.unwrap();
     let held = company.concur.hold_replies();
@@ -898,7 +877,7 @@ async fn after_a_late_save_was_superseded_the_next_call_takes_a_lease_of_its_own
     call.await.unwrap().unwrap();
     assert!(machine.status().unsaved);
     until(|| company.row("lease_until <= clock_timestamp()") == "t").await;
-    let other = PostgresStore::new(&company.database.url(), PRINCIPAL).unwrap();
+    let other = company.past_the_proxy();
     let lock = other.try_lock().await.unwrap().unwrap();
     let newer = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
     other.finish(&newer, None, &lock).await.unwrap();
