@@ -213,7 +213,10 @@ pub use self::{
     refresh_token_object::RefreshTokenObject,
     runtime::on_runtime,
     status::{Health, LastError, Status, TokenOrigin},
-    store::{BoxedStore, JsonFileStore, MemoryStore, StoreLock, Stored, TokenStore},
+    store::{
+        BoxedStore, DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, JsonFileStore, MemberKind, MemberState,
+        MemoryStore, StoreLock, Stored, TokenStore,
+    },
 };
 
 #[cfg(feature = "postgres")]

@@ -242,6 +242,6 @@ fn text(at: OffsetDateTime) -> Option<String> {
 }
 
 #[allow(clippy::ref_option, reason = "serde's signature")]
-fn rfc3339<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn rfc3339<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
     at.and_then(text).serialize(serializer)
 }

@@ -2,6 +2,7 @@
 
 mod delegated;
 mod erased;
+mod fleet;
 mod json_file;
 mod memory;
 #[cfg(feature = "postgres")]
@@ -18,10 +19,18 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::erased::{BoxFuture, DynTokenStore};
+pub(crate) use self::{
+    erased::{BoxFuture, DynTokenStore},
+    fleet::DynFleetStore,
+};
 #[cfg(feature = "postgres")]
 pub use self::postgres::PostgresStore;
-pub use self::{delegated::BoxedStore, json_file::JsonFileStore, memory::MemoryStore};
+pub use self::{
+    delegated::BoxedStore,
+    fleet::{DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, MemberKind, MemberState},
+    json_file::JsonFileStore,
+    memory::MemoryStore,
+};
 use crate::{Error, RefreshTokenObject};
 
 /// For stores on this machine: a sibling's renewal is seen at once, for little work.

@@ -126,8 +126,16 @@ fn guarded<'a, T: 'a>(
     store: &'a impl TokenStore,
     call: impl Future<Output = Result<T, Error>> + Send + 'a,
 ) -> BoxFuture<'a, T> {
-    Box::pin(caught(call, || {
-        let message = format!("{} panicked; see the panic's message", DynTokenStore::describe(store));
+    guarded_call(|| DynTokenStore::describe(store), call)
+}
+
+/// The same for a store of any kind; `describe` says what it is called.
+pub(super) fn guarded_call<'a, T: 'a>(
+    describe: impl Fn() -> String + Send + Sync + 'a,
+    call: impl Future<Output = Result<T, Error>> + Send + 'a,
+) -> BoxFuture<'a, T> {
+    Box::pin(caught(call, move || {
+        let message = format!("{} panicked; see the panic's message", describe());
         Err(Error::new(ErrorKind::Store, message))
     }))
 }

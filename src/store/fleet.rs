@@ -1,0 +1,316 @@
+//! Where the tokens of many principals are kept.
+
+use std::{fmt, future::Future, time::Duration};
+
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::{BoxFuture, BoxedStore, StoreLock, erased::guarded_call};
+use crate::{Error, status::rfc3339};
+
+/// How many members one page of a list has, where all of them are read.
+const PAGE: usize = 1_000;
+
+/// Where a [`Fleet`](crate::Fleet) keeps the tokens of its companies and users: [`FolderFleet`](crate::FolderFleet),
+/// `PostgresFleet` (feature `postgres`), or your own.
+///
+/// A fleet store hands out one [`TokenStore`](crate::TokenStore) for each principal, and knows which tokens are due. Every
+/// principal belongs to an app, and has a name: its UUID in lower case, or `pending-…` while it is not known who has signed in.
+/// Names consist of ASCII letters, digits, `-` and `_`.
+///
+/// # When a token is due
+///
+/// A third of the time between the last grant and the refresh token's expiry after that grant, less a part of the principal's
+/// own: up to a ninth of that time, and up to 20 days. So tokens that were imported together are not renewed together ever after.
+/// A token without an expiry is due at once. A token that Concur has refused for good is not due.
+///
+/// # Where a fleet store runs
+///
+/// As a [`TokenStore`](crate::TokenStore) does.
+pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
+    /// The store of one principal's token. Reads and makes nothing.
+    fn of(&self, app_id: &str, principal: &str) -> BoxedStore;
+
+    /// Locks tokens that are due, at most `most`, those first whose refresh tokens expire first.
+    ///
+    /// Each lock is one of the principal's store, as [`try_lock_ahead_of_time`](crate::TokenStore::try_lock_ahead_of_time) gives
+    /// it. A token that was locked here is not due again before a pause is over, unless it is saved: a minute, doubling with each
+    /// time that it was locked and not saved, up to an hour. Several processes may call this at once: each token is locked for
+    /// one of them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when it cannot be found out which tokens are due.
+    fn claim_due(&self, app_id: &str, most: usize) -> impl Future<Output = Result<DueTokens, Error>> + Send;
+
+    /// The members of the fleet in the order of their names, at most `most`: those after the name `after`, or the first.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when they cannot be read.
+    fn list(
+        &self,
+        app_id: &str,
+        after: Option<&str>,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<FleetMember>, Error>> + Send;
+
+    /// Moves the token of `pending` to `principal`, in place of the token that may be there, in one step. Afterwards `pending` is
+    /// no member any more.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when it is not certain that the token was moved.
+    fn assign(
+        &self,
+        app_id: &str,
+        pending: &str,
+        principal: &str,
+    ) -> impl Future<Output = Result<(), Error>> + Send;
+
+    /// The members that need a person. The default reads the whole [`list`](Self::list).
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    fn needing_a_person(&self, app_id: &str) -> impl Future<Output = Result<Vec<FleetMember>, Error>> + Send {
+        async move {
+            let mut found = Vec::new();
+            read_all(self, app_id, |member| {
+                if member.state == MemberState::NeedsPerson {
+                    found.push(member);
+                }
+            })
+            .await?;
+            Ok(found)
+        }
+    }
+
+    /// Counts the members. The default reads the whole [`list`](Self::list).
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    fn health(&self, app_id: &str) -> impl Future<Output = Result<FleetHealth, Error>> + Send {
+        async move {
+            let mut health = FleetHealth::default();
+            read_all(self, app_id, |member| health.count(&member)).await?;
+            Ok(health)
+        }
+    }
+
+    /// How long the leases of [`claim_due`](Self::claim_due) last, if its locks are leases: no more tokens are claimed at once
+    /// than can be presented within a quarter of that.
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The store's name in errors and logs, such as the path of a folder; never a secret.
+    fn describe(&self) -> String {
+        std::any::type_name::<Self>().to_owned()
+    }
+}
+
+/// Tokens that were due, and are locked now.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct DueTokens {
+    /// Those that expire first come first.
+    pub tokens: Vec<DueToken>,
+    /// In how long the next token is due, as far as the store knows. It is asked again after a minute at the latest.
+    pub next: Option<Duration>,
+}
+
+impl DueTokens {
+    /// What a store found.
+    #[must_use]
+    pub fn new(tokens: Vec<DueToken>, next: Option<Duration>) -> Self {
+        Self { tokens, next }
+    }
+}
+
+/// A token that was due, and is locked now.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct DueToken {
+    /// Whose token it is.
+    pub principal: String,
+    /// What kind of principal that is.
+    pub kind: MemberKind,
+    /// The lock of the principal's store.
+    pub lock: StoreLock,
+}
+
+impl DueToken {
+    /// A token that was locked.
+    #[must_use]
+    pub fn new(principal: impl Into<String>, kind: MemberKind, lock: StoreLock) -> Self {
+        Self { principal: principal.into(), kind, lock }
+    }
+}
+
+/// What a member of a fleet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
+#[serde(rename_all = "snake_case")]
+pub enum MemberKind {
+    /// A company.
+    Company,
+    /// A user.
+    User,
+    /// A principal of whom only the token is known, until [`Fleet::assign`](crate::Fleet::assign) says whose it is.
+    Pending,
+}
+
+/// Whether a member of a fleet is signed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[non_exhaustive]
+#[serde(rename_all = "snake_case")]
+pub enum MemberState {
+    /// It is signed in.
+    Active,
+    /// Renewals fail until a person acts.
+    NeedsPerson,
+    /// It has no token.
+    SignedOut,
+}
+
+/// A company or user of a fleet, without any secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct FleetMember {
+    /// The UUID of the company or user; of a principal that is not known yet, the name for [`Fleet::assign`](crate::Fleet::assign).
+    pub uuid: String,
+    /// What it is.
+    pub kind: MemberKind,
+    /// Whether it is signed in.
+    pub state: MemberState,
+    /// What failed, and what to do next, if a person is needed.
+    pub needs: Option<String>,
+    /// Since when a person is needed.
+    #[serde(serialize_with = "rfc3339")]
+    pub needed_since: Option<OffsetDateTime>,
+    /// When the refresh token expires.
+    #[serde(serialize_with = "rfc3339")]
+    pub act_before: Option<OffsetDateTime>,
+    /// When the token is due to be renewed.
+    #[serde(serialize_with = "rfc3339")]
+    pub renew_at: Option<OffsetDateTime>,
+}
+
+impl FleetMember {
+    /// A member about which nothing else is known.
+    pub fn new(uuid: impl Into<String>, kind: MemberKind, state: MemberState) -> Self {
+        Self {
+            uuid: uuid.into(),
+            kind,
+            state,
+            needs: None,
+            needed_since: None,
+            act_before: None,
+            renew_at: None,
+        }
+    }
+}
+
+/// How many members a fleet has, and how they are.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct FleetHealth {
+    /// How many are signed in, and need no person.
+    pub active: u64,
+    /// How many need a person.
+    pub needing_a_person: u64,
+    /// How many have no token.
+    pub signed_out: u64,
+    /// When the first refresh token of an active member expires.
+    #[serde(serialize_with = "rfc3339")]
+    pub soonest_expiry: Option<OffsetDateTime>,
+    /// How many have their newest token in the memory of this process only.
+    pub unsaved: u64,
+}
+
+impl FleetHealth {
+    /// Counts one more member.
+    pub fn count(&mut self, member: &FleetMember) {
+        match member.state {
+            MemberState::Active => {
+                self.active += 1;
+                let earlier = self.soonest_expiry.into_iter().chain(member.act_before).min();
+                self.soonest_expiry = earlier;
+            }
+            MemberState::NeedsPerson => self.needing_a_person += 1,
+            MemberState::SignedOut => self.signed_out += 1,
+        }
+    }
+}
+
+async fn read_all<S: FleetStore + ?Sized>(
+    store: &S,
+    app_id: &str,
+    mut each: impl FnMut(FleetMember) + Send,
+) -> Result<(), Error> {
+    let mut after = None;
+    loop {
+        let page = store.list(app_id, after.as_deref(), PAGE).await?;
+        let Some(last) = page.last() else { return Ok(()) };
+        after = Some(last.uuid.clone());
+        page.into_iter().for_each(&mut each);
+    }
+}
+
+/// The object-safe twin, so that a fleet needs no type parameter. A panic in a store is an error of the store.
+pub(crate) trait DynFleetStore: fmt::Debug + Send + Sync {
+    fn of(&self, app_id: &str, principal: &str) -> BoxedStore;
+    fn claim_due<'a>(&'a self, app_id: &'a str, most: usize) -> BoxFuture<'a, DueTokens>;
+    fn list<'a>(
+        &'a self,
+        app_id: &'a str,
+        after: Option<&'a str>,
+        most: usize,
+    ) -> BoxFuture<'a, Vec<FleetMember>>;
+    fn assign<'a>(&'a self, app_id: &'a str, pending: &'a str, principal: &'a str) -> BoxFuture<'a, ()>;
+    fn needing_a_person<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, Vec<FleetMember>>;
+    fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth>;
+    fn lease(&self) -> Option<Duration>;
+    fn describe(&self) -> String;
+}
+
+impl<T: FleetStore> DynFleetStore for T {
+    fn of(&self, app_id: &str, principal: &str) -> BoxedStore {
+        FleetStore::of(self, app_id, principal)
+    }
+
+    fn claim_due<'a>(&'a self, app_id: &'a str, most: usize) -> BoxFuture<'a, DueTokens> {
+        guarded_call(|| FleetStore::describe(self), FleetStore::claim_due(self, app_id, most))
+    }
+
+    fn list<'a>(
+        &'a self,
+        app_id: &'a str,
+        after: Option<&'a str>,
+        most: usize,
+    ) -> BoxFuture<'a, Vec<FleetMember>> {
+        guarded_call(|| FleetStore::describe(self), FleetStore::list(self, app_id, after, most))
+    }
+
+    fn assign<'a>(&'a self, app_id: &'a str, pending: &'a str, principal: &'a str) -> BoxFuture<'a, ()> {
+        guarded_call(|| FleetStore::describe(self), FleetStore::assign(self, app_id, pending, principal))
+    }
+
+    fn needing_a_person<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, Vec<FleetMember>> {
+        guarded_call(|| FleetStore::describe(self), FleetStore::needing_a_person(self, app_id))
+    }
+
+    fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth> {
+        guarded_call(|| FleetStore::describe(self), FleetStore::health(self, app_id))
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        FleetStore::lease(self)
+    }
+
+    fn describe(&self) -> String {
+        FleetStore::describe(self)
+    }
+}
