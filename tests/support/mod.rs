@@ -13,7 +13,6 @@ mod watched;
 
 use std::{
     future::{Future, poll_fn},
-    net::{TcpListener, TcpStream},
     panic::Location,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -28,6 +27,7 @@ use concur_auth::{
     time::OffsetDateTime,
 };
 use tempfile::TempDir;
+use tokio::net::TcpSocket;
 
 pub(crate) use self::seed::seed;
 pub use self::{
@@ -50,13 +50,13 @@ pub fn passed(clock: &ManualClock) -> Duration {
     clock.now().duration_since(noon().into()).unwrap()
 }
 
-/// A loopback address at which every connection is refused, for as long as the guard lives: its port is taken by the
-/// near end of a connection, so that no other process or test can begin to listen there.
+/// A loopback address at which every connection is refused, for as long as the guard lives: a socket that does not listen is
+/// bound to its port. So no other process or test can begin to listen there, and no connection to it begins at that very
+/// port, which would connect it with itself.
 pub fn nobody_listens() -> (String, impl Sized) {
-    let far_end = TcpListener::bind("127.0.0.1:0").unwrap();
-    let connection = TcpStream::connect(far_end.local_addr().unwrap()).unwrap();
-    let uri = format!("http://{}", connection.local_addr().unwrap());
-    (uri, (connection, far_end))
+    let bound = TcpSocket::new_v4().unwrap();
+    bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    (format!("http://{}", bound.local_addr().unwrap()), bound)
 }
 
 /// A child shares its parent's locks from its `fork` to its `exec`, which would puzzle tests on a clock that stands
