@@ -24,7 +24,7 @@ pub(crate) use self::{
     fleet::DynFleetStore,
 };
 #[cfg(feature = "postgres")]
-pub use self::postgres::{PostgresFleet, PostgresStore};
+pub use self::postgres::PostgresStore;
 pub use self::{
     delegated::BoxedStore,
     fleet::{DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, MemberKind, MemberState},

@@ -7,7 +7,6 @@ mod claim;
 mod connection;
 mod database;
 mod failure;
-mod fleet;
 #[cfg(test)]
 mod lease_model;
 mod row;
@@ -24,11 +23,10 @@ use std::{
 
 use tokio_postgres::types::Type;
 
-pub use self::fleet::PostgresFleet;
 use self::{
     claim::{Claim, random_id, release_in_background},
     database::Database,
-    row::{Claimant, Found, Leased, TokenRow},
+    row::{Claimant, Found, TokenRow},
 };
 use super::{StoreLock, Stored, TokenStore};
 use crate::{Error, RefreshTokenObject, caught::locked};
@@ -122,7 +120,7 @@ impl PostgresStore {
     /// network.
     pub fn new(url: &str, principal: impl Into<String>) -> Result<Self, Error> {
         let row = TokenRow::new(Arc::new(Database::new(url)?), String::new(), principal.into());
-        Ok(Self::of_row(row, Limits::usual()))
+        Ok(Self::of_row(row, Limits { lease: LEASE, doubt: DOUBT, late_save: LATE_SAVE }))
     }
 
     fn of_row(row: TokenRow, limits: Limits) -> Self {
@@ -201,11 +199,16 @@ impl PostgresStore {
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be written.
     pub async fn mark_restored(&self) -> Result<usize, Error> {
-        mark_restored(&self.row.database, self.limits).await
+        let lease = self.limits.lease.as_secs_f64();
+        let mut transaction = self.row.database.transaction(LONGEST_MARKING).await?;
+        let marked = transaction.query(statements::MARK_RESTORED, &[(&lease, Type::FLOAT8)]).await?;
+        transaction.commit().await?;
+        let marked: i64 = marked.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0);
+        Ok(usize::try_from(marked).unwrap_or(0))
     }
 
     async fn claim(&self, leaves_alone: Duration) -> Result<Option<StoreLock>, Error> {
-        let lease = self.limits.lease;
+        let Limits { lease, late_save, .. } = self.limits;
         let holder = random_id()?;
         // Once: who was told that the row has changed reads it, or wants the lease in any case.
         let only_on = locked(&self.last_read).take();
@@ -219,34 +222,14 @@ impl PostgresStore {
                 return Err(e);
             }
         };
-        Ok(Some(self.limits.lock(Arc::clone(&self.row), holder, leased)))
+        let in_doubt = leased.in_doubt;
+        let lock = StoreLock::new(Claim::new(Arc::clone(&self.row), holder, lease, leased)).with_lease(lease);
+        Ok(Some(if in_doubt { lock.in_doubt(late_save) } else { lock }))
     }
 
     fn claimed<'a>(&self, lock: &'a StoreLock) -> Result<&'a Claim, Error> {
         lock.of_store(&self.row)
     }
-}
-
-impl Limits {
-    const fn usual() -> Self {
-        Self { lease: LEASE, doubt: DOUBT, late_save: LATE_SAVE }
-    }
-
-    /// The lock for a lease that was taken.
-    fn lock(self, row: Arc<TokenRow>, holder: String, leased: Leased) -> StoreLock {
-        let in_doubt = leased.in_doubt;
-        let lock = StoreLock::new(Claim::new(row, holder, self.lease, leased)).with_lease(self.lease);
-        if in_doubt { lock.in_doubt(self.late_save) } else { lock }
-    }
-}
-
-async fn mark_restored(database: &Database, limits: Limits) -> Result<usize, Error> {
-    let lease = limits.lease.as_secs_f64();
-    let mut transaction = database.transaction(LONGEST_MARKING).await?;
-    let marked = transaction.query(statements::MARK_RESTORED, &[(&lease, Type::FLOAT8)]).await?;
-    transaction.commit().await?;
-    let marked: i64 = marked.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0);
-    Ok(usize::try_from(marked).unwrap_or(0))
 }
 
 impl fmt::Debug for PostgresStore {

@@ -28,8 +28,6 @@ struct Known {
     /// What the claim has found, until it is read.
     found: Option<Stored>,
     base: Base,
-    /// What the row held when it was last read.
-    token: Option<RefreshTokenObject>,
     note: Option<String>,
     /// What was saved last, or is being saved, and its id.
     reply: Option<(RefreshTokenObject, String)>,
@@ -49,8 +47,8 @@ struct Saving {
 impl Claim {
     pub(super) fn new(row: Arc<TokenRow>, holder: String, lease: Duration, leased: Leased) -> Self {
         let Leased { found: Found { stored, base }, sign_in, .. } = leased;
-        let Stored { token, note, .. } = stored.clone();
-        let known = Known { found: Some(stored), base, token, note, reply: None, is_released: false };
+        let note = stored.note.clone();
+        let known = Known { found: Some(stored), base, note, reply: None, is_released: false };
         Self { row, holder, lease, sign_in, known: Mutex::new(known) }
     }
 
@@ -70,7 +68,7 @@ impl Claim {
         }
         let Found { stored, base } = self.row.read().await?;
         let mut known = self.known();
-        (known.base, known.token, known.note) = (base, stored.token.clone(), stored.note.clone());
+        (known.base, known.note) = (base, stored.note.clone());
         Ok(stored)
     }
 
@@ -135,21 +133,19 @@ impl Claim {
         };
         let mut known = self.known();
         known.base = base;
-        known.token = known.reply.as_ref().map(|(token, _)| token.clone());
         Ok(known)
     }
 
     /// Sends nothing where the row has this note already.
     pub(super) async fn remember(&self, note: Option<&str>) -> Result<(), Error> {
-        let (base, news, is_dead) = {
+        let (base, news) = {
             let known = self.known();
             if known.note.as_deref() == note {
                 return Ok(());
             }
-            let is_dead = known.token.as_ref().is_some_and(|token| reason_against(token, note).is_some());
-            (known.base.clone(), News::between(known.note.as_deref(), note), is_dead)
+            (known.base.clone(), News::between(known.note.as_deref(), note))
         };
-        if !self.row.remember(&self.holder, &base, note, news, is_dead).await? {
+        if !self.row.remember(&self.holder, &base, note, news).await? {
             return Err(self.lapsed("the note was not kept"));
         }
         self.known().note = note.map(str::to_owned);
@@ -159,7 +155,7 @@ impl Claim {
     pub(super) async fn remove(&self) -> Result<(), Error> {
         self.row.remove(&self.base()).await?;
         let mut known = self.known();
-        (known.found, known.token, known.reply) = (None, None, None);
+        (known.found, known.reply) = (None, None);
         known.base.save_id = None;
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use tokio_postgres::{
@@ -90,8 +90,6 @@ pub(super) struct News {
     since: Option<f64>,
     failures: Option<i32>,
     last_error: Option<String>,
-    /// Unix seconds.
-    next_attempt: Option<f64>,
 }
 
 impl News {
@@ -108,7 +106,6 @@ impl News {
             since: Some(seconds(told.since)),
             failures: Some(i32::try_from(failed.times()).unwrap_or(i32::MAX)),
             last_error: Some(text),
-            next_attempt: Some(seconds(told.next_attempt)),
         })
     }
 }
@@ -172,7 +169,7 @@ impl TokenRow {
         row.as_ref().map(|row| self.leased(row)).transpose()
     }
 
-    pub(super) fn leased(&self, row: &SqlRow) -> Result<Leased, Error> {
+    fn leased(&self, row: &SqlRow) -> Result<Leased, Error> {
         let (in_doubt, sign_in) = (self.column(row, 5)?, self.column(row, 6)?);
         Ok(Leased { found: self.found(row)?, in_doubt, sign_in })
     }
@@ -243,16 +240,15 @@ impl TokenRow {
         Ok(Some(found).filter(|found| found.save_id.as_deref() == Some(save_id)))
     }
 
-    /// `is_dead`: the note says so of the token. Whether the note is kept now; otherwise the lease has ended, or another token has been stored since.
+    /// Whether the note is kept now; otherwise the lease has ended, or another token has been stored since.
     pub(super) async fn remember(
         &self,
         holder: &str,
         on: &Base,
         note: Option<&str>,
         news: Option<News>,
-        is_dead: bool,
     ) -> Result<bool, Error> {
-        let News { reason, since, failures, last_error, next_attempt } = news.unwrap_or_default();
+        let News { reason, since, failures, last_error } = news.unwrap_or_default();
         let row = self
             .run(
                 statements::REMEMBER,
@@ -264,8 +260,6 @@ impl TokenRow {
                     (&since, Type::FLOAT8),
                     (&failures, Type::INT4),
                     (&last_error, Type::TEXT),
-                    (&is_dead, Type::BOOL),
-                    (&next_attempt, Type::FLOAT8),
                 ],
             )
             .await?;
@@ -321,18 +315,12 @@ impl TokenRow {
 
     /// At least 0 and less than 1, always the same for a principal: so that tokens that were imported together are not renewed
     /// together ever after.
-    pub(super) fn jitter(&self) -> f64 {
+    fn jitter(&self) -> f64 {
         f64::from(fingerprint(0, [Some(&*self.principal)])) / 4_294_967_296.0
     }
 }
 
-/// A time that a statement returned as Unix seconds.
-pub(super) fn time(seconds: Option<f64>) -> Option<SystemTime> {
-    let whole = Duration::try_from_secs_f64(seconds?).ok()?.as_secs();
-    clock::from_unix_seconds(whole)
-}
-
 #[allow(clippy::cast_precision_loss, reason = "a date is far below 2^53 seconds")]
-fn seconds(time: SystemTime) -> f64 {
+fn seconds(time: std::time::SystemTime) -> f64 {
     clock::unix_seconds(time) as f64
 }

@@ -45,25 +45,6 @@ macro_rules! found {
     };
 }
 
-/// What taking a lease leaves in the row. `$3` holder, `$4` seconds of the lease.
-macro_rules! leased {
-    () => {
-        "in_doubt_since = CASE WHEN lease_owner IS NULL THEN in_doubt_since ELSE lease_until END,
-           lease_owner = $3,
-           lease_until = clock_timestamp() + make_interval(secs => $4)"
-    };
-}
-
-/// Whether the lease can be taken: by `$5` seconds of doubt, if that is not 0.
-macro_rules! is_free {
-    () => {
-        "(lease_owner IS NULL OR lease_until <= clock_timestamp())
-       AND ($5 = 0
-            OR coalesce(lease_until, in_doubt_since, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
-            OR refresh_expires_at <= clock_timestamp() + interval '7 days')"
-    };
-}
-
 /// Takes the lease, returns what is stored, and proves that the database accepts writes. `$3` holder, `$4` seconds of the lease.
 ///
 /// No row: there is a live lease, or the row is in doubt for less than `$5` seconds and its refresh token lives for more than a
@@ -71,13 +52,14 @@ macro_rules! is_free {
 pub(super) const CLAIM: &str = concat!(
     "
     UPDATE concur_auth_tokens
-       SET ",
-    leased!(),
-    "
+       SET in_doubt_since = CASE WHEN lease_owner IS NULL THEN in_doubt_since ELSE lease_until END,
+           lease_owner = $3,
+           lease_until = clock_timestamp() + make_interval(secs => $4)
      WHERE app_id = $1 AND principal = $2
-       AND ",
-    is_free!(),
-    "
+       AND (lease_owner IS NULL OR lease_until <= clock_timestamp())
+       AND ($5 = 0
+            OR coalesce(lease_until, in_doubt_since, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
+            OR refresh_expires_at <= clock_timestamp() + interval '7 days')
        AND (NOT $6 OR save_id IS NOT DISTINCT FROM $7)
  RETURNING ", found!()
 );
@@ -105,43 +87,21 @@ pub(super) const PROLONG: &str = concat!(
     durable!()
 );
 
-/// When a token is due that expires at `$6` and was granted just now; a token without an expiry is due at once. The principal's own
-/// part of the longest jitter is `$7`.
-macro_rules! renew_at {
-    ($expires_at:literal, $jitter:literal) => {
-        concat!(
-            "coalesce(clock_timestamp() + (",
-            $expires_at,
-            " - clock_timestamp()) / 3
-                               - ",
-            $jitter,
-            " * least(interval '20 days', (",
-            $expires_at,
-            " - clock_timestamp()) / 9),
-                               clock_timestamp())"
-        )
-    };
-}
-
 /// What a token leaves in the row. `$3` this save, `$4` token, `$5` kind, `$6` Unix seconds of the refresh token's expiry, `$7` the
 /// part of the longest jitter that this principal has, `$8` version that was found.
 macro_rules! stored {
     () => {
-        concat!(
-            "save_id = $3,
+        "save_id = $3,
            token = $4,
            kind = $5,
            refresh_expires_at = to_timestamp($6),
-           renew_at = ",
-            renew_at!("to_timestamp($6)", "$7"),
-            ",
-           claims = 0,
+           renew_at = clock_timestamp() + (to_timestamp($6) - clock_timestamp()) / 3
+                      - $7 * least(interval '20 days', (to_timestamp($6) - clock_timestamp()) / 9),
            version = greatest(version, $8) + 1,
            failures = 0,
            last_error = NULL,
            in_doubt_since = NULL,
            updated_at = clock_timestamp()"
-        )
     };
 }
 
@@ -188,8 +148,7 @@ pub(super) const REPLACE: &str = concat!(
 
 /// No row: the lease is another holder's by now, or the stored save is not `$4` any more. `$3` holder, `$5` note. What is NULL of the
 /// rest is left as it was: `$6` why a person is needed, `$7` since when, in Unix seconds, `$8` failures in a row, `$9` the last
-/// error, `$11` when the next request may be sent, in Unix seconds. `$10`: the stored token is dead, and never due. Only a save makes
-/// a row active.
+/// error. Only a save makes a row active.
 pub(super) const REMEMBER: &str = concat!(
     "
     UPDATE concur_auth_tokens
@@ -199,7 +158,6 @@ pub(super) const REMEMBER: &str = concat!(
            needed_since = CASE WHEN $6 IS NULL THEN needed_since ELSE to_timestamp($7) END,
            failures = coalesce($8, failures),
            last_error = coalesce($9, last_error),
-           renew_at = CASE WHEN $10 THEN NULL ELSE greatest(renew_at, to_timestamp($11)) END,
            updated_at = clock_timestamp()
      WHERE app_id = $1 AND principal = $2 AND lease_owner = $3 AND save_id IS NOT DISTINCT FROM $4
  RETURNING ",
@@ -215,7 +173,6 @@ pub(super) const REMOVE: &str = concat!(
            version = version + 1,
            refresh_expires_at = NULL,
            renew_at = NULL,
-           claims = 0,
            state = 'signed_out',
            reason = NULL,
            needed_since = NULL,
@@ -243,6 +200,3 @@ pub(super) const MARK_RESTORED: &str = "
             WHERE token IS NOT NULL
         RETURNING true)
     SELECT count(*) FROM marked";
-
-// Last, so that the macros above are known there.
-pub(super) mod many;
