@@ -214,13 +214,13 @@ pub use self::{
     runtime::on_runtime,
     status::{Health, LastError, Status, TokenOrigin},
     store::{
-        BoxedStore, DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, JsonFileStore, MemberKind, MemberState,
-        MemoryStore, StoreLock, Stored, TokenStore,
+        BoxedStore, DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, JsonFileStore, MemberKind,
+        MemberState, MemoryStore, StoreLock, Stored, TokenStore,
     },
 };
 
 #[cfg(feature = "postgres")]
-pub use self::store::PostgresStore;
+pub use self::store::{PostgresFleet, PostgresStore};
 
 /// The README's code compiles, with the features that it names.
 #[cfg(all(doctest, feature = "postgres"))]

@@ -19,17 +19,17 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::{
-    erased::{BoxFuture, DynTokenStore},
-    fleet::DynFleetStore,
-};
 #[cfg(feature = "postgres")]
-pub use self::postgres::PostgresStore;
+pub use self::postgres::{PostgresFleet, PostgresStore};
 pub use self::{
     delegated::BoxedStore,
     fleet::{DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, MemberKind, MemberState},
     json_file::JsonFileStore,
     memory::MemoryStore,
+};
+pub(crate) use self::{
+    erased::{BoxFuture, DynTokenStore},
+    fleet::DynFleetStore,
 };
 use crate::{Error, RefreshTokenObject};
 
