@@ -13,11 +13,11 @@ use std::{
 };
 
 use concur_auth::{
-    BoxedStore, Clock as _, DueTokens, ErrorKind, FleetStore, FolderFleet, MemberKind, MemberState,
-    RefreshTokenObject, StoreLock, TokenStore as _,
+    Clock as _, DueTokens, ErrorKind, FleetStore, FolderFleet, MemberKind, MemberState, RefreshTokenObject,
+    StoreLock, TokenStore as _,
     simulator::{ManualClock, SharedLock, StoreCondition, shared_store_contract, store_contract},
 };
-use support::{DAY, HOUR, MINUTE, names_in, noon, seed};
+use support::{DAY, HOUR, MINUTE, names_in, noon, seed, until};
 use tempfile::TempDir;
 
 const APP: &str = "9a6c3e1c-1111-4000-8000-000000000000";
@@ -702,7 +702,7 @@ async fn after_a_crash_at_any_step_of_an_assignment_the_token_is_in_one_place() 
 }
 
 #[tokio::test]
-async fn an_assignment_waits_for_both_locks_and_holds_neither_meanwhile() {
+async fn an_assignment_waits_two_minutes_for_each_lock() {
     let scene = Scene::on(ManualClock::skipping(noon()));
     let (store, user) = (scene.store(), uuid(1));
     save(&store, PENDING, &scene.token("r", 0)).await;
@@ -724,12 +724,69 @@ async fn an_assignment_waits_for_both_locks_and_holds_neither_meanwhile() {
         );
         member.unlock(lock).await;
     }
-    // Two that cross each other would wait for ever otherwise.
-    let crossing: [BoxedStore; 2] = [store.of(APP, PENDING), store.of(APP, &user)];
-    for member in crossing {
-        assert!(member.try_lock().await.unwrap().is_some());
-    }
     store.assign(APP, PENDING, &user).await.unwrap();
+}
+
+/// Two that cross each other would wait for ever otherwise.
+#[tokio::test]
+async fn an_assignment_that_waits_for_one_lock_leaves_the_other_free() {
+    let scene = Scene::new();
+    let (store, user) = (scene.store(), uuid(1));
+    save(&store, PENDING, &scene.token("r", 0)).await;
+    for held in [PENDING, &user] {
+        let free = if held == PENDING { &*user } else { PENDING };
+        let lock = scene.store().of(APP, held).try_lock().await.unwrap().unwrap();
+        let assignment = {
+            let (store, user) = (store.clone(), user.clone());
+            tokio::spawn(async move { store.assign(APP, PENDING, &user).await })
+        };
+        until(|| scene.clock.sleepers() == 1).await;
+        assert!(scene.store().of(APP, free).try_lock().await.unwrap().is_some());
+        drop(lock);
+        scene.clock.advance(MINUTE);
+        assignment.await.unwrap().unwrap();
+        assert_eq!(scene.stored(&user).as_deref(), Some("r"));
+        save(&store, PENDING, &scene.token("r", 0)).await;
+    }
+}
+
+/// A note that says that Concur has refused this refresh token for good.
+fn note_of_the_dead(secret: &str) -> String {
+    use std::hash::{DefaultHasher, Hasher as _};
+    let mut hasher = DefaultHasher::new();
+    hasher.write_u64(0);
+    hasher.write_u64(secret.len() as u64);
+    hasher.write(secret.as_bytes());
+    let fingerprint = hasher.finish() & 0xffff_ffff;
+    format!(r#"{{"failures":[],"dead_tokens":[{{"salt":0,"fingerprint":{fingerprint},"revoked":false}}]}}"#)
+}
+
+#[tokio::test]
+async fn a_dead_token_is_not_due_and_takes_no_other_tokens_place() {
+    let scene = Scene::new();
+    let (store, user) = (scene.store(), uuid(1));
+    save(&store, &user, &scene.token("living", 0)).await;
+    scene.save(PENDING, 100).await;
+    let member = scene.store().of(APP, PENDING);
+    let lock = member.try_lock().await.unwrap().unwrap();
+    // Found alive, and then refused in another process.
+    assert_eq!(due(&store).await, [""; 0]);
+    member.remember(Some(&note_of_the_dead(PENDING)), &lock).await.unwrap();
+    drop(lock);
+    scene.clock.advance(MINUTE);
+    assert_eq!(due(&store).await, [""; 0]);
+    assert_eq!(due(&scene.store()).await, [""; 0]);
+    let members = store.list(APP, None, 9).await.unwrap();
+    let dead = members.iter().find(|member| member.uuid == PENDING).unwrap();
+    assert_eq!((dead.state, dead.renew_at), (MemberState::NeedsPerson, None));
+
+    let error = store.assign(APP, PENDING, &user).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        format!("Concur has refused the token of {PENDING} since it was saved; let the user sign in again")
+    );
+    assert_eq!(scene.stored(&user).as_deref(), Some("living"));
 }
 
 #[tokio::test]
