@@ -393,6 +393,7 @@ async fn a_locked_token_is_looked_at_again_in_a_minute_and_a_renewed_one_is_not_
     assert_eq!(due(&ours).await, [&*name]);
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn a_new_member_of_another_process_is_found_within_a_minute() {
     let scene = Scene::new();
@@ -424,6 +425,7 @@ async fn a_new_member_of_another_process_is_found_within_a_minute() {
     assert_eq!(due(&store).await[0], late);
 }
 
+#[cfg(unix)]
 #[tokio::test]
 async fn a_member_that_another_process_connects_again_is_found_within_an_hour() {
     let scene = Scene::new();
@@ -660,6 +662,7 @@ async fn a_token_that_is_not_there_is_not_assigned() {
 }
 
 /// A sign-in of an unknown user that failed leaves a folder without a token; later that folder is of no use.
+#[cfg(unix)]
 #[tokio::test]
 async fn what_failed_sign_ins_leave_is_removed() {
     let scene = Scene::new();

@@ -2,10 +2,7 @@
 //!
 //! Always: the file appears whole, and is never changed after that.
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-};
+use std::{fmt, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,7 +74,7 @@ pub(super) fn check(place: &Path, app_id: &str) -> Result<bool, Error> {
     Ok(true)
 }
 
-fn publish(path: &PathBuf, app_id: &str) -> io::Result<()> {
+fn publish(path: &Path, app_id: &str) -> io::Result<()> {
     let mut temp = TempFile::create(path)?;
     temp.write(format!("{}\n", as_json(app_id)).as_bytes())?;
     temp.publish_new()
