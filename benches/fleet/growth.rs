@@ -4,14 +4,16 @@ use std::{
     fs::{self, File, OpenOptions},
     io::Write as _,
     path::Path,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use concur_auth::{FleetStore, FolderFleet, on_runtime};
+use tokio::runtime::Runtime;
 
 use super::{
     Scale, bare,
-    database::Stage,
+    database::{Stage, fleet_on, runtime},
     endpoint::Endpoint,
     members::{self, APP},
     renewals::statements,
@@ -32,10 +34,13 @@ struct Claims {
 }
 
 /// A claim takes what is due, so each turn needs a batch of its own; then nothing is left.
-fn claims(runtime: &tokio::runtime::Runtime, store: &impl FleetStore, turns: usize) -> Claims {
+fn claims(runtime: &Runtime, store: impl FleetStore, turns: usize) -> Claims {
+    let store = Arc::new(store);
     let claim = || {
+        let store = Arc::clone(&store);
         let start = Instant::now();
-        let claimed = runtime.block_on(on_runtime(store.claim_due(APP, BATCH))).expect("a runtime").expect("a store");
+        let claimed = runtime.block_on(on_runtime(async move { store.claim_due(APP, BATCH).await }));
+        let claimed = claimed.expect("a runtime").expect("a store");
         (start.elapsed().as_secs_f64() * 1e9, claimed)
     };
     // Locked until all is measured, as while tokens are renewed.
@@ -87,7 +92,7 @@ pub fn on_postgres(postgres: &Postgres, scale: Scale) {
         let mut stage = Stage::new(postgres);
         stage.insert(APP, members, &stage.endpoint.uri, "interval '1 day'");
         stage.make_due(APP, due);
-        let claims = claims(&stage.runtime, &stage.store(), turns);
+        let claims = claims(&stage.runtime, stage.store(), turns);
         // As after an hour in which nothing was done.
         stage.database.psql("UPDATE concur_auth_tokens SET lease_owner = NULL, lease_until = NULL WHERE lease_owner IS NOT NULL");
         stage.make_due(APP, due);
@@ -130,19 +135,19 @@ pub fn in_a_folder(scale: Scale) {
     let turns = scale.of(2, 10);
     for members in scale.of(vec![200, 400], vec![1_000, 10_000, 100_000]) {
         let due = turns * BATCH;
-        let (runtime, endpoint) = (super::database::runtime(), Endpoint::start());
+        let (runtime, endpoint) = (runtime(), Endpoint::start());
         let folder = tempfile::tempdir().expect("a folder");
         // Those that are due got their tokens long ago.
         let ago = |n| if n <= due { 61 * DAY } else { DAY };
         members::write_files(folder.path(), members, &endpoint.uri, ago);
-        let store = FolderFleet::new(folder.path());
+        let fleet = fleet_on(FolderFleet::new(folder.path()), &endpoint.uri).build().expect("a fleet");
         let start = Instant::now();
-        let health = runtime.block_on(on_runtime(store.health(APP))).expect("a runtime").expect("a folder");
+        let health = runtime.block_on(fleet.health()).expect("a folder");
         let first_look = start.elapsed().as_secs_f64() * 1e9;
         assert_eq!(health.active, members as u64);
         let floor = (0..turns).map(|turn| bare_claim(folder.path(), turn * BATCH + 1..=(turn + 1) * BATCH));
         let floor = median(floor.collect::<Vec<_>>().into_iter());
-        let claims = claims(&runtime, &store, turns);
+        let claims = claims(&runtime, FolderFleet::new(folder.path()), turns);
         say("a folder", members, floor, &claims);
         println!("  >> a folder, {members} members: the first look at all files takes {}", human(first_look));
         note("a folder: the first look [ms]", members, first_look / 1e6);

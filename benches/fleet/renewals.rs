@@ -48,7 +48,7 @@ pub fn one_worker(postgres: &Postgres, scale: Scale, what: &str, goal: Option<f6
     // The first round is a warm-up.
     for round in 0..=rounds {
         stage.make_due(bare::APP, count);
-        let below = stage.block_on(async { tokio::spawn(async move { bare.renew_all().await }).await.expect("no panic") });
+        let below = stage.block_on(bare.renew_all());
         stage.make_due(APP, count);
         let above = renew_all(&stage, &fleet, count);
         if round > 0 {
