@@ -259,7 +259,8 @@ impl Inner {
         };
         self.blueprint.machine.executor.spawn_blocking(Box::pin(work))?;
         answered.await.unwrap_or_else(|_| {
-            let message = format!("the call of {} did not come to its end; please report this", self.store.describe());
+            let message =
+                format!("the call of {} did not come to its end; please report this", self.store.describe());
             Err(Error::new(ErrorKind::Store, message))
         })
     }

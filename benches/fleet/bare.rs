@@ -78,18 +78,15 @@ impl Loop {
     async fn renew(&self, turn: usize, principal: &str, stored: &str) {
         let stored: serde_json::Value = serde_json::from_str(stored).expect("a token");
         let token = stored["refresh_token"].as_str().expect("a token");
-        let form = format!("client_id=app&client_secret=secret&grant_type=refresh_token&refresh_token={token}");
+        let form =
+            format!("client_id=app&client_secret=secret&grant_type=refresh_token&refresh_token={token}");
         let request = self.http.post(format!("{}/oauth2/v0/token", self.uri));
         let request = request.header("content-type", "application/x-www-form-urlencoded").body(form);
         let reply = request.send().await.expect("an endpoint").text().await.expect("a reply");
         let received: serde_json::Value = serde_json::from_str(&reply).expect("a token");
         let expires = received["refresh_expires_in"].as_f64().expect("a date");
-        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] = [
-            (&APP, Type::TEXT),
-            (&principal, Type::TEXT),
-            (&reply, Type::TEXT),
-            (&expires, Type::FLOAT8),
-        ];
+        let parameters: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 4] =
+            [(&APP, Type::TEXT), (&principal, Type::TEXT), (&reply, Type::TEXT), (&expires, Type::FLOAT8)];
         self.database(turn).query_typed(SAVE, &parameters).await.expect("a database");
     }
 

@@ -61,7 +61,8 @@ fn connect_all(endpoint: &Endpoint, store: impl FleetStore, scale: Scale, place:
         })
     });
     let took = start.elapsed();
-    let passed_over = served.iter().enumerate().map(|(place, turn)| place.saturating_sub(*turn)).max().unwrap_or(0);
+    let passed_over =
+        served.iter().enumerate().map(|(place, turn)| place.saturating_sub(*turn)).max().unwrap_or(0);
     assert_eq!((endpoint.answered(), endpoint.refused()), (count + 1, 0));
     let health = runtime.block_on(fleet.health()).expect("a store");
     assert_eq!(health.active, count as u64 + 1, "all are served");

@@ -84,7 +84,9 @@ impl<'a> Stage<'a> {
     /// How many rows of the app hold a lease now.
     pub fn leased(&self, app: &str) -> i64 {
         self.looks.set(self.looks.get() + 1);
-        let count = format!("SELECT count(*) FROM concur_auth_tokens WHERE app_id = '{app}' AND lease_owner IS NOT NULL");
+        let count = format!(
+            "SELECT count(*) FROM concur_auth_tokens WHERE app_id = '{app}' AND lease_owner IS NOT NULL"
+        );
         let rows = self.runtime.block_on(self.observer.query_typed(&count, &[])).expect("a database");
         rows[0].get(0)
     }
@@ -107,7 +109,10 @@ impl<'a> Stage<'a> {
 
     /// Bytes of write-ahead log so far.
     pub fn log_position(&self) -> u64 {
-        self.database.psql("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").parse().expect("a number")
+        self.database
+            .psql("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint")
+            .parse()
+            .expect("a number")
     }
 
     pub fn number(&self, select: &str) -> f64 {
@@ -119,7 +124,8 @@ impl<'a> Stage<'a> {
     pub fn transactions(&self) -> (u64, u64) {
         let ended = self.database.terminate_connections() as u64;
         let name = self.database.name();
-        let count = format!("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{name}'");
+        let count =
+            format!("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{name}'");
         let count: u64 = self.database.postgres().psql(&count).parse().expect("a number");
         (count - self.looks.get(), ended)
     }

@@ -120,7 +120,10 @@ impl Shared {
         };
         let Some((generation, family)) = issued else {
             state.refused += 1;
-            return http("400 Bad Request", r#"{"error":"invalid_grant","error_description":"refused","code":108}"#);
+            return http(
+                "400 Bad Request",
+                r#"{"error":"invalid_grant","error_description":"refused","code":108}"#,
+            );
         };
         let (access, id) = (state.random(members::ACCESS_TOKEN), state.random(members::ID_TOKEN));
         let token = members::refresh_token(generation, &family);
@@ -206,6 +209,9 @@ fn field<'a>(form: &'a str, name: &str) -> Option<&'a str> {
 fn http(status: &str, body: &str) -> String {
     let mut reply = String::with_capacity(body.len() + 128);
     let length = body.len();
-    let _ = write!(reply, "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+    let _ = write!(
+        reply,
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
     reply
 }

@@ -146,7 +146,10 @@ pub fn in_a_folder(scale: Scale) {
         let floor = median(floor.collect::<Vec<_>>().into_iter());
         let claims = claims(&runtime, FolderFleet::new(folder.path()), turns);
         say("a folder", members, floor, &claims);
-        println!("  >> a folder, {members} members: the first claim, which reads all files, takes {}", human(claims.first));
+        println!(
+            "  >> a folder, {members} members: the first claim, which reads all files, takes {}",
+            human(claims.first)
+        );
         note("a folder: the first claim [ms]", members, claims.first / 1e6);
     }
 }

@@ -99,5 +99,7 @@ fn memory(fleet: &Fleet, count: usize, place: &str) {
     ask(1..=count);
     let each = (process::resident() as f64 - before as f64) / count as f64;
     let token = members::token(1, "http://127.0.0.1:80", DAY).len();
-    println!("  >> {place}: a company in use takes {each:.0} bytes, its token object of {token} characters included");
+    println!(
+        "  >> {place}: a company in use takes {each:.0} bytes, its token object of {token} characters included"
+    );
 }

@@ -26,7 +26,10 @@ pub fn on_postgres(postgres: &Postgres, scale: Scale) {
     let before = stage.transactions().0;
     keep(&runtime, &stage.fleet(), "PostgreSQL", scale);
     let (after, connections) = stage.transactions();
-    println!("  >> PostgreSQL: {} statements meanwhile, those of the companies in use included", after - before - connections);
+    println!(
+        "  >> PostgreSQL: {} statements meanwhile, those of the companies in use included",
+        after - before - connections
+    );
     assert_eq!(stage.endpoint.answered(), 0, "nothing was due");
 }
 
@@ -51,7 +54,11 @@ fn keep(runtime: &tokio::runtime::Runtime, fleet: &Fleet, place: &str, scale: Sc
     let first = during(lasts / 5);
     let idle = during(lasts);
     say(place, members, "nobody asks for a company", idle, nothing);
-    println!("  >> {place}: the first {:?} took {:.2} s of processor time", lasts / 5, first * (lasts / 5).as_secs_f64());
+    println!(
+        "  >> {place}: the first {:?} took {:.2} s of processor time",
+        lasts / 5,
+        first * (lasts / 5).as_secs_f64()
+    );
     let used = IN_USE.min(members);
     runtime.block_on(async {
         for n in 1..=used {

@@ -99,7 +99,9 @@ pub fn insert(app: &str, count: usize, geolocation: &str, ago: &str) -> String {
     let refresh = "'00000000-' || uuid";
     let random = |length: usize, salt: &str| {
         let parts = length.div_ceil(32);
-        format!("(SELECT left(string_agg(md5('{salt}' || n || ' ' || i), ''), {length}) FROM generate_series(1, {parts}) i)")
+        format!(
+            "(SELECT left(string_agg(md5('{salt}' || n || ' ' || i), ''), {length}) FROM generate_series(1, {parts}) i)"
+        )
     };
     let (access, id) = (random(ACCESS_TOKEN, "access"), random(ID_TOKEN, "id"));
     let life = LIFE.as_secs();

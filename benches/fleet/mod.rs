@@ -71,7 +71,11 @@ pub fn main() {
     }
     let Some(postgres) = Postgres::start_with("benches/fleet.rs", &database::options()) else { return };
     for (row, measure) in [
-        ("renewals", (|postgres, scale| renewals::one_worker(postgres, scale, "PostgreSQL", Some(renewals::GOAL))) as fn(&Postgres, Scale)),
+        (
+            "renewals",
+            (|postgres, scale| renewals::one_worker(postgres, scale, "PostgreSQL", Some(renewals::GOAL)))
+                as fn(&Postgres, Scale),
+        ),
         ("statements", renewals::count_statements),
         ("workers", renewals::workers),
         ("memory postgres", held::memory_on_postgres),

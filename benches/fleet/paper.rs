@@ -25,7 +25,9 @@ pub fn ten_million(postgres: &Postgres, scale: Scale) {
     let log = (stage.log_position() - before) as f64 / renewals as f64;
     let a_day = MEMBERS / PERIOD;
     let gigabytes = |bytes: f64| bytes / 1e9;
-    println!("  >> measured at {members} rows: {all:.0} bytes a row with its indexes, which take {indexes:.0}; {log:.0} bytes of log a renewal");
+    println!(
+        "  >> measured at {members} rows: {all:.0} bytes a row with its indexes, which take {indexes:.0}; {log:.0} bytes of log a renewal"
+    );
     println!(
         "  >> 10 million: {:.1} GB of table, {:.2} GB of it indexes; {a_day:.0} renewals a day, {:.1} a second; {:.2} GB of log a day",
         gigabytes(all * MEMBERS),

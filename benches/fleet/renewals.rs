@@ -59,7 +59,11 @@ pub fn one_worker(postgres: &Postgres, scale: Scale, what: &str, goal: Option<f6
     for app in [APP, bare::APP] {
         stage.assert_saved(app, count, rounds + 1);
     }
-    assert_eq!((stage.endpoint.refused(), its_endpoint.refused()), (0, 0), "tokens that were presented twice");
+    assert_eq!(
+        (stage.endpoint.refused(), its_endpoint.refused()),
+        (0, 0),
+        "tokens that were presented twice"
+    );
     let ratio = median(ours.iter().zip(&floor).map(|(ours, floor)| ours / floor));
     let (ours, floor) = (median(ours.into_iter()), median(floor.into_iter()));
     say(&format!("{what}: a renewal, 1 worker"), ours, floor, ratio, goal);

@@ -6,8 +6,8 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Fleet, Inner, events::Events, managers::Managers};
 use crate::{
-    AppCredentials, Clock, Error, ErrorKind, FleetStore, OAuthClient, TokenManager,
-    TokenManagerBuilder, store::DynFleetStore,
+    AppCredentials, Clock, Error, ErrorKind, FleetStore, OAuthClient, TokenManager, TokenManagerBuilder,
+    store::DynFleetStore,
 };
 
 /// Where tokens are kept, unless the program says otherwise.
@@ -117,7 +117,8 @@ impl FleetBuilder {
         let mut client = self.client.unwrap_or_default().max_concurrent_requests(self.concurrent);
         if let Some(most) = self.per_second {
             if !(most.is_finite() && most > 0.0) {
-                let message = format!("max_requests_per_second({most}) is no positive number; pass one, such as 20.0");
+                let message =
+                    format!("max_requests_per_second({most}) is no positive number; pass one, such as 20.0");
                 return Err(Error::new(ErrorKind::Config, message));
             }
             client = client.max_requests_per_second(most);

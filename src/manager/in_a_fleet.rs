@@ -26,11 +26,18 @@ pub(crate) enum Due {
 impl TokenManager {
     /// Renews the stored token, which is due, under this lock, which was asked for at `asked_at` by the monotonic clock. The end
     /// of the `callers`' runtime waits for it.
-    pub(crate) async fn renew_due(&self, lock: StoreLock, asked_at: Duration, callers: Option<&Handle>) -> Due {
+    pub(crate) async fn renew_due(
+        &self,
+        lock: StoreLock,
+        asked_at: Duration,
+        callers: Option<&Handle>,
+    ) -> Due {
         self.0.cache.store.hand_in(lock, asked_at).await;
         match fly_from(callers, &self.0, &Need::Due).await {
             Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => Due::Renewed,
-            Outcome::Done(_) | Outcome::WithoutAccess(..) | Outcome::Busy | Outcome::SignedOut => Due::NotNeeded,
+            Outcome::Done(_) | Outcome::WithoutAccess(..) | Outcome::Busy | Outcome::SignedOut => {
+                Due::NotNeeded
+            }
             Outcome::Failed(e) | Outcome::FailedOnce(e) | Outcome::SavedWithFault(e) => Due::Failed(e),
         }
     }

@@ -170,7 +170,6 @@ impl ConcurSimulator {
         SimulatedCompany { uuid, request_token }
     }
 
-
     /// Adds a user of the company, with a made-up name and password, who lives where the company lives.
     pub fn add_user(&self) -> SimulatedUser {
         self.server.concur().principals.add_user()

@@ -3,8 +3,8 @@
 use std::{collections::HashMap, future::Future, time::Duration};
 
 use concur_auth::{
-    AppCenterRedirect, AppCredentials, Clock as _, ErrorKind, Fleet, FleetBuilder, FleetStore, Grant, Health, MemberKind,
-    MemberState, RefreshTokenObject, SystemClock,
+    AppCenterRedirect, AppCredentials, Clock as _, ErrorKind, Fleet, FleetBuilder, FleetStore, Grant, Health,
+    MemberKind, MemberState, RefreshTokenObject, SystemClock,
     simulator::{ConcurSimulator, Fault, ManualClock, Rotation, SimulatedCompany},
 };
 
@@ -300,7 +300,10 @@ pub async fn who_needs_a_person_is_named<P: Place>(scene: Scene<P>) {
     let mut needing = other_process.needing_a_person().await.unwrap();
     needing.sort_by_key(|member| member.uuid == dead.uuid());
     assert_eq!([&*needing[0].uuid, &*needing[1].uuid], [locked.uuid(), dead.uuid()]);
-    assert!(needing.iter().all(|member| member.needs.is_some() && member.needed_since.is_some()), "{needing:?}");
+    assert!(
+        needing.iter().all(|member| member.needs.is_some() && member.needed_since.is_some()),
+        "{needing:?}"
+    );
     assert!(needing[0].act_before.is_some());
     let health = fleet.health().await.unwrap();
     assert_eq!((health.active, health.needing_a_person), (1, 2));
