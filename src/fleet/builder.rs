@@ -6,8 +6,8 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Fleet, Inner, events::Events, managers::Managers};
 use crate::{
-    AppCredentials, Clock, Error, ErrorKind, FleetStore, OAuthClient, TokenManager, TokenManagerBuilder,
-    store::DynFleetStore,
+    AppCredentials, Clock, Error, ErrorKind, FleetStore, FolderFleet, OAuthClient, TokenManager,
+    TokenManagerBuilder, store::DynFleetStore,
 };
 
 /// Where tokens are kept, unless the program says otherwise.
@@ -125,7 +125,7 @@ impl FleetBuilder {
         }
         Ok(Fleet(Arc::new(Inner {
             app,
-            store: self.store.unwrap_or_else(|| todo!()),
+            store: self.store.unwrap_or_else(|| Arc::new(FolderFleet::new(FOLDER))),
             blueprint: self.managers.oauth_client(client).blueprint()?,
             concurrent: self.concurrent,
             per_second: self.per_second,
