@@ -1,6 +1,14 @@
 //! What a fleet promises, wherever its tokens lie: the same tests for the folder and for PostgreSQL.
 
-use std::{collections::HashMap, future::Future, time::Duration};
+#![allow(unreachable_pub, reason = "two test files use it")]
+
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    task::Poll,
+    time::Duration,
+};
 
 use concur_auth::{
     AppCenterRedirect, AppCredentials, Clock as _, ErrorKind, Fleet, FleetBuilder, FleetStore, Grant, Health,
@@ -8,11 +16,11 @@ use concur_auth::{
     simulator::{ConcurSimulator, Fault, ManualClock, Rotation, SimulatedCompany},
 };
 
-use crate::support::{HOUR, MINUTE, until};
+use crate::support::{HOUR, MINUTE, really_wait, until};
 
-pub const DAY: Duration = Duration::from_secs(24 * 3600);
-/// After so long every token of SAP's six months is due, and none has been due for 20 days.
-pub const UNTIL_DUE: Duration = Duration::from_secs(61 * 24 * 3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// After so long every token of SAP's six months is due.
+const UNTIL_DUE: Duration = Duration::from_secs(61 * 24 * 3600);
 
 /// Where the tokens of one test's fleets lie.
 pub trait Place: Send + Sync {
@@ -95,14 +103,43 @@ impl<P: Place> Scene<P> {
             if condition().await {
                 return;
             }
-            // Only when all have come to rest, so that what a minute brings does not depend on the machine.
-            for _ in 0..20 {
-                crate::support::really_wait(Duration::from_millis(1)).await;
-            }
-            self.clock.advance(Duration::from_secs(10));
+            self.minute().await;
         }
         panic!("it has not come about");
     }
+
+    /// A minute in which workers, flights and requests get on.
+    pub async fn minute(&self) {
+        for _ in 0..6 {
+            really_wait(Duration::from_millis(5)).await;
+            self.clock.advance(Duration::from_secs(10));
+        }
+        self.place.pass(MINUTE);
+    }
+
+    /// Has what waits for the clock get on, at a thousandth of a second's delay for each tenth.
+    async fn while_time_passes<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let tick = pin!(really_wait(Duration::from_millis(1)));
+            match select(work.as_mut(), tick).await {
+                Some(output) => return output,
+                None => self.clock.advance(Duration::from_millis(100)),
+            }
+        }
+    }
+}
+
+/// The output of `work`, or `None` if `tick` ends first.
+async fn select<T>(
+    mut work: Pin<&mut impl Future<Output = T>>,
+    mut tick: Pin<&mut impl Future<Output = ()>>,
+) -> Option<T> {
+    poll_fn(|context| match work.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => tick.as_mut().poll(context).map(|()| None),
+    })
+    .await
 }
 
 fn grant(company: &SimulatedCompany) -> Grant {
@@ -263,12 +300,12 @@ pub async fn workers_share_what_is_due<P: Place>(scene: Scene<P>) {
     let companies = scene.companies(&fleets[0], 40).await;
     let _workers = [fleets[0].keep_alive().await.unwrap(), fleets[1].keep_alive().await.unwrap()];
     for period in 1..=2 {
-        scene.pass(UNTIL_DUE);
+        // The database's clock does not pass with the test's, so what it stores meanwhile expires later, and is due later.
+        scene.pass(UNTIL_DUE + u32::try_from(period - 1).unwrap() * 40 * DAY);
         scene.minutes_until(async || scene.concur.count("refresh_token") >= 40 * period).await;
         // No more than that, however long they go on.
-        for _ in 0..5 {
-            scene.minutes_until(async || true).await;
-            scene.clock.advance(MINUTE);
+        for _ in 0..10 {
+            scene.minute().await;
         }
         assert_eq!(scene.concur.count("refresh_token"), 40 * period);
     }
@@ -312,18 +349,15 @@ pub async fn who_needs_a_person_is_named<P: Place>(scene: Scene<P>) {
     assert_eq!(fleet.company(well.uuid()).read_status().await.health(), Health::Healthy);
 
     scene.concur.end_refusals();
-    for _ in 0..2 {
-        scene.pass(HOUR);
-        scene.minutes_until(async || true).await;
-    }
+    scene.pass(HOUR);
     scene
         .minutes_until(async || {
             let needing = other_process.needing_a_person().await.unwrap();
             needing.iter().map(|member| &*member.uuid).eq([dead.uuid()])
         })
         .await;
-    // A new request token.
-    fleet.connect(grant(dead)).await.unwrap();
+    let request_token = scene.concur.issue_request_token_for(dead.uuid());
+    fleet.connect(Grant::company_request_token(dead.uuid(), request_token)).await.unwrap();
     assert_eq!(other_process.needing_a_person().await.unwrap(), []);
 }
 
@@ -336,21 +370,12 @@ pub async fn an_outage_is_waited_out<P: Place>(scene: Scene<P>) {
     let before = scene.concur.token_requests();
     let _worker = fleet.keep_alive().await.unwrap();
     for _ in 0..60 {
-        scene.minutes_until(async || true).await;
-        scene.clock.advance(MINUTE);
-        scene.place.pass(MINUTE);
-        scene.minutes_until(async || true).await;
+        scene.minute().await;
     }
     let tried = scene.concur.token_requests() - before;
     assert!((1..=20 + 90).contains(&tried), "{tried} requests in an hour's outage");
     scene.concur.clear_faults();
-    let renewed = || scene.renewals().len();
-    scene
-        .minutes_until(async || {
-            scene.place.pass(MINUTE);
-            renewed() == 20
-        })
-        .await;
+    scene.minutes_until(async || scene.renewals().len() == 20).await;
 }
 
 /// The access tokens that this process asks for are renewed before they expire; the others are not.
@@ -382,7 +407,8 @@ pub async fn events_name_the_member<P: Place>(scene: Scene<P>) {
 pub async fn two_processes_connect_one_company<P: Place>(scene: Scene<P>) {
     let (one, other) = (scene.fleet(), scene.fleet());
     let company = scene.concur.add_company();
-    let (first, second) = tokio::join!(one.connect(grant(&company)), other.connect(grant(&company)));
+    let both = async { tokio::join!(one.connect(grant(&company)), other.connect(grant(&company))) };
+    let (first, second) = scene.while_time_passes(both).await;
     assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
     let [first, second] = [
         one.company(company.uuid()).get_valid_refresh_token().await.unwrap(),
@@ -402,17 +428,12 @@ pub async fn a_shut_down_worker_gives_back_what_it_has_not_presented<P: Place>(s
     // The first request is sent at once, the second half a minute later.
     until(|| scene.concur.count("refresh_token") == 1).await;
     until(|| scene.clock.sleepers() > 1).await;
-    fleet.shutdown(MINUTE).await.unwrap();
+    scene.while_time_passes(fleet.shutdown(MINUTE)).await.unwrap();
     drop(worker);
     assert_eq!(scene.concur.count("refresh_token"), 1);
     let other = scene.fleet();
     let _worker = other.keep_alive().await.unwrap();
-    scene
-        .minutes_until(async || {
-            scene.place.pass(Duration::from_secs(10));
-            scene.renewals().len() == 4
-        })
-        .await;
+    scene.minutes_until(async || scene.renewals().len() == 4).await;
     assert_eq!(scene.concur.count("refresh_token"), 4);
 }
 

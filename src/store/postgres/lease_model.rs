@@ -25,8 +25,9 @@
 //! is bounded is the number of faults and of tokens, by the [`Budget`] of each test. Time is abstract: a lease lives or has
 //! lapsed, a doubt is minutes old or more than an hour; an hour passes for all at once. The largest search
 //! (`larger_bounds_hold`) has three faults and 730,000 states. Concur rotates at every use; each search
-//! is made twice: once where reuse revokes the family, once where it is only refused. Not in the model: the exception of the
-//! last 7 days, batches, the spool, the note's back-off. A restore or failover is marked before any worker is let in: what
+//! is made twice: once where reuse revokes the family, once where it is only refused. The claim of a batch is, for each of its
+//! rows, CLAIM ahead of time. ASSIGN is a step of the row that the token comes to; no lease is live on the row that it leaves. Not
+//! in the model: the exception of the last 7 days, when a token is due, the spool, the note's back-off. A restore or failover is marked before any worker is let in: what
 //! workers send before that mark is outside.
 
 mod rules;
@@ -124,7 +125,7 @@ fn larger_bounds_hold() {
 }
 
 /// Each rule is needed: what falls without it, and what has to happen for that.
-const NEEDED: [(Rule, Budget, Invariant); 30] = [
+const NEEDED: [(Rule, Budget, Invariant); 33] = [
     (Rule::ClaimLeavesLiveLeases, NO_FAULT, Invariant::NoTokenIsPresentedTwice),
     (Rule::ClaimTakesLapsedLeases, ONE_FAULT, Invariant::NoDeadEnd),
     (Rule::KeepAliveWaitsTheHour, ONE_FAULT, Invariant::NoTokenIsPresentedTwice),
@@ -151,6 +152,9 @@ const NEEDED: [(Rule, Budget, Invariant); 30] = [
     (Rule::RememberComparesOwner, ONE_FAULT, Invariant::NoPersonIsAskedForInVain),
     (Rule::ReplaceIgnoresSaveId, SIGN_IN, Invariant::NoTokenIsLost),
     (Rule::ReplaceComparesSignIn, SIGN_IN, Invariant::NoNewerTokenIsOverwritten),
+    (Rule::AssignIsANewSignIn, SIGN_IN_AND_OUT, Invariant::NoNewSignInIsRevoked),
+    (Rule::AssignRaisesTheVersion, Budget { sign_ins: 1, ..RESTORE }, Invariant::NoTokenIsLost),
+    (Rule::AssignLeavesTheLease, SIGN_IN, Invariant::NoLeaseOfAnotherClaimIsTouched),
     (Rule::RemoveComparesSignIn, SIGN_IN_AND_OUT, Invariant::NoNewSignInIsRevoked),
     (Rule::RemoveEmptiesSaveId, SIGN_OUT, Invariant::NothingRevokedComesBack),
     (Rule::RestoreMarksTheRows, RESTORE, Invariant::NoTokenIsPresentedTwice),

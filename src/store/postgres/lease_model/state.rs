@@ -366,7 +366,8 @@ impl State {
             let token = concur.unspent[usize::from(family)];
             let is_kept = row.token == token || self.is_in_hand(token);
             // The row was removed, or a person has signed in again.
-            let is_replaced = row.token == 0 || (row.sign_in != family && row.sign_in > 1);
+            let stored = concur.family(row.token);
+            let is_replaced = row.token == 0 || (stored != family && stored > 1);
             if concur.is_live(token) && !is_kept && !is_replaced && causes.lost & bit(token) == 0 {
                 return Some(Invariant::NoTokenIsLost);
             }
