@@ -162,7 +162,7 @@ impl Worker {
 
 pub fn workers(postgres: &Postgres, scale: Scale) {
     let (count, rounds) = scale.of((60, 1), (4000, 5));
-    for delay in [None, Some(Duration::from_millis(200))] {
+    for delay in scale.of(vec![None], vec![None, Some(Duration::from_millis(200))]) {
         let stage = Stage::new(postgres);
         stage.insert(APP, count, &stage.endpoint.uri, "interval '61 days'");
         if let Some(delay) = delay {
