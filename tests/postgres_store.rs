@@ -194,7 +194,7 @@ async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
     assert_eq!((company.proxy.cuts(), company.concur.token_requests()), (2, 3));
 }
 
-/// The lease was taken, and its holder does not know.
+/// The lease was taken, and its holder does not know: the answer is lost, or the caller has gone.
 #[tokio::test]
 async fn a_lease_whose_answer_is_lost_is_given_back() {
     let Some(company) = Company::of("a_lease_whose_answer_is_lost_is_given_back").await else { return };
@@ -202,6 +202,14 @@ async fn a_lease_whose_answer_is_lost_is_given_back() {
     company.proxy.cut_next_reply(CLAIM);
     company.store().try_lock().await.unwrap_err();
     until(|| company.row("lease_owner IS NULL, in_doubt_since IS NULL") == "t|t").await;
+    let held = company.proxy.hold_next_reply(CLAIM);
+    let store = company.store();
+    let call = tokio::spawn(async move { store.try_lock().await.map(drop) });
+    until(|| company.row("lease_owner IS NULL") == "f").await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    until(|| company.row("lease_owner IS NULL, in_doubt_since IS NULL") == "t|t").await;
+    drop(held);
 }
 
 /// A worker is suspended past its lease with a reply in hand, and comes back: nobody has saved since, or another machine has.
