@@ -244,6 +244,7 @@ pub(super) struct Budget {
     pub(super) tokens: u8,
     pub(super) sign_ins: u8,
     pub(super) sign_outs: u8,
+    pub(super) assignments: u8,
 }
 
 /// What must hold.
@@ -424,6 +425,7 @@ impl State {
             (left.tokens, 3),
             (left.sign_ins, 2),
             (left.sign_outs, 2),
+            (left.assignments, 1),
         ]);
         let tables = pack(&family) << 28 | pack(&unspent) << 16 | pack(&held_up);
         let [a, b, c] = workers.map(|worker| worker.key());

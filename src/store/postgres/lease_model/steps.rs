@@ -428,9 +428,9 @@ impl State {
 
 fn change_the_database(steps: &mut Steps<'_>, rules: Rules) {
     let State { row, replica, left, .. } = *steps.from;
-    if left.sign_ins > 0 && left.tokens > 0 {
+    if left.assignments > 0 && left.tokens > 0 {
         steps.add(Action::Assign, |next| {
-            next.left.sign_ins -= 1;
+            next.left.assignments -= 1;
             next.assign(rules);
         });
     }
