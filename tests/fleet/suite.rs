@@ -16,7 +16,7 @@ use concur_auth::{
     simulator::{ConcurSimulator, Fault, ManualClock, Rotation, SimulatedCompany},
 };
 
-use crate::support::{HOUR, MINUTE, really_wait, until};
+use crate::support::{FliesOnPanic, HOUR, MINUTE, really_wait, until};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// After so long every token of SAP's six months is due.
@@ -41,6 +41,7 @@ pub struct Scene<P> {
     pub concur: ConcurSimulator,
     pub clock: ManualClock,
     pub place: P,
+    _clock: FliesOnPanic,
 }
 
 impl<P: Place> Scene<P> {
@@ -49,7 +50,7 @@ impl<P: Place> Scene<P> {
         let rotation = Rotation::AlwaysAndRevokeFamily;
         let concur = ConcurSimulator::builder().clock(clock.clone()).rotation(rotation).start().await;
         let place = place(&clock);
-        Self { concur, clock, place }
+        Self { concur, _clock: FliesOnPanic(clock.clone()), clock, place }
     }
 
     pub fn app(&self) -> AppCredentials {
@@ -117,11 +118,11 @@ impl<P: Place> Scene<P> {
         self.place.pass(MINUTE);
     }
 
-    /// Has what waits for the clock get on, at a thousandth of a second's delay for each tenth.
+    /// Has what waits for the clock get on, at ten times its speed.
     async fn while_time_passes<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
-            let tick = pin!(really_wait(Duration::from_millis(1)));
+            let tick = pin!(really_wait(Duration::from_millis(10)));
             match select(work.as_mut(), tick).await {
                 Some(output) => return output,
                 None => self.clock.advance(Duration::from_millis(100)),
@@ -408,9 +409,10 @@ pub async fn a_day_of_outage_is_made_up_for_in_the_order_of_expiry<P: Place>(sce
         })
         .await;
     let requests = scene.concur.requests().split_off(before);
-    let order = requests.iter().filter(|request| request.status() == Some(200)).map(|request| {
-        tokens.iter().position(|token| request.body().contains(token.secret())).unwrap()
-    });
+    let order = requests
+        .iter()
+        .filter(|request| request.status() == Some(200))
+        .map(|request| tokens.iter().position(|token| request.body().contains(token.secret())).unwrap());
     assert_eq!(order.collect::<Vec<_>>(), Vec::from_iter(0..COMPANIES));
     assert!(scene.renewals().values().all(|renewed| *renewed == 1));
 }
@@ -458,14 +460,14 @@ pub async fn two_processes_connect_one_company<P: Place>(scene: Scene<P>) {
 
 /// What was claimed and not presented is given back, and another process goes on.
 pub async fn a_shut_down_worker_gives_back_what_it_has_not_presented<P: Place>(scene: Scene<P>) {
-    let fleet = scene.builder().max_concurrent(4).max_requests_per_second(1.0 / 30.0).build().unwrap();
+    let fleet = scene.builder().max_concurrent(4).max_requests_per_second(1.0 / 60.0).build().unwrap();
     scene.companies(&scene.fleet(), 4).await;
     scene.pass(UNTIL_DUE);
     let worker = fleet.keep_alive().await.unwrap();
-    // The first request is sent at once, the second half a minute later.
+    // The first request is sent at once. The others wait for half a minute, which is less than they would have to.
     until(|| scene.concur.count("refresh_token") == 1).await;
     until(|| scene.clock.sleepers() > 1).await;
-    scene.while_time_passes(fleet.shutdown(MINUTE)).await.unwrap();
+    scene.while_time_passes(fleet.shutdown(MINUTE / 3)).await.unwrap();
     drop(worker);
     assert_eq!(scene.concur.count("refresh_token"), 1);
     let other = scene.fleet();
