@@ -1,11 +1,14 @@
 //! What a company costs that the program uses: its call on the warm path, and its memory.
 
 use std::{
+    env,
     hint::black_box,
+    ops::RangeInclusive,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
-use concur_auth::{Fleet, FolderFleet, TokenManager};
+use concur_auth::{Fleet, FolderFleet, PostgresFleet, TokenManager};
 
 use super::{
     Scale,
@@ -20,6 +23,8 @@ use crate::{
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Companies that are asked for before memory is measured.
+const ONCE: usize = 100;
 
 /// `fleet.company(uuid)` and `access_token()`, beside `access_token()` alone.
 pub fn warm_path(scale: Scale) {
@@ -73,38 +78,53 @@ async fn by_the_fleet(fleet: &Fleet, names: &[String], calls: usize) -> f64 {
     start.elapsed().as_secs_f64() * 1e9 / calls as f64
 }
 
-/// By the pages of this process. Exact figures are in `tests/fleet_memory.rs`.
+/// By the pages of a process of its own, for what other rows of this bench have freed would be used again. Exact figures are in
+/// `tests/fleet_memory.rs`.
 pub fn memory_on_postgres(postgres: &Postgres, scale: Scale) {
     let count = scale.of(100, 10_000);
     let stage = Stage::new(postgres);
-    stage.insert(APP, count + 100, &stage.endpoint.uri, "interval '1 day'");
-    memory(&stage.fleet(), count, "PostgreSQL");
+    stage.insert(APP, count + ONCE, &stage.endpoint.uri, "interval '1 day'");
+    memory("PostgreSQL", &stage.database.url(), &stage.endpoint, count);
 }
 
 pub fn memory_in_a_folder(scale: Scale) {
     let count = scale.of(100, 10_000);
     let (endpoint, folder) = (Endpoint::start(), tempfile::tempdir().expect("a folder"));
-    members::write_files(folder.path(), count + 100, &endpoint.uri, |_| DAY);
-    let fleet = fleet_on(FolderFleet::new(folder.path()), &endpoint.uri).build().expect("a fleet");
-    memory(&fleet, count, "a folder");
+    members::write_files(folder.path(), count + ONCE, &endpoint.uri, |_| DAY);
+    memory("a folder", folder.path().to_str().expect("a name in UTF-8"), &endpoint, count);
 }
 
-fn memory(fleet: &Fleet, count: usize, place: &str) {
-    let runtime = runtime();
-    let ask = |numbers: std::ops::RangeInclusive<usize>| {
+fn memory(place: &str, store: &str, endpoint: &Endpoint, count: usize) {
+    let mut program = Command::new(env::current_exe().expect("this program"));
+    program.args([super::USER, store, &endpoint.uri, &count.to_string()]);
+    let output = program.stderr(Stdio::inherit()).output().expect("a process");
+    let each = String::from_utf8(output.stdout).expect("a number");
+    let token = members::token(1, &endpoint.uri, DAY).len();
+    println!(
+        "  >> {place}: a company in use takes {} bytes, its token object of {token} characters included",
+        each.trim()
+    );
+}
+
+/// What the process does: asks for the tokens of that many companies, and prints by how many bytes each has made it larger.
+pub fn user(arguments: &[String]) {
+    let [store, uri, count] = arguments else { panic!("a store, an endpoint and a number") };
+    let count = count.parse().expect("a number");
+    let fleet = match PostgresFleet::new(store) {
+        Ok(store) => fleet_on(store, uri).build(),
+        Err(_) => fleet_on(FolderFleet::new(store), uri).build(),
+    };
+    let (fleet, runtime) = (fleet.expect("a fleet"), runtime());
+    let ask = |numbers: RangeInclusive<usize>| {
         runtime.block_on(async {
             for n in numbers {
                 fleet.company(&members::uuid(n)).access_token().await.expect("a token");
             }
         });
     };
-    // What is there once: connections, an index, threads.
-    ask(count + 1..=count + 100);
+    // What is there once: connections, threads.
+    ask(count + 1..=count + ONCE);
     let before = process::resident();
     ask(1..=count);
-    let each = (process::resident() as f64 - before as f64) / count as f64;
-    let token = members::token(1, "http://127.0.0.1:80", DAY).len();
-    println!(
-        "  >> {place}: a company in use takes {each:.0} bytes, its token object of {token} characters included"
-    );
+    println!("{}", (process::resident() - before) / count as u64);
 }

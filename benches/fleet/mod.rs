@@ -22,6 +22,8 @@ use crate::{
 
 /// The first argument of a process that is a worker.
 const WORKER: &str = "worker";
+/// The same of a process whose memory is measured.
+const USER: &str = "user";
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -45,8 +47,10 @@ impl Scale {
 
 pub fn main() {
     let arguments: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    if arguments.first().is_some_and(|first| first == WORKER) {
-        return renewals::worker(&arguments[1..]);
+    match arguments.first().map(String::as_str) {
+        Some(WORKER) => return renewals::worker(&arguments[1..]),
+        Some(USER) => return held::user(&arguments[1..]),
+        _ => {}
     }
     explain(include_str!("../fleet.rs"));
     let is_long = arguments.iter().any(|argument| argument == "long");
