@@ -1,4 +1,4 @@
-//! Many companies: what the fleet costs on PostgreSQL and in a folder, beside its floors.
+//! Many companies: what the fleet costs on PostgreSQL and in a folder, each figure compared with its floor.
 //!
 //! Renewals by one worker are compared with a bare loop that claims the same rows in batches, sends each token, and saves the
 //! reply: tokio-postgres and reqwest, as many at once, and no guarantee. A claim is compared with the bare loop's claim, or

@@ -1,5 +1,5 @@
-//! A process may keep 100,000 companies of a fleet signed in: a company in use takes little more than its token, and one that
-//! nobody has asked for next to nothing.
+//! A process may keep 100,000 companies of a fleet signed in: a company in use takes little more than its token, and a company
+//! that was never asked for next to nothing.
 
 #![allow(clippy::disallowed_methods, reason = "the files' dates are real")]
 #![allow(clippy::print_stdout, reason = "the sizes are results")]
@@ -62,7 +62,7 @@ fn token(dir: &tempfile::TempDir) -> (RefreshTokenObject, i64) {
 }
 
 #[test]
-fn a_company_in_use_takes_less_than_2_kib_beside_its_token() {
+fn a_company_in_use_takes_less_than_2_kib_on_top_of_its_token() {
     let dir = folder();
     let (_held, token) = token(&dir);
     assert!((1000..8 * 1024).contains(&token), "not a token's size: {token}");
@@ -76,18 +76,18 @@ fn a_company_in_use_takes_less_than_2_kib_beside_its_token() {
     ask(MEMBERS);
     let ((), bytes) = left_behind(|| (1..MEMBERS).for_each(|n| drop(ask(n))));
     let each = bytes / (MEMBERS as i64 - 1) - token;
-    println!("a company in use: {each} bytes beside the {token} of its token");
-    assert!(each < 2048, "{each} beside {token}");
+    println!("a company in use: {each} bytes in addition to the {token} of its token");
+    assert!(each < 2048, "{each} in addition to {token}");
 }
 
 #[test]
-fn a_company_that_nobody_has_asked_for_takes_less_than_300_bytes_in_a_folder() {
+fn a_company_that_was_never_asked_for_takes_less_than_300_bytes_in_a_folder() {
     let dir = folder();
     let store = FolderFleet::new(dir.path());
     let (due, bytes) = left_behind(|| now(store.claim_due(APP, 1)).unwrap());
     assert!(due.tokens.is_empty() && due.next.is_some(), "{due:?}");
     let each = bytes / MEMBERS as i64;
-    println!("a company that nobody has asked for: {each} bytes");
+    println!("a company that was never asked for: {each} bytes");
     assert!((1..300).contains(&each), "{each}");
 }
 

@@ -1,4 +1,4 @@
-//! Many companies connect at the same moment: how much runs at once, and whether anybody waits out of turn.
+//! Many companies connect at the same moment: how much runs at once, and whether a company waits longer than its turn.
 
 use std::{
     sync::{

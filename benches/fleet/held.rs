@@ -26,7 +26,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Companies that are asked for before memory is measured.
 const ONCE: usize = 100;
 
-/// `fleet.company(uuid)` and `access_token()`, beside `access_token()` alone.
+/// `fleet.company(uuid)` and `access_token()`, compared with `access_token()` alone.
 pub fn warm_path(scale: Scale) {
     let (count, samples, calls) = scale.of((100, 1, 100), (10_000, 51, 100_000));
     let (endpoint, folder) = (Endpoint::start(), tempfile::tempdir().expect("a folder"));

@@ -115,10 +115,11 @@ pub fn insert(app: &str, count: usize, geolocation: &str, ago: &str) -> String {
                     'accessTokenExpiresAt', extract(epoch FROM now())::bigint + 3600,
                     'refreshTokenExpiresAt', expires, 'refreshTokenReceivedAt', expires - {life})::text,
                 md5(uuid), 1, to_timestamp(expires),
-                to_timestamp(expires - {life} + {life} / 3) - (n % 997) / 997.0 * interval '20 days', 'active'
+                to_timestamp(expires - {life} + {life} / 3) - jitter * interval '20 days', 'active'
            FROM generate_series(1, {count}) n,
                 LATERAL (SELECT lpad(to_hex((n::bigint * 2654435761) % 4294967296), 8, '0') || '-0000-4000-8000-'
                                 || lpad(to_hex(n), 12, '0') AS uuid,
-                                extract(epoch FROM now() - ({ago}))::bigint + {life} AS expires) of_this_one"
+                                extract(epoch FROM now() - ({ago}))::bigint + {life} AS expires,
+                                random() AS jitter) of_this_one"
     )
 }

@@ -10,7 +10,8 @@ const PERIOD: f64 = 50.0;
 pub fn ten_million(postgres: &Postgres, scale: Scale) {
     let (members, renewals) = scale.of((500, 50), (100_000, 600));
     let stage = Stage::new(postgres);
-    stage.insert(APP, members, &stage.endpoint.uri, "interval '1 day'");
+    // As different as dates are in a fleet, or the indexes would be smaller.
+    stage.insert(APP, members, &stage.endpoint.uri, "random() * interval '39 days'");
     // As far apart as those of a fleet in which few are due at a time.
     stage.database.psql(&format!(
         "UPDATE concur_auth_tokens SET renew_at = now() - interval '1 minute'

@@ -1,4 +1,4 @@
-//! Renewals by one worker, beside the bare loop, and by several workers in processes of their own.
+//! Renewals by one worker, compared with the bare loop, and by several workers in processes of their own.
 
 use std::{
     env,
