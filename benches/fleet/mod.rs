@@ -75,11 +75,7 @@ pub fn main() {
     }
     let Some(postgres) = Postgres::start_with("benches/fleet.rs", &database::options()) else { return };
     for (row, measure) in [
-        (
-            "renewals",
-            (|postgres, scale| renewals::one_worker(postgres, scale, "PostgreSQL", Some(renewals::GOAL)))
-                as fn(&Postgres, Scale),
-        ),
+        ("renewals", renewals::and_the_bare_loop as fn(&Postgres, Scale)),
         ("statements", renewals::count_statements),
         ("workers", renewals::workers),
         ("memory postgres", held::memory_on_postgres),
@@ -97,6 +93,6 @@ pub fn main() {
     if is_wanted("renewals") {
         let options = database::options().without_fsync();
         let Some(postgres) = Postgres::start_with("benches/fleet.rs", &options) else { return };
-        renewals::one_worker(&postgres, scale, "PostgreSQL without fsync", None);
+        renewals::without_fsync(&postgres, scale);
     }
 }

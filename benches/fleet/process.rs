@@ -9,12 +9,25 @@ use std::{
 
 /// Processor time of all threads so far, also of those that have ended.
 pub fn processor_time() -> Duration {
-    let stat = fs::read_to_string("/proc/self/stat").expect("Linux");
+    let (_, spent) = parent_and_time("self").expect("Linux");
+    spent
+}
+
+/// The same of the processes whose parent has this number, as far as they have not ended.
+pub fn processor_time_of_children(parent: u32) -> Duration {
+    let processes =
+        fs::read_dir("/proc").expect("Linux").filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let children = processes.filter_map(|process| parent_and_time(&process)).filter(|(of, _)| *of == parent);
+    children.map(|(_, spent)| spent).sum()
+}
+
+fn parent_and_time(process: &str) -> Option<(u32, Duration)> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // After the name, which may have spaces in it.
-    let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' ')).expect("a name");
-    let ticks: u64 = fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+    let fields: Vec<_> = stat.rsplit_once(") ")?.1.split(' ').collect();
+    let ticks: u64 = fields[11..13].iter().filter_map(|ticks| ticks.parse::<u64>().ok()).sum();
     // In hundredths of a second, on every Linux.
-    Duration::from_millis(ticks * 10)
+    Some((fields[1].parse().ok()?, Duration::from_millis(ticks * 10)))
 }
 
 /// Bytes of memory that are in use.

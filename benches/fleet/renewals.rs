@@ -14,7 +14,7 @@ use super::{
     database::{Stage, fleet_on, runtime},
     endpoint::Endpoint,
     members::APP,
-    process::processor_time,
+    process::{processor_time, processor_time_of_children},
 };
 use crate::{
     postgres::Postgres,
@@ -22,7 +22,9 @@ use crate::{
 };
 
 /// At least 70 % of the renewals per second of the bare loop.
-pub const GOAL: f64 = 1.43;
+const GOAL: f64 = 1.43;
+/// How long a reply may take.
+const REPLY: Duration = Duration::from_millis(200);
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Lets the fleet's worker renew all that are due, `count`, and returns how long that took, from the start of the worker until the
@@ -39,31 +41,72 @@ pub fn renew_all(stage: &Stage<'_>, fleet: &Fleet, count: usize) -> Duration {
     took
 }
 
-pub fn one_worker(postgres: &Postgres, scale: Scale, what: &str, goal: Option<f64>) {
-    let (count, rounds) = scale.of((50, 2), (3000, 9));
+/// What a renewal takes, in nanoseconds.
+#[derive(Default)]
+struct Costs {
+    time: Vec<f64>,
+    /// Of processors: this process, with the endpoint, and the database.
+    here: Vec<f64>,
+    database: Vec<f64>,
+}
+
+impl Costs {
+    fn add(&mut self, database: u32, count: usize, work: impl FnOnce() -> Duration) {
+        let each = |spent: Duration| spent.as_secs_f64() * 1e9 / count as f64;
+        let before = (processor_time(), processor_time_of_children(database));
+        self.time.push(each(work()));
+        self.here.push(each(processor_time() - before.0));
+        self.database.push(each(processor_time_of_children(database).saturating_sub(before.1)));
+    }
+
+    fn spent(&self) -> String {
+        let [here, database] = [&self.here, &self.database].map(|of| human(median(of.iter().copied())));
+        format!("{here} here and {database} in the database")
+    }
+}
+
+/// What is measured of one worker.
+#[derive(Default)]
+struct OneWorker {
+    what: &'static str,
+    goal: Option<f64>,
+    /// Of each reply.
+    delay: Option<Duration>,
+}
+
+pub fn and_the_bare_loop(postgres: &Postgres, scale: Scale) {
+    let what = "PostgreSQL";
+    one_worker(postgres, scale, OneWorker { what, goal: Some(GOAL), ..Default::default() });
+    // As long as Concur takes.
+    let what = "PostgreSQL, replies after 200 ms";
+    one_worker(postgres, scale, OneWorker { what, delay: Some(REPLY), ..Default::default() });
+}
+
+pub fn without_fsync(postgres: &Postgres, scale: Scale) {
+    one_worker(postgres, scale, OneWorker { what: "PostgreSQL without fsync", ..Default::default() });
+}
+
+fn one_worker(postgres: &Postgres, scale: Scale, OneWorker { what, goal, delay }: OneWorker) {
+    let (count, rounds) =
+        if delay.is_some() { scale.of((50, 1), (2000, 3)) } else { scale.of((50, 1), (3000, 9)) };
     let (stage, its_endpoint) = (Stage::new(postgres), Endpoint::start());
     stage.insert(APP, count, &stage.endpoint.uri, "interval '61 days'");
     stage.insert(bare::APP, count, &its_endpoint.uri, "interval '61 days'");
+    for endpoint in [&stage.endpoint, &its_endpoint] {
+        delay.into_iter().for_each(|delay| endpoint.delay(delay));
+    }
     let (bare, fleet) = (bare::Loop::new(&stage, &its_endpoint.uri), stage.fleet());
-    let (mut floor, mut ours) = (Vec::new(), Vec::new());
-    let (mut floor_works, mut ours_works) = (Vec::new(), Vec::new());
-    let busy = |work: &dyn Fn() -> Duration| {
-        let before = processor_time();
-        let took = work();
-        (took, (processor_time() - before).as_secs_f64() * 1e9 / count as f64)
-    };
-    // The first round is a warm-up.
+    let [database, _] = postgres.processes();
+    let (mut floor, mut ours) = (Costs::default(), Costs::default());
     for round in 0..=rounds {
-        stage.make_due(bare::APP, count);
-        let (below, its_work) = busy(&|| stage.block_on(bare.renew_all()));
-        stage.make_due(APP, count);
-        let (above, our_work) = busy(&|| renew_all(&stage, &fleet, count));
-        if round > 0 {
-            floor.push(below.as_secs_f64() * 1e9 / count as f64);
-            ours.push(above.as_secs_f64() * 1e9 / count as f64);
-            floor_works.push(its_work);
-            ours_works.push(our_work);
+        // The first round is a warm-up.
+        if round == 1 {
+            (floor, ours) = Default::default();
         }
+        stage.make_due(bare::APP, count);
+        floor.add(database, count, || stage.block_on(bare.renew_all()));
+        stage.make_due(APP, count);
+        ours.add(database, count, || renew_all(&stage, &fleet, count));
     }
     for app in [APP, bare::APP] {
         stage.assert_saved(app, count, rounds + 1);
@@ -73,20 +116,19 @@ pub fn one_worker(postgres: &Postgres, scale: Scale, what: &str, goal: Option<f6
         (0, 0),
         "tokens that were presented twice"
     );
-    let ratio = median(ours.iter().zip(&floor).map(|(ours, floor)| ours / floor));
-    let (ours, floor) = (median(ours.into_iter()), median(floor.into_iter()));
-    say(&format!("{what}: a renewal, 1 worker"), ours, floor, ratio, goal);
+    let ratio = median(ours.time.iter().zip(&floor.time).map(|(ours, floor)| ours / floor));
+    let [above, below] = [&ours, &floor].map(|costs| median(costs.time.iter().copied()));
+    say(&format!("{what}: a renewal, 1 worker"), above, below, ratio, goal);
     println!(
         "  >> {what}: {:.0} renewals a second by 1 worker, {:.0} by the bare loop: {:.0} % (median of {rounds} turns of {count})",
-        1e9 / ours,
-        1e9 / floor,
+        1e9 / above,
+        1e9 / below,
         100.0 / ratio
     );
-    let (ours, floor) = (median(ours_works.into_iter()), median(floor_works.into_iter()));
     println!(
-        "  >> {what}: processor time of a renewal, the endpoint's included and the database's not: {}; of the bare loop {}",
-        human(ours),
-        human(floor)
+        "  >> {what}: processor time of a renewal: {}; of the bare loop: {}",
+        ours.spent(),
+        floor.spent()
     );
 }
 
@@ -162,7 +204,7 @@ impl Worker {
 
 pub fn workers(postgres: &Postgres, scale: Scale) {
     let (count, rounds) = scale.of((60, 1), (4000, 5));
-    for delay in scale.of(vec![None], vec![None, Some(Duration::from_millis(200))]) {
+    for delay in scale.of(vec![None], vec![None, Some(REPLY)]) {
         let stage = Stage::new(postgres);
         stage.insert(APP, count, &stage.endpoint.uri, "interval '61 days'");
         if let Some(delay) = delay {
