@@ -72,6 +72,12 @@ impl AppCenterRedirect {
     }
 }
 
+impl From<AppCenterRedirect> for Grant {
+    fn from(redirect: AppCenterRedirect) -> Self {
+        redirect.grant()
+    }
+}
+
 impl fmt::Debug for AppCenterRedirect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppCenterRedirect")

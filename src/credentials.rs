@@ -1,9 +1,11 @@
 //! What an app sends to Concur to identify itself, with the company or the user that it acts for.
 
+mod app;
 mod missing;
 
 use std::{fmt, path::PathBuf, sync::Arc};
 
+pub use self::app::AppCredentials;
 use crate::{principal::Principal, secret::Secret};
 
 /// An app's client id and secret, and the company or user it acts for.
@@ -50,6 +52,8 @@ pub(crate) enum Origin {
     Code,
     File(PathBuf),
     Environment,
+    /// The company or user is a member of a fleet.
+    Fleet,
 }
 
 impl Credentials {
@@ -174,6 +178,7 @@ impl Credentials {
     pub(crate) fn place(&self) -> String {
         match &self.0.origin {
             Origin::Code => "the Credentials".to_owned(),
+            Origin::Fleet => "the fleet".to_owned(),
             Origin::File(path) => path.display().to_string(),
             Origin::Environment => "the environment variable CONCUR_COMPANY_REQUEST_TOKEN".to_owned(),
         }
@@ -182,7 +187,7 @@ impl Credentials {
     /// The place of the credentials' own base URI.
     pub(crate) fn place_of_base_uri(&self) -> String {
         match &self.0.origin {
-            Origin::Code | Origin::Environment => "the base URI of the Credentials".to_owned(),
+            Origin::Code | Origin::Environment | Origin::Fleet => "the base URI of the Credentials".to_owned(),
             Origin::File(path) => format!("baseURI in {}", path.display()),
         }
     }

@@ -136,6 +136,9 @@
 
 // Every module uses only modules below it in this list; tests/floors.rs checks that.
 
+// Many companies and users: a manager for each, and one task for all.
+mod fleet;
+
 // The decisions: serve, renew or obtain.
 mod manager;
 
@@ -203,8 +206,9 @@ pub use self::{
     clock::{Clock, SystemClock},
     code::{ConcurCode, Responsible},
     credential_source::{CredentialSource, CredentialsFile, EnvCredentials},
-    credentials::Credentials,
+    credentials::{AppCredentials, Credentials},
     error::{Error, ErrorKind},
+    fleet::{Fleet, FleetBuilder, FleetEvent, FleetEvents, FleetKeepAlive},
     geolocation::Geolocation,
     manager::{AppTokens, KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
     oauth_client::{

@@ -6,6 +6,7 @@
 // The faces.
 mod app_tokens;
 mod builder;
+mod in_a_fleet;
 mod keep_alive;
 mod subscription;
 
@@ -29,6 +30,7 @@ mod single_flight;
 mod decision;
 mod held;
 mod need;
+mod observer;
 mod schedule;
 
 #[cfg(test)]
@@ -40,6 +42,7 @@ pub use self::{
     app_tokens::AppTokens, builder::TokenManagerBuilder, keep_alive::KeepAlive,
     subscription::StatusSubscription,
 };
+pub(crate) use self::{builder::Blueprint, in_a_fleet::Due, observer::Observer};
 use self::{core::Core, need::Need};
 use crate::{
     AccessToken, Clock as _, CredentialsFile, Error, ErrorKind, Grant, JsonFileStore, RefreshTokenObject,

@@ -11,6 +11,7 @@ mod request;
 mod budget;
 mod gated;
 mod host_gate;
+mod rate;
 // The seam, and HTTP below it.
 mod http;
 mod transport;
@@ -43,7 +44,7 @@ pub(crate) use self::{
     revocation::NotRevoked,
     transport::{REQUEST_TIMEOUT, Transport},
 };
-use self::{completion::to_completion, gated::Gated, http::Http, retry::send_with_retries};
+use self::{completion::to_completion, gated::Gated, http::Http, rate::Rate, retry::send_with_retries};
 #[cfg(test)]
 pub(crate) use self::{
     failure::Failure,
@@ -63,6 +64,7 @@ const MOST_AT_ONCE: usize = 64;
 ///
 /// - At most 64 requests to one host run at once ([`max_concurrent_requests`](Self::max_concurrent_requests)); further
 ///   requests wait in the order in which they came.
+/// - With [`max_requests_per_second`](Self::max_requests_per_second), requests are sent an equal time apart.
 /// - After a 429, or a 5xx without one of Concur's codes, that has a `Retry-After`, nothing is sent to that host until
 ///   the named time, or for an hour at most: the error is the same answer again, with the time of the next attempt in
 ///   [`retry_after`](Error::retry_after). With a code, such as 134, the pause concerns one principal, and the principal's
@@ -106,7 +108,7 @@ impl OAuthClient {
     }
 
     fn over(transport: Arc<dyn Transport>) -> Self {
-        Self(Arc::new(Gated::new(transport, MOST_AT_ONCE)))
+        Self(Arc::new(Gated::new(transport, MOST_AT_ONCE, None)))
     }
 
     /// How many requests to one host run at once. Default: 64; 0 counts as 1.
@@ -127,7 +129,30 @@ impl OAuthClient {
     /// ```
     #[must_use]
     pub fn max_concurrent_requests(self, most: usize) -> Self {
-        Self(Arc::new(Gated::new(Arc::clone(&self.0.transport), most)))
+        let Gated { transport, rate, .. } = &*self.0;
+        Self(Arc::new(Gated::new(Arc::clone(transport), most, rate.clone())))
+    }
+
+    /// How many requests are sent in a second, to all hosts together: one by one, an equal time apart. Default: no limit.
+    ///
+    /// A request that does not get its turn within 60 seconds (30 while its manager holds something valid) is not sent and fails as
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable). Less than one request a minute counts as one a minute, and so
+    /// does what is no positive number.
+    ///
+    /// As with [`max_concurrent_requests`](Self::max_concurrent_requests), the returned client counts for itself and its own
+    /// clones only.
+    ///
+    /// ```
+    /// use concur_auth::OAuthClient;
+    ///
+    /// let client = OAuthClient::new().max_requests_per_second(20.0);
+    /// # drop(client);
+    /// ```
+    #[must_use]
+    pub fn max_requests_per_second(self, most: f64) -> Self {
+        let Gated { transport, gates, .. } = &*self.0;
+        let rate = Some(Arc::new(Rate::per_second(most)));
+        Self(Arc::new(Gated::new(Arc::clone(transport), gates.most_at_once(), rate)))
     }
 
     /// Sends one grant to the token endpoint at `base`. If Concur answers that the principal lives elsewhere (code

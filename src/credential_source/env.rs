@@ -4,7 +4,7 @@ use std::env::{self, VarError};
 
 use zeroize::Zeroizing;
 
-use crate::{CredentialSource, Credentials, Error, ErrorKind, credentials::Origin};
+use crate::{AppCredentials, CredentialSource, Credentials, Error, ErrorKind, credentials::Origin};
 
 /// Credentials from the environment, for containers and serverless functions.
 ///
@@ -27,6 +27,21 @@ impl CredentialSource for EnvCredentials {
         let (uuid, token) = (variable("CONCUR_COMPANY_UUID")?, variable("CONCUR_COMPANY_REQUEST_TOKEN")?);
         let credentials = Credentials::new(&*id, &*secret).company(&*uuid, &*token);
         Ok(credentials.with_origin(Origin::Environment))
+    }
+}
+
+impl AppCredentials {
+    /// From the environment variables `CONCUR_APP_ID` and `CONCUR_CLIENT_SECRET`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::CredentialsNeeded`] when one of them is not set; [`ErrorKind::CredentialsInvalid`] when one is not UTF-8
+    /// text.
+    pub fn from_env() -> Result<Self, Error> {
+        let (id, secret) = (variable("CONCUR_APP_ID")?, variable("CONCUR_CLIENT_SECRET")?);
+        let app = Self::of(Credentials::new(&*id, &*secret).with_origin(Origin::Environment));
+        app.check()?;
+        Ok(app)
     }
 }
 

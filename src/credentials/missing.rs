@@ -26,6 +26,9 @@ impl Credentials {
         if let (Some(username), Some(password)) = (&self.0.username, &self.0.password) {
             return Ok((self.0.who, username, password.expose()));
         }
+        if let Origin::Fleet = self.0.origin {
+            return Err(Error::new(ErrorKind::CredentialsNeeded, self.not_connected()));
+        }
         let (name, secret) = (self.0.username.is_none(), self.0.password.is_none());
         Err(match self.0.who {
             WhoSignsIn::Company if self.0.username.is_none() && self.0.user_uuid.is_some() => {
@@ -47,7 +50,9 @@ impl Credentials {
                         "a token must be obtained, and with credentialType \"password\" these members are the user's \
                          name and password: ask the user"
                     }
-                    Origin::Code | Origin::Environment => "a token must be obtained: ask the user",
+                    Origin::Code | Origin::Environment | Origin::Fleet => {
+                        "a token must be obtained: ask the user"
+                    }
                 },
             ),
         })
@@ -71,6 +76,9 @@ impl Credentials {
     pub(crate) fn way_back(&self) -> (&'static str, String) {
         let place = self.place();
         match self.0.who {
+            _ if matches!(self.0.origin, Origin::Fleet) => {
+                ("a member of a fleet signs in by Fleet::connect alone", self.connect_again())
+            }
             WhoSignsIn::User => (
                 "there is no password to sign in again with",
                 format!("put the user's name and password into {place}"),
@@ -88,13 +96,36 @@ impl Credentials {
         }
     }
 
+    /// A member of a fleet without a token.
+    fn not_connected(&self) -> String {
+        let member = match (self.company_uuid(), &self.0.user_uuid) {
+            (Some(company), _) => format!("company {company} is"),
+            (None, Some(user)) => format!("user {user} is"),
+            (None, None) => "the company or user is".to_owned(),
+        };
+        format!("{member} not connected: the fleet has no token; {}", self.connect_again())
+    }
+
+    fn connect_again(&self) -> String {
+        if self.company_uuid().is_some() {
+            format!(
+                "create a company request token at {COMPANY_TOKENS_PAGE}, and pass Grant::company_request_token, or what the App \
+                 Center sends, to Fleet::connect"
+            )
+        } else {
+            "let the user sign in, and pass the grant to Fleet::connect".to_owned()
+        }
+    }
+
     fn blank(&self, parts: &[(bool, Part)], hint: &str) -> Error {
         let names: Vec<&str> =
             parts.iter().filter(|(blank, _)| *blank).map(|(_, part)| part.name(&self.0.origin)).collect();
         let (verb, them) = if names.len() == 1 { ("is", "it") } else { ("are", "them") };
         let names = names.join(" and ");
         let message = match &self.0.origin {
-            Origin::Code => format!("{names} {verb} blank in the Credentials; {hint}, then pass {them}"),
+            Origin::Code | Origin::Fleet => {
+                format!("{names} {verb} blank in the Credentials; {hint}, then pass {them}")
+            }
             Origin::File(path) => {
                 format!("{names} {verb} blank in {}; {hint}, then fill {them} in", path.display())
             }
@@ -127,12 +158,12 @@ impl Part {
             (Self::ClientSecret, Origin::Environment) => "CONCUR_CLIENT_SECRET",
             (Self::CompanyUuid, Origin::Environment) => "CONCUR_COMPANY_UUID",
             (Self::CompanyRequestToken, Origin::Environment) => "CONCUR_COMPANY_REQUEST_TOKEN",
-            (Self::AppId, Origin::Code) => "the app id",
-            (Self::ClientSecret, Origin::Code) => "the client secret",
-            (Self::CompanyUuid, Origin::Code) => "the company UUID",
-            (Self::CompanyRequestToken, Origin::Code) => "the company request token",
-            (Self::Username, Origin::Code | Origin::Environment) => "the user's name",
-            (Self::Password, Origin::Code | Origin::Environment) => "the user's password",
+            (Self::AppId, Origin::Code | Origin::Fleet) => "the app id",
+            (Self::ClientSecret, Origin::Code | Origin::Fleet) => "the client secret",
+            (Self::CompanyUuid, Origin::Code | Origin::Fleet) => "the company UUID",
+            (Self::CompanyRequestToken, Origin::Code | Origin::Fleet) => "the company request token",
+            (Self::Username, Origin::Code | Origin::Environment | Origin::Fleet) => "the user's name",
+            (Self::Password, Origin::Code | Origin::Environment | Origin::Fleet) => "the user's password",
         }
     }
 }

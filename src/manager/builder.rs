@@ -14,6 +14,7 @@ use super::{
     core::{Core, Policy},
     identity::Identification,
     locked_store::LockedStore,
+    observer::Observer,
 };
 use crate::{
     Clock, CredentialSource, CredentialsFile, Error, ErrorKind, JsonFileStore, OAuthClient, SystemClock,
@@ -64,7 +65,11 @@ impl TokenManagerBuilder {
                 random: Arc::new(Random::System),
                 executor: Arc::new(Threads),
             },
-            policy: Policy { refresh_token_margin: None, lock_timeout: Duration::from_secs(120) },
+            policy: Policy {
+                refresh_token_margin: None,
+                lock_timeout: Duration::from_secs(120),
+                is_in_a_fleet: false,
+            },
         }
     }
 
@@ -145,7 +150,8 @@ impl TokenManagerBuilder {
     ///
     /// As [`build`](Self::build).
     pub fn build_for_app(self) -> Result<AppTokens, Error> {
-        let Parts { source, identification, client, machine, .. } = self.parts()?;
+        let Parts { source, blueprint, .. } = self.parts()?;
+        let Blueprint { identification, client, machine, .. } = blueprint;
         Ok(AppTokens::new(App {
             source,
             identification,
@@ -164,20 +170,16 @@ impl TokenManagerBuilder {
     /// [`ErrorKind::Untrusted`] when the base URI must not receive secrets; [`ErrorKind::Config`] when it is not a URL,
     /// when `trust_host` was not given a host, or when both `http_client` and `oauth_client` were given.
     pub fn build(self) -> Result<TokenManager, Error> {
-        let Parts { source, identification, client, machine, store, policy } = self.parts()?;
+        let Parts { source, store, blueprint } = self.parts()?;
         let store = store.unwrap_or_else(|| Arc::new(JsonFileStore::new(super::TOKEN_FILE)));
-        Ok(TokenManager(Arc::new(Core {
-            source,
-            identification,
-            client,
-            policy,
-            cache: TokenCache::new(LockedStore::new(store, Arc::clone(&machine.executor))),
-            machine,
-            gate: Default::default(),
-            flights: Default::default(),
-            schedule: Default::default(),
-            subscribers: OnceLock::new(),
-        })))
+        Ok(blueprint.manager(source, store, None))
+    }
+
+    /// What the managers of a fleet have in common. The store and the credentials are each manager's own.
+    pub(crate) fn blueprint(self) -> Result<Blueprint, Error> {
+        let mut blueprint = self.parts()?.blueprint;
+        blueprint.policy.is_in_a_fleet = true;
+        Ok(blueprint)
     }
 
     fn parts(self) -> Result<Parts, Error> {
@@ -198,23 +200,54 @@ impl TokenManagerBuilder {
         let source = self.credentials;
         Ok(Parts {
             source: source.unwrap_or_else(|| Box::new(CredentialsFile::new(super::CREDENTIALS_FILE))),
-            identification: Identification::new(self.base_uri.as_deref(), trusted_hosts)?,
-            client,
-            machine: self.machine,
             store: self.store,
-            policy: self.policy,
+            blueprint: Blueprint {
+                identification: Identification::new(self.base_uri.as_deref(), trusted_hosts)?,
+                client,
+                machine: self.machine,
+                policy: self.policy,
+            },
         })
+    }
+}
+
+/// What managers have in common that are made alike.
+pub(crate) struct Blueprint {
+    identification: Identification,
+    pub(crate) client: OAuthClient,
+    pub(crate) machine: Machine,
+    policy: Policy,
+}
+
+impl Blueprint {
+    pub(crate) fn manager(
+        &self,
+        source: Box<dyn DynCredentialSource>,
+        store: Arc<dyn DynTokenStore>,
+        observer: Option<Box<dyn Observer>>,
+    ) -> TokenManager {
+        let machine = self.machine.clone();
+        TokenManager(Arc::new(Core {
+            source,
+            identification: self.identification.unused(),
+            client: self.client.clone(),
+            policy: self.policy.clone(),
+            cache: TokenCache::new(LockedStore::new(store, Arc::clone(&machine.executor))),
+            machine,
+            gate: Default::default(),
+            flights: Default::default(),
+            schedule: Default::default(),
+            subscribers: OnceLock::new(),
+            observer,
+        }))
     }
 }
 
 /// What both kinds of manager are put together of, and what only one of them needs.
 struct Parts {
     source: Box<dyn DynCredentialSource>,
-    identification: Identification,
-    client: OAuthClient,
-    machine: Machine,
     store: Option<Arc<dyn DynTokenStore>>,
-    policy: Policy,
+    blueprint: Blueprint,
 }
 
 /// As a URL spells it.

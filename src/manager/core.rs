@@ -16,6 +16,7 @@ use super::{
     held::{Held, first_stop},
     identity::{Identification, Identity},
     need::{Need, Outcome},
+    observer::Observer,
     schedule::Schedule,
     single_flight::SingleFlight,
 };
@@ -37,6 +38,7 @@ pub(super) struct Core {
     pub(super) policy: Policy,
     /// Made for the first subscriber.
     pub(super) subscribers: OnceLock<watch::Sender<Status>>,
+    pub(super) observer: Option<Box<dyn Observer>>,
 }
 
 /// The knobs.
@@ -45,7 +47,11 @@ pub(super) struct Policy {
     /// `None`: two thirds of the refresh token's life.
     pub(super) refresh_token_margin: Option<Duration>,
     pub(super) lock_timeout: Duration,
+    /// The manager is one of a fleet's.
+    pub(super) is_in_a_fleet: bool,
 }
+
+
 
 impl Core {
     // Inlined with `TokenCache::fresh_access`: two calls less on the warm path.
@@ -166,12 +172,23 @@ impl Core {
     /// Tells the subscribers, if there are any and there is news. The status is read inside `send_if_modified`, so the
     /// last announcement always carries the final state.
     pub(super) fn announce(&self) {
-        if let Some(subscribers) = self.subscribers.get() {
+        let observer = self.observer.as_deref().filter(|observer| observer.is_listening());
+        // What an observer hears first is a change.
+        let first = || watch::Sender::new(Status::default());
+        let subscribers = if observer.is_some() {
+            Some(self.subscribers.get_or_init(first))
+        } else {
+            self.subscribers.get()
+        };
+        if let Some(subscribers) = subscribers {
             subscribers.send_if_modified(|told| {
                 let status = self.status();
                 // When the store was read is no news.
                 let is_news = Status { as_of: status.as_of, ..told.clone() } != status;
                 *told = status;
+                if let Some(observer) = observer.filter(|_| is_news) {
+                    observer.changed(told);
+                }
                 is_news
             });
         }

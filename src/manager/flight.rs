@@ -90,15 +90,10 @@ impl Flight<'_> {
         self.need.has_fallback(stored, self.core.cache.held().as_deref(), self.core.now())
     }
 
-    /// Whether the flight can be left for later: a renewal ahead of time is no caller's need.
-    pub(super) fn can_wait(&self) -> bool {
-        matches!(self.need, Need::KeepAlive)
-    }
-
     /// Whether a refresh token is wanted that has been renewed for the last time long ago.
     pub(super) fn is_urgent(&self, looked: &Looked) -> bool {
         let is_half_spent = |held: &Held| held.is_half_spent(self.core.now());
-        matches!(self.need, Need::RefreshToken { .. }) && looked.held.as_deref().is_some_and(is_half_spent)
+        matches!(self.need, Need::RefreshToken { .. } | Need::Due) && looked.held.as_deref().is_some_and(is_half_spent)
     }
 
     /// Whether Concur may be asked now. An earlier failure does not hold back what was asked for explicitly.
@@ -108,6 +103,15 @@ impl Flight<'_> {
         }
         self.check_host(looked.token())?;
         self.core.gate.check_or_retry(self.basis(looked.token()), self.core.now())
+    }
+
+    /// Without a stored token, a member of a fleet is connected by its own sign-in and by nothing else: there is no reason to
+    /// lock, which would make a row or a folder for a name that was mistyped.
+    pub(super) fn check_sign_in(&self, looked: &Looked) -> Result<(), Error> {
+        if self.core.policy.is_in_a_fleet && looked.held.is_none() && !self.need.is_explicit() {
+            self.credentials.require_sign_in()?;
+        }
+        Ok(())
     }
 
     /// Whether the host that is asked first has asked for a pause: then there is no reason to lock or to rehearse.

@@ -34,6 +34,12 @@ impl Identification {
         Ok(Self { base: base.transpose()?, trusted_hosts, known: ArcSwapOption::empty() })
     }
 
+    /// The same before its first use, for another manager.
+    pub(super) fn unused(&self) -> Self {
+        let Self { base, trusted_hosts, .. } = self;
+        Self { base: base.clone(), trusted_hosts: Arc::clone(trusted_hosts), known: ArcSwapOption::empty() }
+    }
+
     /// `None` before the first use.
     pub(super) fn known(&self) -> Option<Arc<Identity>> {
         self.known.load_full()

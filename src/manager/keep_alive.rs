@@ -8,6 +8,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     sync::Arc,
+    time::SystemTime,
 };
 
 use tokio::{runtime::Handle, sync::oneshot, task::yield_now};
@@ -16,7 +17,7 @@ use super::{
     core::Core,
     need::{Need, Outcome},
     renewal::fly,
-    schedule::TICK,
+    schedule::{Schedule, TICK},
     single_flight::Join,
 };
 use crate::{Error, clock::within};
@@ -60,29 +61,39 @@ async fn renew_until_stopped(core: Arc<Core>, callers: Option<Handle>) {
     }
 }
 
-/// This outlives the caller's runtime, but its flights start there: the end of that runtime waits for them.
-async fn renew_if_due(core: &Arc<Core>, callers: Option<&Handle>) {
+pub(super) async fn renew_if_due(core: &Arc<Core>, callers: Option<&Handle>) {
     // Another guard of this manager may be waiting for its flight. What that brings counts for this one, too.
     let mut schedule = core.schedule.lock().await;
-    let (now, random) = (core.now(), &core.machine.random);
+    let now = core.now();
+    let Some(was_late) = is_to_be_renewed(core, &mut schedule, now) else { return };
+    let outcome = fly_from(callers, core, &Need::KeepAlive).await;
+    // Busy: another process is renewing, and will be done in a moment.
+    let failed = !matches!(outcome, Outcome::Busy) && is_due(core);
+    schedule.asked(failed, was_late, now, core.machine.random.fraction());
+}
+
+/// Whether a flight is to be started now; `Some(true)` if the access token has expired already.
+pub(super) fn is_to_be_renewed(core: &Core, schedule: &mut Schedule, now: SystemTime) -> Option<bool> {
+    let random = &core.machine.random;
     let held = core.cache.held();
     let access = held.as_ref().and_then(|held| held.access());
     if let Some(moment) = access.and_then(|access| schedule.moment(&access.window, now, random.fraction())) {
         core.cache.renew_from(moment);
     }
     if schedule.is_pausing(now) || !is_due(core) {
-        return;
+        return None;
     }
-    let was_late = access.is_none_or(|access| !access.window.is_valid(now));
-    let mut flight = pin!(fly(core, &Need::KeepAlive, Join::Any));
-    let outcome = poll_fn(|context| {
+    Some(access.is_none_or(|access| !access.window.is_valid(now)))
+}
+
+/// A flight that outlives the callers' runtime, but starts there: the end of that runtime waits for it.
+pub(super) async fn fly_from(callers: Option<&Handle>, core: &Arc<Core>, need: &Need) -> Outcome {
+    let mut flight = pin!(fly(core, need, Join::Any));
+    poll_fn(|context| {
         let _entered = callers.map(Handle::enter);
         flight.as_mut().poll(context)
     })
-    .await;
-    // Busy: another process is renewing, and will be done in a moment.
-    let failed = !matches!(outcome, Outcome::Busy) && is_due(core);
-    schedule.asked(failed, was_late, now, random.fraction());
+    .await
 }
 
 fn is_due(core: &Core) -> bool {

@@ -50,6 +50,8 @@ struct Ours {
     unsaved: Option<Unsaved>,
     /// When the lease lapses, by the monotonic clock, if the lock is one.
     lapses_at: Option<Duration>,
+    /// A fleet has taken the lock, for a flight that has not begun.
+    is_handed_in: bool,
 }
 
 struct Unsaved {
@@ -98,7 +100,7 @@ impl Ours {
     /// `asked_at`: a reading of the monotonic clock from before the lock was asked for.
     fn new(lock: StoreLock, asked_at: Duration) -> Box<Self> {
         let lapses_at = lock.lease().map(|lease| asked_at.saturating_add(lease.lasts));
-        Box::new(Self { lock, flight: None, unsaved: None, lapses_at })
+        Box::new(Self { lock, flight: None, unsaved: None, lapses_at, is_handed_in: false })
     }
 }
 
@@ -147,7 +149,10 @@ impl LockedStore {
             let asked = if can_wait { self.store.try_lock_ahead_of_time() } else { self.store.try_lock() };
             *ours = self.call(asked).await?.map(|lock| Ours::new(lock, asked_at));
         }
-        Ok(ours.as_mut().is_some_and(|ours| *ours.flight.get_or_insert(flight) == flight))
+        Ok(ours.as_mut().is_some_and(|ours| {
+            ours.is_handed_in = false;
+            *ours.flight.get_or_insert(flight) == flight
+        }))
     }
 
     /// At the end of a flight. The lock stays with a token that could not be saved.
@@ -307,11 +312,33 @@ impl LockedStore {
         self.store.reads_by_locking()
     }
 
-    /// Hands in the store's lock for the next flight, or for one that waits for the lock: it begins locked.
-    #[cfg(test)]
-    pub(super) async fn hand_in(&self, lock: StoreLock) {
-        // The lock of an unsaved token stays: it is ours for the next flight, too.
-        self.ours.lock().await.get_or_insert_with(|| Ours::new(lock, Duration::ZERO));
+    /// Hands in the store's lock, which a fleet asked for at `asked_at`: for the next flight, or for one that waits for the lock.
+    pub(super) async fn hand_in(&self, lock: StoreLock, asked_at: Duration) {
+        let mut ours = self.ours.lock().await;
+        let needless = if ours.is_none() {
+            *ours = Some(Box::new(Ours { is_handed_in: true, ..*Ours::new(lock, asked_at) }));
+            None
+        } else {
+            // The lock of a flight, or of an unsaved token.
+            Some(lock)
+        };
+        drop(ours);
+        if let Some(lock) = needless {
+            let _ = self.call(self.store.unlock(lock)).await;
+        }
+    }
+
+    /// Whether the lock that was handed in is this flight's now.
+    pub(super) async fn take_handed_in(&self, flight: u64) -> bool {
+        let mut ours = self.ours.lock().await;
+        let handed_in = ours.as_mut().filter(|ours| ours.is_handed_in && ours.flight.is_none());
+        handed_in.map(|ours| (ours.is_handed_in, ours.flight) = (false, Some(flight))).is_some()
+    }
+
+    /// Gives back a lock that was handed in, if no flight has taken it.
+    pub(super) async fn give_back(&self) {
+        let done = self.ours.lock().await.take_if(|ours| ours.is_handed_in && ours.flight.is_none());
+        self.unlock(done).await;
     }
 
     /// The longest pause between two looks while another process holds the lock.

@@ -23,6 +23,9 @@ pub(super) enum Need {
     AccessToken,
     /// Both, and neither due for longer than callers ask for, so that no caller has to wait.
     KeepAlive,
+    /// The stored token to be renewed, because a fleet's store has found it due and has handed in the lock for it. Without that
+    /// lock, another flight has it, and nothing is left to do.
+    Due,
     /// A grant to be sent, whatever is held.
     Grant,
     /// The same, whatever failed before.
@@ -42,6 +45,7 @@ impl Need {
             Self::RefreshToken { .. } => "refresh_token",
             Self::AccessToken => "access_token",
             Self::KeepAlive => "keep_alive",
+            Self::Due => "due",
             Self::Grant => "grant",
             Self::Retry => "retry",
             Self::SignIn(_) => "sign_in",
@@ -67,15 +71,23 @@ impl Need {
             Self::KeepAlive => {
                 has_refresh() && held.access().is_some_and(|access| access.window.is_early(now))
             }
-            Self::Grant | Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
+            // What is due is the store's to say.
+            Self::Due | Self::Grant | Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
         }
+    }
+
+    /// Whether this renews ahead of time, for no caller: then it can be left for later.
+    pub(super) fn can_wait(&self) -> bool {
+        matches!(self, Self::KeepAlive | Self::Due)
     }
 
     /// Whether the flight's callers can be served without it: from what the store holds, or, with access tokens, from memory.
     pub(super) fn has_fallback(&self, stored: Option<&Held>, held: Option<&Held>, now: SystemTime) -> bool {
         match self {
             Self::RefreshToken { .. } => stored.is_some_and(|stored| stored.is_valid(now)),
-            Self::AccessToken | Self::KeepAlive => held.is_some_and(|held| held.live_access(now).is_some()),
+            Self::AccessToken | Self::KeepAlive | Self::Due => {
+                held.is_some_and(|held| held.live_access(now).is_some())
+            }
             Self::Grant | Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
         }
     }
@@ -139,13 +151,14 @@ mod tests {
         Held::new(object, TokenOrigin::Stored, &base, None, &random)
     }
 
-    fn all() -> [Need; 8] {
+    fn all() -> [Need; 9] {
         let token = RefreshTokenObject::from_json(r#"{"refresh_token": "other"}"#).unwrap();
         let sign_in = Need::SignIn(Grant::refresh_token("r"));
         [
             Need::RefreshToken { is_looked_at: false },
             Need::AccessToken,
             Need::KeepAlive,
+            Need::Due,
             Need::Grant,
             Need::Retry,
             sign_in,
@@ -166,7 +179,7 @@ mod tests {
             (9_700, [false, false, false]),
             (10_000, [false, false, false]),
         ] {
-            let expected = met.into_iter().chain([false; 5]);
+            let expected = met.into_iter().chain([false; 6]);
             for (need, met) in all().iter().zip(expected) {
                 assert_eq!(need.is_met_by(&held(), at(now), MARGIN), met, "{} at {now}", need.name());
             }
@@ -177,11 +190,11 @@ mod tests {
     fn who_has_a_fallback() {
         let held = held();
         for (now, stored, in_memory, fallback) in [
-            (4_999, None, None, [false, false, false]),
-            (4_999, Some(&held), None, [true, false, false]),
-            (4_999, None, Some(&held), [false, true, true]),
-            (5_000, Some(&held), Some(&held), [true, false, false]),
-            (10_000, Some(&held), Some(&held), [false, false, false]),
+            (4_999, None, None, [false, false, false, false]),
+            (4_999, Some(&held), None, [true, false, false, false]),
+            (4_999, None, Some(&held), [false, true, true, true]),
+            (5_000, Some(&held), Some(&held), [true, false, false, false]),
+            (10_000, Some(&held), Some(&held), [false, false, false, false]),
         ] {
             for (need, fallback) in all().iter().zip(fallback.into_iter().chain([false; 5])) {
                 assert_eq!(

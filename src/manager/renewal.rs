@@ -138,6 +138,10 @@ impl Flight<'_> {
     /// Gets the store's lock, unless it turns out on the way that nothing has to be renewed.
     async fn start(&self) -> Result<Start, Error> {
         let Core { cache, machine, policy, .. } = &**self.core;
+        if matches!(self.need, Need::Due) {
+            let is_ours = cache.store.take_handed_in(self.leader.number()).await;
+            return Ok(if is_ours { Start::Locked } else { Start::Busy });
+        }
         let is_looked_at = matches!(self.need, Need::RefreshToken { is_looked_at: true });
         // What is held was looked at before. Without anything held, what is stored may do.
         let locks_first = is_looked_at || (cache.store.reads_by_locking() && cache.held().is_some());
@@ -159,13 +163,14 @@ impl Flight<'_> {
                 return Ok(Start::Met(Arc::clone(held)));
             }
             self.check_gate(&looked)?;
-            if was_refused && self.can_wait() {
+            self.check_sign_in(&looked)?;
+            if was_refused && self.need.can_wait() {
                 return Ok(Start::Busy);
             }
             if self.lock().await? {
                 return Ok(Start::Locked);
             }
-            if self.leader.is_alone() || self.can_wait() || self.has_fallback(looked.held.as_deref()) {
+            if self.leader.is_alone() || self.need.can_wait() || self.has_fallback(looked.held.as_deref()) {
                 return Ok(Start::Busy);
             }
             let deadline = deadline.get_or_insert_with(|| machine.executor.wait(policy.lock_timeout));
@@ -193,7 +198,7 @@ impl Flight<'_> {
     async fn lock(&self) -> Result<bool, Error> {
         let Core { cache, machine, .. } = &**self.core;
         let (number, clock) = (self.leader.number(), &*machine.clock);
-        let can_wait = self.can_wait() || self.has_fallback(cache.held().as_deref());
+        let can_wait = self.need.can_wait() || self.has_fallback(cache.held().as_deref());
         if !cache.store.try_lock(number, can_wait, clock).await? {
             return Ok(false);
         }
@@ -208,13 +213,17 @@ impl Flight<'_> {
 
     /// Under the lock.
     async fn go_on(&mut self) -> Result<Outcome, Error> {
-        for _ in 0..RACES {
+        for race in 0..RACES {
             let mut looked = self.look_again().await?;
             self.check_geolocation(&looked)?;
-            if let Some(held) = looked.held.as_ref().filter(|held| self.core.meets(self.need, held)) {
+            // The token that was due is gone: another process has renewed it.
+            let is_overtaken = race > 0 && matches!(self.need, Need::Due);
+            if let Some(held) =
+                looked.held.as_ref().filter(|held| is_overtaken || self.core.meets(self.need, held))
+            {
                 return Ok(Outcome::Done(Renewed { held: Arc::clone(held), fresh: false }));
             }
-            let has_fallback = self.can_wait() || self.has_fallback(looked.held.as_deref());
+            let has_fallback = self.need.can_wait() || self.has_fallback(looked.held.as_deref());
             // One attempt will do while there is time for many more.
             let is_early = has_fallback && !self.is_urgent(&looked);
             if is_early {
@@ -257,6 +266,7 @@ impl Flight<'_> {
             // The store was emptied: another process or an administrator signed the principal out. Only a caller who
             // needs a token signs it in again.
             (Need::KeepAlive, None) if cache.had_token() => return Ok(Some(Outcome::Busy)),
+            (Need::Due, None) => return Ok(Some(Outcome::Busy)),
             (_, None) => _ = self.credentials.require_sign_in()?,
         }
         let rehearsed = cache.store.rehearse(looked.token()).await?;

@@ -177,7 +177,7 @@ fn a_flight_begins_with_a_lock_that_is_already_held() {
             let lock = own.store.try_lock().await.unwrap().unwrap();
             waited(MINUTE / 2).await;
             // One flight may be under way by now, and wait for this very lock.
-            holder.0.cache.store.hand_in(lock).await;
+            holder.0.cache.store.hand_in(lock, holder.0.machine.clock.monotonic()).await;
             let outcome = fly(&holder.0, &Need::KeepAlive, Join::Any).await;
             assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
             let taken = own.locks.load(Ordering::Relaxed);

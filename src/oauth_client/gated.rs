@@ -1,27 +1,41 @@
 //! Requests that wait for their turn: the transport, behind the gates of its hosts.
 //!
 //! Always: nothing is sent while the host asks for a pause, and none of the client's requests exceeds the number that may
-//! run at once. A request that gets no turn in time is not sent at all.
+//! run at once, or that may be sent in a second. A request that gets no turn in time is not sent at all.
 
-use std::{pin::pin, sync::Arc, time::SystemTime};
+use std::{
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
 
 use super::{
     budget::{Conditions, LONGEST_SLEEP},
     failure::{Failure, Fate},
     host_gate::{HostGates, Turn},
     outgoing_request::OutgoingRequest,
+    rate::Rate,
     transport::Transport,
 };
 use crate::{Error, ErrorKind, Geolocation, clock::within};
 
 pub(super) struct Gated {
     pub(super) transport: Arc<dyn Transport>,
-    gates: HostGates,
+    pub(super) gates: HostGates,
+    /// `None`: as many in a second as one likes.
+    pub(super) rate: Option<Arc<Rate>>,
 }
 
 impl Gated {
-    pub(super) fn new(transport: Arc<dyn Transport>, most_at_once: usize) -> Self {
-        Self { transport, gates: HostGates::new(most_at_once) }
+    pub(super) fn new(
+        transport: Arc<dyn Transport>,
+        most_at_once: usize,
+        rate: Option<Arc<Rate>>,
+    ) -> Self {
+        Self { transport, gates: HostGates::new(most_at_once), rate }
     }
 
     /// The answer in which the host asked for a pause, while that lasts.
@@ -52,7 +66,15 @@ impl Gated {
             let seconds = spent.total().as_secs();
             return Err(not_sent(format!("the requests before it took {seconds} s; try again")));
         };
-        let mut turn = pin!(gate.turn());
+        let has_turn = AtomicBool::new(false);
+        let mut turn = pin!(async {
+            let turn = gate.turn().await;
+            has_turn.store(true, Ordering::Relaxed);
+            if let Some(rate) = &self.rate {
+                rate.wait(clock).await;
+            }
+            turn
+        });
         loop {
             check()?;
             let sleep = left.min(LONGEST_SLEEP);
@@ -67,7 +89,14 @@ impl Gated {
             budget.spent().waited += sleep;
             if left.is_zero() || budget.is_given_up() {
                 let seconds = budget.spent().waited.as_secs();
-                return Err(not_sent(format!("it waited {seconds} s for its turn, {}", gate.why_waiting())));
+                let why = match &self.rate {
+                    Some(rate) if has_turn.load(Ordering::Relaxed) => format!(
+                        "because this client sends {} (OAuthClient::max_requests_per_second); try again later",
+                        rate.describe()
+                    ),
+                    _ => gate.why_waiting(),
+                };
+                return Err(not_sent(format!("it waited {seconds} s for its turn, {why}")));
             }
         }
     }

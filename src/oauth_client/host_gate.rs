@@ -28,6 +28,10 @@ impl HostGates {
         Self { most_at_once, gates: Mutex::default() }
     }
 
+    pub(super) fn most_at_once(&self) -> usize {
+        self.most_at_once
+    }
+
     /// The gate of a host that has been asked before. To look at it costs a manager that sends nothing no memory.
     pub(super) fn known(&self, base: &Geolocation) -> Option<Arc<HostGate>> {
         locked(&self.gates).get(base.as_str()).map(Arc::clone)

@@ -9,6 +9,12 @@ use crate::{Error, RefreshTokenObject};
 #[derive(Clone)]
 pub struct BoxedStore(pub(super) Arc<dyn DynTokenStore>);
 
+impl BoxedStore {
+    pub(crate) fn into_dyn(self) -> Arc<dyn DynTokenStore> {
+        self.0
+    }
+}
+
 impl fmt::Debug for BoxedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)

@@ -32,6 +32,7 @@ impl Flight<'_> {
             Need::RefreshToken { .. }
             | Need::AccessToken
             | Need::KeepAlive
+            | Need::Due
             | Need::Grant
             | Need::Retry
             | Need::Revoke => Ok(()),

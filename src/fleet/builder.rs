@@ -1,0 +1,137 @@
+//! How a fleet is put together. Always: nothing here does I/O.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{Semaphore, watch};
+
+use super::{Fleet, Inner, events::Events, managers::Managers};
+use crate::{
+    AppCredentials, Clock, Error, ErrorKind, FleetStore, OAuthClient, TokenManager,
+    TokenManagerBuilder, store::DynFleetStore,
+};
+
+/// Where tokens are kept, unless the program says otherwise.
+const FOLDER: &str = "tokens";
+/// As many flights as this crate has threads for.
+const MOST_AT_ONCE: usize = 64;
+
+/// Builds a [`Fleet`]; every part has a default.
+///
+/// ```
+/// use concur_auth::{AppCredentials, Fleet, FolderFleet};
+///
+/// let fleet = Fleet::builder()
+///     .app(AppCredentials::new("the app's id", "its secret"))
+///     .store(FolderFleet::new("/var/lib/my-app/tokens"))
+///     .max_concurrent(64)
+///     .max_requests_per_second(20.0)
+///     .build()?;
+/// # Ok::<(), concur_auth::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use]
+pub struct FleetBuilder {
+    app: Option<AppCredentials>,
+    store: Option<Arc<dyn DynFleetStore>>,
+    managers: TokenManagerBuilder,
+    client: Option<OAuthClient>,
+    concurrent: usize,
+    per_second: Option<f64>,
+}
+
+impl FleetBuilder {
+    pub(super) fn new() -> Self {
+        Self {
+            app: None,
+            store: None,
+            managers: TokenManager::builder(),
+            client: None,
+            concurrent: MOST_AT_ONCE,
+            per_second: None,
+        }
+    }
+
+    /// The app for which the members are signed in. Default: [`AppCredentials::from_env`].
+    pub fn app(mut self, app: AppCredentials) -> Self {
+        self.app = Some(app);
+        self
+    }
+
+    /// Where the tokens are kept. Default: [`FolderFleet`] on `./tokens`.
+    pub fn store(mut self, store: impl FleetStore) -> Self {
+        self.store = Some(Arc::new(store));
+        self
+    }
+
+    /// How many renewals, and how many requests to one host, run at once. Default: 64, which is also the most; 0 counts as 1.
+    pub fn max_concurrent(mut self, most: usize) -> Self {
+        self.concurrent = most.clamp(1, MOST_AT_ONCE);
+        self
+    }
+
+    /// How many requests this process sends in a second. Default: no limit. See [`OAuthClient::max_requests_per_second`].
+    pub fn max_requests_per_second(mut self, most: f64) -> Self {
+        self.per_second = Some(most);
+        self
+    }
+
+    /// As [`TokenManagerBuilder::base_uri`].
+    pub fn base_uri(mut self, uri: impl Into<String>) -> Self {
+        self.managers = self.managers.base_uri(uri);
+        self
+    }
+
+    /// As [`TokenManagerBuilder::trust_host`].
+    pub fn trust_host(mut self, host: impl Into<String>) -> Self {
+        self.managers = self.managers.trust_host(host);
+        self
+    }
+
+    /// As [`TokenManagerBuilder::http_client`].
+    pub fn http_client(mut self, settings: reqwest::ClientBuilder) -> Self {
+        self.client = Some(OAuthClient::with_http_client(settings));
+        self
+    }
+
+    /// As [`TokenManagerBuilder::clock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.managers = self.managers.clock(clock);
+        self
+    }
+
+    /// As [`TokenManagerBuilder::lock_timeout`].
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.managers = self.managers.lock_timeout(timeout);
+        self
+    }
+
+    /// Builds the fleet. Reads, sends and starts nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::CredentialsNeeded`] when the app's id or secret is blank; [`ErrorKind::Config`] when
+    /// `max_requests_per_second` was given something that is no positive number; and as [`TokenManagerBuilder::build`].
+    pub fn build(self) -> Result<Fleet, Error> {
+        let app = self.app.map_or_else(AppCredentials::from_env, Ok)?;
+        app.check()?;
+        let mut client = self.client.unwrap_or_default().max_concurrent_requests(self.concurrent);
+        if let Some(most) = self.per_second {
+            if !(most.is_finite() && most > 0.0) {
+                let message = format!("max_requests_per_second({most}) is no positive number; pass one, such as 20.0");
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+            client = client.max_requests_per_second(most);
+        }
+        Ok(Fleet(Arc::new(Inner {
+            app,
+            store: self.store.unwrap_or_else(|| todo!()),
+            blueprint: self.managers.oauth_client(client).blueprint()?,
+            concurrent: self.concurrent,
+            per_second: self.per_second,
+            managers: Managers::new(),
+            events: Events::new(),
+            slots: Arc::new(Semaphore::new(self.concurrent)),
+            stop: watch::Sender::new(()),
+        })))
+    }
+}

@@ -1,0 +1,219 @@
+//! The managers of the members that are in use.
+//!
+//! Always: one manager for a member, for as long as anything holds that manager. A manager that was not asked for in an hour is
+//! dropped, unless the program holds it, it renews, or it holds a token that is not saved. To ask for a manager that is there
+//! costs a lookup under a lock that readers share, and no look at a clock.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use crate::{MemberKind, TokenManager};
+
+/// So that threads seldom wait for each other.
+const SHARDS: usize = 64;
+/// How long a manager that was asked for is kept, and kept warm, in minutes.
+const IN_USE: u32 = 60;
+/// The minute at which a manager was last asked for that no caller has asked for.
+const NEVER: u32 = 0;
+const FIRST_MINUTE: u32 = 1;
+
+pub(super) struct Managers {
+    shards: [Shard; SHARDS],
+    /// Minutes by the fleet's clock, as of the last time that it was looked at.
+    minute: AtomicU32,
+}
+
+/// By name: companies, users, and principals that are not known yet.
+type Shard = RwLock<[HashMap<Arc<str>, Entry>; 3]>;
+
+struct Entry {
+    manager: TokenManager,
+    asked_for_at: AtomicU32,
+}
+
+/// Who asks for a manager.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AskedBy {
+    Program,
+    /// To renew what is due: no reason to keep the manager.
+    Worker,
+}
+
+impl Managers {
+    pub(super) fn new() -> Self {
+        Self {
+            shards: std::array::from_fn(|_| RwLock::default()),
+            minute: AtomicU32::new(FIRST_MINUTE),
+        }
+    }
+
+    /// The member's manager; `make` makes it if there is none.
+    pub(super) fn get(
+        &self,
+        kind: MemberKind,
+        name: &str,
+        asked_by: AskedBy,
+        make: impl FnOnce(Arc<str>) -> TokenManager,
+    ) -> TokenManager {
+        let (shard, of_kind) = (self.shard_of(name), index(kind));
+        if let Some(entry) = read(shard)[of_kind].get(name) {
+            self.note(entry, asked_by);
+            return entry.manager.clone();
+        }
+        let mut shard = write(shard);
+        // Another caller may have been faster.
+        if !shard[of_kind].contains_key(name) {
+            let name: Arc<str> = name.into();
+            let manager = make(Arc::clone(&name));
+            shard[of_kind].insert(name, Entry { manager, asked_for_at: AtomicU32::new(NEVER) });
+        }
+        let entry = &shard[of_kind][name];
+        self.note(entry, asked_by);
+        entry.manager.clone()
+    }
+
+    fn note(&self, entry: &Entry, asked_by: AskedBy) {
+        let minute = self.minute.load(Ordering::Relaxed);
+        // Seldom: a write would take the entry away from other processors' caches.
+        if asked_by == AskedBy::Program && entry.asked_for_at.load(Ordering::Relaxed) != minute {
+            entry.asked_for_at.store(minute, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether this manager is in memory.
+    pub(super) fn has(&self, kind: MemberKind, name: &str) -> bool {
+        read(self.shard_of(name))[index(kind)].contains_key(name)
+    }
+
+    /// Forgets a manager that is not in use any more, such as that of a principal whose name has become known.
+    pub(super) fn forget(&self, kind: MemberKind, name: &str) {
+        write(self.shard_of(name))[index(kind)].remove(name);
+    }
+
+    /// After a minute: drops what is not in use, and returns the managers that are.
+    pub(super) fn after_a_minute(&self) -> Vec<TokenManager> {
+        let minute = self.minute.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let mut in_use = Vec::new();
+        for shard in &self.shards {
+            for entries in &mut *write(shard) {
+                entries.retain(|_, entry| {
+                    let asked_for_at = entry.asked_for_at.load(Ordering::Relaxed);
+                    let was_asked_for = asked_for_at != NEVER && minute - asked_for_at <= IN_USE;
+                    // While the shard is locked no caller gets hold of the manager.
+                    let is_kept = was_asked_for || entry.manager.is_in_use();
+                    if is_kept {
+                        in_use.push(entry.manager.clone());
+                    }
+                    is_kept
+                });
+                if entries.capacity() > 4 * entries.len() {
+                    entries.shrink_to(2 * entries.len());
+                }
+            }
+        }
+        in_use
+    }
+
+    /// Those for which something is under way, or that the program holds.
+    pub(super) fn in_use(&self) -> Vec<TokenManager> {
+        let mut found = Vec::new();
+        for shard in &self.shards {
+            for entries in &*read(shard) {
+                let managers = entries.values().map(|entry| &entry.manager);
+                found.extend(managers.filter(|manager| manager.is_in_use()).cloned());
+            }
+        }
+        found
+    }
+
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.shards.iter().map(|shard| read(shard).iter().map(HashMap::len).sum::<usize>()).sum()
+    }
+
+    /// The last characters of a UUID are as good as random.
+    fn shard_of(&self, name: &str) -> &Shard {
+        let mix = |mixed: usize, byte: u8| mixed.wrapping_mul(31).wrapping_add(usize::from(byte));
+        &self.shards[name.bytes().rev().take(4).fold(0, mix) % SHARDS]
+    }
+}
+
+fn index(kind: MemberKind) -> usize {
+    match kind {
+        MemberKind::Company => 0,
+        MemberKind::User => 1,
+        MemberKind::Pending => 2,
+    }
+}
+
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Credentials, MemoryStore};
+
+    fn manager(_: Arc<str>) -> TokenManager {
+        TokenManager::builder()
+            .credentials(Credentials::new("a", "s"))
+            .store(MemoryStore::new())
+            .build()
+            .unwrap()
+    }
+
+    fn no_other(_: Arc<str>) -> TokenManager {
+        panic!("there is one already")
+    }
+
+    fn get(managers: &Managers, name: &str) -> TokenManager {
+        managers.get(MemberKind::Company, name, AskedBy::Program, manager)
+    }
+
+    #[test]
+    fn a_member_has_one_manager_and_each_kind_its_own() {
+        let managers = Managers::new();
+        let held = get(&managers, "b");
+        drop(managers.get(MemberKind::Company, "b", AskedBy::Worker, no_other));
+        drop(managers.get(MemberKind::User, "b", AskedBy::Program, manager));
+        assert_eq!(managers.len(), 2);
+        assert_eq!(managers.in_use().len(), 1);
+        drop(held);
+        assert_eq!(managers.in_use().len(), 0);
+        managers.forget(MemberKind::User, "b");
+        assert_eq!(managers.len(), 1);
+    }
+
+    #[test]
+    fn what_was_not_asked_for_in_an_hour_and_is_not_in_use_is_dropped() {
+        let managers = Managers::new();
+        drop(get(&managers, "asked once"));
+        let held = get(&managers, "held");
+        drop(get(&managers, "asked again"));
+        drop(managers.get(MemberKind::Company, "renewed", AskedBy::Worker, manager));
+        assert_eq!(managers.len(), 4);
+        for minute in 1..=59 {
+            assert_eq!(managers.after_a_minute().len(), 3, "{minute}");
+        }
+        drop(get(&managers, "asked again"));
+        assert_eq!(managers.after_a_minute().len(), 3);
+        assert_eq!(managers.after_a_minute().len(), 2);
+        drop(held);
+        for minute in 62..=119 {
+            assert_eq!(managers.after_a_minute().len(), 1, "{minute}");
+        }
+        drop(managers.get(MemberKind::Company, "asked again", AskedBy::Worker, no_other));
+        assert_eq!(managers.after_a_minute().len(), 0, "a worker's question is none");
+        assert_eq!(managers.len(), 0);
+    }
+}

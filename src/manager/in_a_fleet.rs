@@ -1,0 +1,59 @@
+//! What a fleet does with the managers of its members, apart from what any caller does.
+//!
+//! Always: a lock that the fleet has taken is used by a flight or given back.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::runtime::Handle;
+
+use super::{
+    TokenManager,
+    keep_alive::{fly_from, is_to_be_renewed, renew_if_due},
+    need::{Need, Outcome},
+};
+use crate::{Error, StoreLock};
+
+/// What became of a token that was due.
+#[derive(Debug)]
+pub(crate) enum Due {
+    /// Concur has issued a new token in this flight.
+    Renewed,
+    /// Another flight or process was at it, or the member was signed out.
+    NotNeeded,
+    Failed(Error),
+}
+
+impl TokenManager {
+    /// Renews the stored token, which is due, under this lock, which was asked for at `asked_at` by the monotonic clock. The end
+    /// of the `callers`' runtime waits for it.
+    pub(crate) async fn renew_due(&self, lock: StoreLock, asked_at: Duration, callers: Option<&Handle>) -> Due {
+        self.0.cache.store.hand_in(lock, asked_at).await;
+        match fly_from(callers, &self.0, &Need::Due).await {
+            Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => Due::Renewed,
+            Outcome::Done(_) | Outcome::WithoutAccess(..) | Outcome::Busy | Outcome::SignedOut => Due::NotNeeded,
+            Outcome::Failed(e) | Outcome::FailedOnce(e) | Outcome::SavedWithFault(e) => Due::Failed(e),
+        }
+    }
+
+    /// Gives back a lock that was handed in for a flight that did not begin.
+    pub(crate) async fn give_back(&self) {
+        self.0.cache.store.give_back().await;
+    }
+
+    /// Whether [`keep_warm`](Self::keep_warm) has something to do now.
+    pub(crate) fn is_to_be_kept_warm(&self) -> bool {
+        // Locked: a flight is under way.
+        let Ok(mut schedule) = self.0.schedule.try_lock() else { return false };
+        is_to_be_renewed(&self.0, &mut schedule, self.0.now()).is_some()
+    }
+
+    /// Renews the access token ahead of its expiry, as `keep_alive` does once a minute.
+    pub(crate) async fn keep_warm(&self, callers: Option<&Handle>) {
+        renew_if_due(&self.0, callers).await;
+    }
+
+    /// Whether anything but the fleet's own list holds this manager: the program, a flight, or a token that is not saved yet.
+    pub(crate) fn is_in_use(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+}
