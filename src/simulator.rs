@@ -30,7 +30,7 @@
 //! for as long as a test wants.
 //!
 //! It has one app, one company and one base URI. A test can add more:
-//! [apps](ConcurSimulator::add_app), [users](ConcurSimulator::add_user),
+//! [apps](ConcurSimulator::add_app), [companies](ConcurSimulator::add_company), [users](ConcurSimulator::add_user),
 //! [data centres](ConcurSimulator::add_data_centre), [implementation sites](ConcurSimulator::add_implementation_site).
 //!
 //! # Endpoints
@@ -130,7 +130,7 @@ pub use self::{
     held_replies::HeldReplies,
     manual_clock::ManualClock,
     otp::Mail,
-    principals::SimulatedUser,
+    principals::{SimulatedCompany, SimulatedUser},
     recorded_request::RecordedRequest,
     store_contract::{SharedLock, StoreCondition, shared_store_contract, store_contract},
     tokens::Rotation,

@@ -89,8 +89,8 @@ impl Concur {
     }
 
     pub(super) fn issue_request_token(&mut self, now: SystemTime) -> String {
-        let app = &mut self.apps.first;
-        app.request_token = self.tokens.issue_request_token(&app.id, now);
+        let (app, company) = (&mut self.apps.first, self.principals.company_uuid());
+        app.request_token = self.tokens.issue_request_token(&app.id, company, now);
         app.request_token.clone()
     }
 }
@@ -108,7 +108,8 @@ impl ConcurSimulator {
     pub fn add_app(&self) -> SimulatedApp {
         let mut concur = self.server.concur();
         let now = concur.clock.now();
-        let added = app(|id| concur.tokens.issue_request_token(id, now));
+        let company = concur.principals.company_uuid().to_owned();
+        let added = app(|id| concur.tokens.issue_request_token(id, &company, now));
         concur.apps.added.push(added.clone());
         added
     }

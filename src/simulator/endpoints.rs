@@ -56,11 +56,13 @@ impl Concur {
         mut tokens: Tokens,
         scopes: String,
     ) -> Self {
+        let principals = Principals::new(landing_zone.clone());
+        let company = principals.company_uuid();
         Self {
-            data_centres: DataCentres::new(landing_zone.clone()),
-            apps: Apps::new(|id| tokens.issue_request_token(id, clock.now())),
+            data_centres: DataCentres::new(landing_zone),
+            apps: Apps::new(|id| tokens.issue_request_token(id, company, clock.now())),
             scopes,
-            principals: Principals::new(landing_zone),
+            principals,
             administrator_uuid: uuid(),
             clock,
             tokens,

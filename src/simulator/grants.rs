@@ -51,9 +51,9 @@ impl Concur {
         let username = grant.form.required("username", 51)?;
         let password = grant.form.required("password", 52)?;
         let principal = match grant.form.field("credtype") {
-            Some("authtoken") if username == self.principals.company_uuid() => {
+            Some("authtoken") if self.principals.is_company(username) => {
                 self.admit(username, Reach::LandingZone, grant.request)?;
-                self.tokens.use_request_token(password, &grant.app_id, grant.now)?;
+                self.tokens.use_request_token(password, (&grant.app_id, username), grant.now)?;
                 username.to_owned()
             }
             Some("authtoken") => return Err(5.into()),

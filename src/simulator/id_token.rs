@@ -19,7 +19,7 @@ impl Concur {
         let issued_at = clock::unix_seconds(now);
         let payload = json!({
             "sub": principal,
-            "concur.type": if principal == self.principals.company_uuid() { "company" } else { "user" },
+            "concur.type": if self.principals.is_company(principal) { "company" } else { "user" },
             "iss": self.principals.geolocation(principal),
             "aud": connection.app_id,
             "exp": issued_at + ACCESS_LIFETIME.as_secs(),

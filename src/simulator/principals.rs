@@ -1,6 +1,9 @@
-//! The owners of tokens: the company, and its users.
+//! The owners of tokens: companies, and the users of the first.
 
-use std::{collections::HashMap, fmt};
+use std::{
+    collections::{HashMap, HashSet},
+    fmt,
+};
 
 use super::{
     ConcurSimulator,
@@ -58,9 +61,49 @@ impl fmt::Debug for SimulatedUser {
     }
 }
 
-/// One company and its users.
+/// A company that a test added. `Debug` shows only the UUID.
+///
+/// ```
+/// use concur_auth::{Grant, OAuthClient, simulator::ConcurSimulator};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), concur_auth::Error> {
+/// let concur = ConcurSimulator::start().await;
+/// let company = concur.add_company();
+/// let grant = Grant::company_request_token(company.uuid(), company.request_token());
+/// let base = concur.base_uri().parse()?;
+/// OAuthClient::new().request_token(&base, &concur.credentials(), &grant).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct SimulatedCompany {
+    uuid: String,
+    request_token: String,
+}
+
+impl SimulatedCompany {
+    /// The UUID.
+    #[must_use]
+    pub fn uuid(&self) -> &str {
+        &self.uuid
+    }
+
+    /// A company request token for the first app (24 hours, five uses).
+    #[must_use]
+    pub fn request_token(&self) -> &str {
+        &self.request_token
+    }
+}
+
+impl fmt::Debug for SimulatedCompany {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimulatedCompany").field("uuid", &self.uuid).finish_non_exhaustive()
+    }
+}
+
+/// The companies, and the users of the first.
 pub(super) struct Principals {
     company_uuid: String,
+    other_companies: HashSet<String>,
     /// By the principal's UUID.
     geolocations: HashMap<String, String>,
     /// By user name.
@@ -71,7 +114,20 @@ impl Principals {
     pub(super) fn new(geolocation: String) -> Self {
         let company_uuid = uuid();
         let geolocations = HashMap::from([(company_uuid.clone(), geolocation)]);
-        Self { company_uuid, geolocations, users: HashMap::new() }
+        Self { company_uuid, other_companies: HashSet::new(), geolocations, users: HashMap::new() }
+    }
+
+    pub(super) fn is_company(&self, uuid: &str) -> bool {
+        uuid == self.company_uuid || self.other_companies.contains(uuid)
+    }
+
+    /// The company lives where the first lives.
+    fn add_company(&mut self) -> String {
+        let uuid = uuid();
+        let geolocation = self.geolocation(&self.company_uuid).to_owned();
+        self.geolocations.insert(uuid.clone(), geolocation);
+        self.other_companies.insert(uuid.clone());
+        uuid
     }
 
     pub(super) fn company_uuid(&self) -> &str {
@@ -102,8 +158,19 @@ impl Principals {
     }
 }
 
-/// Users.
+/// Companies and users.
 impl ConcurSimulator {
+    /// Adds a company, with a company request token for the first app, that lives where the first company lives.
+    pub fn add_company(&self) -> SimulatedCompany {
+        let mut concur = self.server.concur();
+        let now = concur.clock.now();
+        let uuid = concur.principals.add_company();
+        let app_id = concur.apps.first.id().to_owned();
+        let request_token = concur.tokens.issue_request_token(&app_id, &uuid, now);
+        SimulatedCompany { uuid, request_token }
+    }
+
+
     /// Adds a user of the company, with a made-up name and password, who lives where the company lives.
     pub fn add_user(&self) -> SimulatedUser {
         self.server.concur().principals.add_user()

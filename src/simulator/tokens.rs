@@ -60,6 +60,7 @@ type Family = u64;
 
 struct RequestToken {
     app_id: String,
+    company_uuid: String,
     expires_at: SystemTime,
     uses_left: u32,
 }
@@ -95,10 +96,16 @@ impl Tokens {
         Self { rotation, ..Self::default() }
     }
 
-    pub(super) fn issue_request_token(&mut self, app_id: &str, now: SystemTime) -> String {
+    pub(super) fn issue_request_token(
+        &mut self,
+        app_id: &str,
+        company_uuid: &str,
+        now: SystemTime,
+    ) -> String {
         let token = format!("at-{}", random(28));
         let granted = RequestToken {
             app_id: app_id.to_owned(),
+            company_uuid: company_uuid.to_owned(),
             expires_at: later(now, REQUEST_LIFETIME),
             uses_left: REQUEST_USES,
         };
@@ -114,10 +121,11 @@ impl Tokens {
     pub(super) fn use_request_token(
         &mut self,
         token: &str,
-        app_id: &str,
+        (app_id, company_uuid): (&str, &str),
         now: SystemTime,
     ) -> Result<(), Code> {
         match self.request_tokens.get_mut(token) {
+            Some(token) if token.company_uuid != company_uuid => Err(5),
             Some(token) if token.app_id != app_id => Err(136),
             Some(token) if now < token.expires_at && token.uses_left > 0 => {
                 token.uses_left -= 1;

@@ -1,0 +1,454 @@
+//! What a fleet promises, wherever its tokens lie: the same tests for the folder and for PostgreSQL.
+
+use std::{collections::HashMap, future::Future, time::Duration};
+
+use concur_auth::{
+    AppCenterRedirect, AppCredentials, Clock as _, ErrorKind, Fleet, FleetBuilder, FleetStore, Grant, Health, MemberKind,
+    MemberState, RefreshTokenObject, SystemClock,
+    simulator::{ConcurSimulator, Fault, ManualClock, Rotation, SimulatedCompany},
+};
+
+use crate::support::{HOUR, MINUTE, until};
+
+pub const DAY: Duration = Duration::from_secs(24 * 3600);
+/// After so long every token of SAP's six months is due, and none has been due for 20 days.
+pub const UNTIL_DUE: Duration = Duration::from_secs(61 * 24 * 3600);
+
+/// Where the tokens of one test's fleets lie.
+pub trait Place: Send + Sync {
+    type Store: FleetStore;
+
+    /// As another process opens it.
+    fn store(&self) -> Self::Store;
+
+    /// So much time passes for what is stored. On the clock of the test it has passed already.
+    fn pass(&self, time: Duration);
+
+    /// The names of the rows or folders that there are.
+    fn names(&self) -> Vec<String>;
+}
+
+/// A Concur, a place, and what fleets need to work on both.
+pub struct Scene<P> {
+    pub concur: ConcurSimulator,
+    pub clock: ManualClock,
+    pub place: P,
+}
+
+impl<P: Place> Scene<P> {
+    pub async fn new(place: impl FnOnce(&ManualClock) -> P) -> Self {
+        let clock = ManualClock::new(SystemClock.now());
+        let rotation = Rotation::AlwaysAndRevokeFamily;
+        let concur = ConcurSimulator::builder().clock(clock.clone()).rotation(rotation).start().await;
+        let place = place(&clock);
+        Self { concur, clock, place }
+    }
+
+    pub fn app(&self) -> AppCredentials {
+        let app = self.concur.app();
+        AppCredentials::new(app.id(), app.secret())
+    }
+
+    pub fn builder(&self) -> FleetBuilder {
+        Fleet::builder()
+            .app(self.app())
+            .base_uri(self.concur.base_uri())
+            .store(self.place.store())
+            .clock(self.clock.clone())
+    }
+
+    /// As in a process of its own.
+    pub fn fleet(&self) -> Fleet {
+        self.builder().build().unwrap()
+    }
+
+    /// So many companies that are connected.
+    pub async fn companies(&self, fleet: &Fleet, count: usize) -> Vec<SimulatedCompany> {
+        let mut companies = Vec::new();
+        for _ in 0..count {
+            let company = self.concur.add_company();
+            assert_eq!(fleet.connect(grant(&company)).await.unwrap(), company.uuid());
+            companies.push(company);
+        }
+        companies
+    }
+
+    pub fn pass(&self, time: Duration) {
+        self.place.pass(time);
+        self.clock.advance(time);
+    }
+
+    /// How often each company's token was renewed.
+    fn renewals(&self) -> HashMap<String, usize> {
+        let mut renewals = HashMap::new();
+        for request in self.concur.requests() {
+            if request.grant_type() == Some("refresh_token") && request.status() == Some(200) {
+                *renewals.entry(request.body().to_owned()).or_default() += 1;
+            }
+        }
+        renewals
+    }
+
+    /// Lets minutes pass until the condition holds, as workers look once a minute at the latest.
+    pub async fn minutes_until(&self, condition: impl AsyncFn() -> bool) {
+        for _ in 0..10_000 {
+            if condition().await {
+                return;
+            }
+            // Only when all have come to rest, so that what a minute brings does not depend on the machine.
+            for _ in 0..20 {
+                crate::support::really_wait(Duration::from_millis(1)).await;
+            }
+            self.clock.advance(Duration::from_secs(10));
+        }
+        panic!("it has not come about");
+    }
+}
+
+fn grant(company: &SimulatedCompany) -> Grant {
+    Grant::company_request_token(company.uuid(), company.request_token())
+}
+
+/// A company connects by its request token or from the App Center, in one request; another process has the token, and asks
+/// Concur for nothing.
+pub async fn a_company_connects_once<P: Place>(scene: Scene<P>) {
+    let (fleet, other_process) = (scene.fleet(), scene.fleet());
+    let company = scene.concur.add_company();
+    let uuid = fleet.connect(grant(&company)).await.unwrap();
+    assert_eq!(uuid, company.uuid());
+    let access = fleet.company(&uuid.to_uppercase()).access_token().await.unwrap();
+    assert_eq!(other_process.company(&uuid).access_token().await.unwrap().secret(), access.secret());
+    assert_eq!(scene.concur.token_requests(), 1);
+    assert_eq!(scene.place.names(), [&*uuid]);
+
+    let landing = scene.concur.app_center_redirect("https://app.example.com/connect");
+    let uuid = fleet.connect(AppCenterRedirect::from_url(&landing).unwrap()).await.unwrap();
+    assert_eq!(uuid, scene.concur.company_uuid());
+    assert_eq!(scene.concur.token_requests(), 2);
+    let health = fleet.health().await.unwrap();
+    assert_eq!((health.active, health.needing_a_person, health.signed_out, health.unsaved), (2, 0, 0, 0));
+}
+
+/// Of an authorization code, a password or a one-time password, only Concur's reply says who has signed in.
+pub async fn a_user_connects_and_is_found_by_the_reply<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let user = scene.concur.add_user();
+    let sign_in = || Grant::user_password(user.username(), user.password());
+    for requests in 1..=2 {
+        // The second time the user is there already.
+        assert_eq!(fleet.connect(sign_in()).await.unwrap(), user.uuid());
+        assert_eq!(scene.place.names(), [user.uuid()], "no pending name is left");
+        let stored = fleet.user(user.uuid()).get_valid_refresh_token().await.unwrap();
+        assert!(scene.concur.is_live(stored.secret()));
+        assert_eq!(scene.concur.token_requests(), requests);
+    }
+    let members = fleet.list(None, 10).await.unwrap();
+    assert_eq!((members.len(), &*members[0].uuid, members[0].kind), (1, user.uuid(), MemberKind::User));
+    assert_eq!(members[0].state, MemberState::Active);
+}
+
+/// Without an `id_token` the token stays where it is, and the error says how it is given to its user.
+pub async fn a_grant_that_names_nobody_waits_for_its_user<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let user = scene.concur.add_user();
+    scene.concur.set_reply_member("id_token", None);
+    let error = fleet.connect(Grant::user_password(user.username(), user.password())).await.unwrap_err();
+    let names = scene.place.names();
+    let pending = &*names[0];
+    assert!(pending.starts_with("pending-") && names.len() == 1, "{names:?}");
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the token was saved, but Concur's reply does not say who has signed in; find out, and call \
+             Fleet::assign(\"{pending}\", the UUID)"
+        )
+    );
+    let members = fleet.list(None, 10).await.unwrap();
+    assert_eq!((members.len(), members[0].kind), (1, MemberKind::Pending));
+
+    fleet.assign(pending, user.uuid()).await.unwrap();
+    assert_eq!(scene.place.names(), [user.uuid()]);
+    let stored = fleet.user(user.uuid()).get_valid_refresh_token().await.unwrap();
+    assert!(scene.concur.is_live(stored.secret()));
+    assert_eq!(scene.concur.token_requests(), 1);
+
+    let error = fleet.assign(pending, user.uuid()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    let error = fleet.assign(user.uuid(), "other").await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("\"{}\" is no name that Fleet::connect has made; pass that name, pending-…", user.uuid())
+    );
+}
+
+/// A sign-in that Concur refuses leaves nothing behind.
+pub async fn a_sign_in_that_is_refused_leaves_no_member<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let company = scene.concur.add_company();
+    let user = scene.concur.add_user();
+    let wrong = Grant::company_request_token(company.uuid(), "wrong");
+    assert_eq!(fleet.connect(wrong).await.unwrap_err().code().unwrap().number(), 5);
+    let wrong = Grant::user_password(user.username(), "wrong");
+    assert_eq!(fleet.connect(wrong).await.unwrap_err().code().unwrap().number(), 5);
+    assert!(fleet.connect(Grant::client_credentials()).await.unwrap_err().kind() == ErrorKind::Config);
+    assert_eq!(fleet.health().await.unwrap().active, 0);
+}
+
+/// A token from another system.
+pub async fn a_token_is_adopted<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let token = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    fleet.adopt(&scene.concur.company_uuid(), token.clone()).await.unwrap();
+    let other_process = scene.fleet();
+    let stored = other_process.company(&scene.concur.company_uuid()).get_valid_refresh_token().await.unwrap();
+    assert_eq!(stored.secret(), token.secret());
+    assert_eq!(scene.concur.token_requests(), 0);
+    let error = fleet.adopt(scene.concur.add_company().uuid(), token).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "another company's: {error}");
+}
+
+/// What is revoked at Concur is removed from the store, for all processes.
+pub async fn a_member_is_disconnected<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let company = scene.companies(&fleet, 1).await.remove(0);
+    let token = fleet.company(company.uuid()).get_valid_refresh_token().await.unwrap();
+    fleet.disconnect(company.uuid()).await.unwrap();
+    assert!(!scene.concur.is_live(token.secret()));
+    let error = scene.fleet().company(company.uuid()).access_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::CredentialsNeeded);
+    let health = fleet.health().await.unwrap();
+    assert_eq!((health.active, health.needing_a_person), (0, 0));
+    // And comes back.
+    fleet.connect(grant(&company)).await.unwrap();
+    assert_eq!(fleet.health().await.unwrap().active, 1);
+}
+
+/// A UUID that was mistyped makes neither a row nor a folder, and the error says what to do.
+pub async fn who_is_not_connected_is_told_so<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let uuid = "b3f4e2a0-0000-4000-8000-000000000000";
+    for (tokens, who, how) in [
+        (
+            fleet.company(uuid),
+            "company",
+            "create a company request token at https://www.concursolutions.com/nui/authadmin/companytokens, and pass \
+             Grant::company_request_token, or what the App Center sends, to Fleet::connect",
+        ),
+        (fleet.user(uuid), "user", "let the user sign in, and pass the grant to Fleet::connect"),
+    ] {
+        let error = tokens.access_token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CredentialsNeeded);
+        assert_eq!(
+            error.to_string(),
+            format!("{who} {uuid} is not connected: the fleet has no token; {how}")
+        );
+    }
+    assert_eq!(scene.place.names(), Vec::<String>::new());
+    for name in ["", "../x", "a/b", "*"] {
+        let error = fleet.company(name).access_token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(
+            error.to_string(),
+            "the name of a company or user in a fleet is its UUID, which consists of ASCII letters, digits and hyphens; pass \
+             that UUID"
+        );
+    }
+    assert_eq!(scene.concur.token_requests(), 0);
+}
+
+/// Two processes keep 40 companies alive: once each token is due, it is renewed once, by one of them.
+pub async fn workers_share_what_is_due<P: Place>(scene: Scene<P>) {
+    let fleets = [scene.fleet(), scene.fleet()];
+    let companies = scene.companies(&fleets[0], 40).await;
+    let _workers = [fleets[0].keep_alive().await.unwrap(), fleets[1].keep_alive().await.unwrap()];
+    for period in 1..=2 {
+        scene.pass(UNTIL_DUE);
+        scene.minutes_until(async || scene.concur.count("refresh_token") >= 40 * period).await;
+        // No more than that, however long they go on.
+        for _ in 0..5 {
+            scene.minutes_until(async || true).await;
+            scene.clock.advance(MINUTE);
+        }
+        assert_eq!(scene.concur.count("refresh_token"), 40 * period);
+    }
+    assert!(scene.renewals().values().all(|renewed| *renewed == 1), "no token was presented twice");
+    for company in &companies {
+        let stored = fleets[0].company(company.uuid()).get_valid_refresh_token().await.unwrap();
+        assert!(scene.concur.is_live(stored.secret()));
+    }
+    assert_eq!(scene.concur.token_requests(), 40 + 80);
+}
+
+/// Who is refused needs a person, and all processes know it; the others are renewed. Once the administrator has unlocked the
+/// account, renewal goes on by itself.
+pub async fn who_needs_a_person_is_named<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let companies = scene.companies(&fleet, 3).await;
+    let [locked, dead, well] = &companies[..] else { panic!() };
+    scene.concur.refuse_principal(locked.uuid(), 14);
+    scene.concur.refuse_principal(dead.uuid(), 108);
+    scene.pass(UNTIL_DUE);
+    let _worker = fleet.keep_alive().await.unwrap();
+    let other_process = scene.fleet();
+    scene
+        .minutes_until(async || {
+            let needing = other_process.needing_a_person().await.unwrap();
+            needing.len() == 2 && scene.concur.count("refresh_token") >= 3
+        })
+        .await;
+    let mut needing = other_process.needing_a_person().await.unwrap();
+    needing.sort_by_key(|member| member.uuid == dead.uuid());
+    assert_eq!([&*needing[0].uuid, &*needing[1].uuid], [locked.uuid(), dead.uuid()]);
+    assert!(needing.iter().all(|member| member.needs.is_some() && member.needed_since.is_some()), "{needing:?}");
+    assert!(needing[0].act_before.is_some());
+    let health = fleet.health().await.unwrap();
+    assert_eq!((health.active, health.needing_a_person), (1, 2));
+    let status = fleet.company(locked.uuid()).read_status().await;
+    assert_eq!(status.health(), Health::PersonNeeded);
+    assert_eq!(fleet.company(well.uuid()).read_status().await.health(), Health::Healthy);
+
+    scene.concur.end_refusals();
+    for _ in 0..2 {
+        scene.pass(HOUR);
+        scene.minutes_until(async || true).await;
+    }
+    scene
+        .minutes_until(async || {
+            let needing = other_process.needing_a_person().await.unwrap();
+            needing.iter().map(|member| &*member.uuid).eq([dead.uuid()])
+        })
+        .await;
+    // A new request token.
+    fleet.connect(grant(dead)).await.unwrap();
+    assert_eq!(other_process.needing_a_person().await.unwrap(), []);
+}
+
+/// While Concur is down, one token at a time tries it; afterwards all are renewed.
+pub async fn an_outage_is_waited_out<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    scene.companies(&fleet, 20).await;
+    scene.concur.set_fault(Fault::status(503));
+    scene.pass(UNTIL_DUE);
+    let before = scene.concur.token_requests();
+    let _worker = fleet.keep_alive().await.unwrap();
+    for _ in 0..60 {
+        scene.minutes_until(async || true).await;
+        scene.clock.advance(MINUTE);
+        scene.place.pass(MINUTE);
+        scene.minutes_until(async || true).await;
+    }
+    let tried = scene.concur.token_requests() - before;
+    assert!((1..=20 + 90).contains(&tried), "{tried} requests in an hour's outage");
+    scene.concur.clear_faults();
+    let renewed = || scene.renewals().len();
+    scene
+        .minutes_until(async || {
+            scene.place.pass(MINUTE);
+            renewed() == 20
+        })
+        .await;
+}
+
+/// The access tokens that this process asks for are renewed before they expire; the others are not.
+pub async fn what_is_in_use_is_kept_warm<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let companies = scene.companies(&scene.fleet(), 3).await;
+    let _worker = fleet.keep_alive().await.unwrap();
+    let used = fleet.company(companies[0].uuid());
+    used.access_token().await.unwrap();
+    let before = scene.concur.token_requests();
+    scene.minutes_until(async || scene.concur.token_requests() > before).await;
+    assert_eq!(scene.concur.token_requests(), before + 1);
+    assert!(scene.clock.now().duration_since(SystemClock.now()).unwrap() < HOUR);
+}
+
+/// Listeners hear of each renewal, by name.
+pub async fn events_name_the_member<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let mut events = fleet.events();
+    let company = scene.companies(&fleet, 1).await.remove(0);
+    let event = events.next().await.unwrap();
+    assert_eq!((&*event.uuid, event.kind), (company.uuid(), MemberKind::Company));
+    assert!(event.status.refresh_token_valid);
+    drop(fleet);
+    assert!(events.next().await.is_none());
+}
+
+/// Two processes connect one company at once, each with its own request token: one sign-in counts for both.
+pub async fn two_processes_connect_one_company<P: Place>(scene: Scene<P>) {
+    let (one, other) = (scene.fleet(), scene.fleet());
+    let company = scene.concur.add_company();
+    let (first, second) = tokio::join!(one.connect(grant(&company)), other.connect(grant(&company)));
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    let [first, second] = [
+        one.company(company.uuid()).get_valid_refresh_token().await.unwrap(),
+        other.company(company.uuid()).get_valid_refresh_token().await.unwrap(),
+    ];
+    assert_eq!(first.secret(), second.secret());
+    assert!(scene.concur.is_live(first.secret()));
+    assert_eq!(scene.place.names().len(), 1);
+}
+
+/// What was claimed and not presented is given back, and another process goes on.
+pub async fn a_shut_down_worker_gives_back_what_it_has_not_presented<P: Place>(scene: Scene<P>) {
+    let fleet = scene.builder().max_concurrent(4).max_requests_per_second(1.0 / 30.0).build().unwrap();
+    scene.companies(&scene.fleet(), 4).await;
+    scene.pass(UNTIL_DUE);
+    let worker = fleet.keep_alive().await.unwrap();
+    // The first request is sent at once, the second half a minute later.
+    until(|| scene.concur.count("refresh_token") == 1).await;
+    until(|| scene.clock.sleepers() > 1).await;
+    fleet.shutdown(MINUTE).await.unwrap();
+    drop(worker);
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+    let other = scene.fleet();
+    let _worker = other.keep_alive().await.unwrap();
+    scene
+        .minutes_until(async || {
+            scene.place.pass(Duration::from_secs(10));
+            scene.renewals().len() == 4
+        })
+        .await;
+    assert_eq!(scene.concur.count("refresh_token"), 4);
+}
+
+/// Runs a test of the suite.
+pub async fn run<P, F>(place: impl FnOnce(&ManualClock) -> P, test: impl FnOnce(Scene<P>) -> F)
+where
+    P: Place,
+    F: Future<Output = ()>,
+{
+    test(Scene::new(place).await).await;
+}
+
+/// A test function for each promise.
+macro_rules! suite {
+    ($place:expr; $($test:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $test() {
+                let Some(place) = $place else { return };
+                suite::run(place, suite::$test).await;
+            }
+        )+
+    };
+    ($place:expr) => {
+        suite!($place;
+            a_company_connects_once,
+            a_user_connects_and_is_found_by_the_reply,
+            a_grant_that_names_nobody_waits_for_its_user,
+            a_sign_in_that_is_refused_leaves_no_member,
+            a_token_is_adopted,
+            a_member_is_disconnected,
+            who_is_not_connected_is_told_so,
+            workers_share_what_is_due,
+            who_needs_a_person_is_named,
+            an_outage_is_waited_out,
+            what_is_in_use_is_kept_warm,
+            events_name_the_member,
+            two_processes_connect_one_company,
+            a_shut_down_worker_gives_back_what_it_has_not_presented,
+        );
+    };
+}
