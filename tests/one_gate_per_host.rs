@@ -8,11 +8,11 @@ mod support;
 use std::time::Duration;
 
 use concur_auth::{
-    AccessToken, ErrorKind, Geolocation, Grant, MemoryStore, OAuthClient, OneTimePasswordRequest,
+    AccessToken, Clock as _, ErrorKind, Geolocation, Grant, MemoryStore, OAuthClient, OneTimePasswordRequest,
     RefreshTokenObject, TokenManager,
     simulator::{ConcurSimulator, Fault},
 };
-use support::{HOUR, MINUTE, Scene, until};
+use support::{HOUR, MINUTE, Scene, really_wait, until};
 
 /// A manager of the scene with a store of its own, which holds a refresh token. (A company request token has five uses.)
 fn manager(scene: &Scene, client: &OAuthClient) -> TokenManager {
@@ -151,4 +151,70 @@ async fn no_more_requests_run_at_once_than_the_knob_allows() {
         call.await.unwrap().unwrap();
     }
     assert_eq!(scene.concur.token_requests(), 12);
+}
+
+#[tokio::test]
+async fn requests_are_sent_an_equal_time_apart_if_the_rate_is_limited() {
+    let scene = Scene::new().await;
+    let client = OAuthClient::new().max_requests_per_second(2.0);
+    let calls: Vec<_> = (0..4)
+        .map(|_| {
+            let tokens = manager(&scene, &client);
+            tokio::spawn(async move { tokens.access_token().await })
+        })
+        .collect();
+    for sent in 1..=4 {
+        until(|| scene.concur.token_requests() == sent).await;
+        if sent < 4 {
+            // The next request waits for its moment, and comes no sooner.
+            let before = scene.clock.now();
+            until(|| scene.clock.sleepers() > 0).await;
+            scene.clock.advance(Duration::from_millis(499));
+            really_wait(Duration::from_millis(20)).await;
+            assert_eq!(scene.concur.token_requests(), sent);
+            scene.clock.advance(Duration::from_millis(1));
+            assert_eq!(scene.clock.now().duration_since(before).unwrap(), Duration::from_millis(500));
+        }
+    }
+    for call in calls {
+        call.await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_gets_no_turn_in_a_minute_says_that_the_rate_is_the_reason() {
+    let scene = Scene::new().await;
+    let client = OAuthClient::new().max_requests_per_second(1.0 / 45.0);
+    let first = manager(&scene, &client);
+    first.access_token().await.unwrap();
+    let late: Vec<_> = (0..2)
+        .map(|_| {
+            let tokens = manager(&scene, &client);
+            tokio::spawn(async move { tokens.access_token().await })
+        })
+        .collect();
+    let moves = {
+        let clock = scene.clock.clone();
+        tokio::spawn(async move {
+            loop {
+                really_wait(Duration::from_millis(1)).await;
+                clock.advance(Duration::from_millis(250));
+            }
+        })
+    };
+    let mut outcomes = Vec::new();
+    for call in late {
+        outcomes.push(call.await.unwrap());
+    }
+    moves.abort();
+    outcomes.sort_by_key(Result::is_err);
+    assert!(outcomes[0].is_ok(), "{outcomes:?}");
+    let error = outcomes[1].as_ref().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert_eq!(
+        error.to_string(),
+        "sent no token request to 127.0.0.1: it waited 60 s for its turn, because this client sends one request every \
+         45 s (OAuthClient::max_requests_per_second); try again later"
+    );
+    assert_eq!(scene.concur.token_requests(), 2);
 }

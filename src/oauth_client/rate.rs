@@ -36,9 +36,9 @@ impl Rate {
         let mut next = self.next.lock().await;
         let now = clock.now();
         let earliest = now.checked_sub(SLACK).unwrap_or(now);
-        // A clock that was set back, or forward, begins again.
+        // Otherwise the clock was set back.
         let latest = now.checked_add(self.interval).unwrap_or(now);
-        let moment = next.unwrap_or(now).clamp(earliest, latest);
+        let moment = next.filter(|moment| *moment >= earliest).unwrap_or(now).min(latest);
         if let Ok(left) = moment.duration_since(now)
             && !left.is_zero()
         {
