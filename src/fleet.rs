@@ -233,7 +233,8 @@ impl fmt::Debug for FleetKeepAlive {
 
 impl Inner {
     fn manager(self: &Arc<Self>, kind: MemberKind, name: &str, asked_by: AskedBy) -> TokenManager {
-        self.managers.get(kind, name, asked_by, |name| {
+        let clock = &*self.blueprint.machine.clock;
+        self.managers.get(kind, name, asked_by, clock, |name| {
             let store = self.store.of(self.app.app_id(), &name).into_dyn();
             let observer = self.events.of(kind, Arc::clone(&name));
             let source = OfMember { app: self.app.clone(), kind, name };

@@ -7,12 +7,13 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
         atomic::{AtomicU32, Ordering},
     },
+    time::{Duration, SystemTime},
 };
 
-use crate::{MemberKind, TokenManager};
+use crate::{Clock, MemberKind, TokenManager, caught::locked};
 
 /// So that threads seldom wait for each other.
 const SHARDS: usize = 64;
@@ -21,11 +22,14 @@ const IN_USE: u32 = 60;
 /// The minute at which a manager was last asked for that no caller has asked for.
 const NEVER: u32 = 0;
 const FIRST_MINUTE: u32 = 1;
+const MINUTE: Duration = Duration::from_secs(60);
 
 pub(super) struct Managers {
     shards: [Shard; SHARDS],
-    /// Minutes by the fleet's clock, as of the last time that it was looked at.
+    /// How many minutes have passed since the first look at the clock, as of the last look.
     minute: AtomicU32,
+    /// When that minute began.
+    began: Mutex<Option<SystemTime>>,
 }
 
 /// By name: companies, users, and principals that are not known yet.
@@ -49,23 +53,27 @@ impl Managers {
         Self {
             shards: std::array::from_fn(|_| RwLock::default()),
             minute: AtomicU32::new(FIRST_MINUTE),
+            began: Mutex::default(),
         }
     }
 
-    /// The member's manager; `make` makes it if there is none.
+    /// The member's manager; `make` makes it if there is none. A new one is a reason to drop those that are not in use.
     pub(super) fn get(
         &self,
         kind: MemberKind,
         name: &str,
         asked_by: AskedBy,
+        clock: &dyn Clock,
         make: impl FnOnce(Arc<str>) -> TokenManager,
     ) -> TokenManager {
-        let (shard, of_kind) = (self.shard_of(name), index(kind));
-        if let Some(entry) = read(shard)[of_kind].get(name) {
+        if let Some(entry) = read(self.shard_of(name))[index(kind)].get(name) {
             self.note(entry, asked_by);
             return entry.manager.clone();
         }
-        let mut shard = write(shard);
+        if self.minutes_passed(clock.now()) > 0 {
+            self.drop_unused();
+        }
+        let (mut shard, of_kind) = (write(self.shard_of(name)), index(kind));
         // Another caller may have been faster.
         if !shard[of_kind].contains_key(name) {
             let name: Arc<str> = name.into();
@@ -95,15 +103,34 @@ impl Managers {
         write(self.shard_of(name))[index(kind)].remove(name);
     }
 
-    /// After a minute: drops what is not in use, and returns the managers that are.
-    pub(super) fn after_a_minute(&self) -> Vec<TokenManager> {
-        let minute = self.minute.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+    /// Drops what is not in use, and returns the managers that are.
+    pub(super) fn tidy(&self, now: SystemTime) -> Vec<TokenManager> {
+        self.minutes_passed(now);
+        self.drop_unused()
+    }
+
+    /// Since the last look. A clock that was set back begins again.
+    fn minutes_passed(&self, now: SystemTime) -> u32 {
+        let mut began = locked(&self.began);
+        let passed = began.and_then(|began| now.duration_since(began).ok());
+        let minutes = passed.map_or(0, |passed| u32::try_from(passed.as_secs() / 60).unwrap_or(u32::MAX));
+        *began = match *began {
+            Some(at) if passed.is_some() => at.checked_add(MINUTE.saturating_mul(minutes)),
+            _ => Some(now),
+        };
+        let minute = self.minute.load(Ordering::Relaxed).saturating_add(minutes);
+        self.minute.store(minute, Ordering::Relaxed);
+        minutes
+    }
+
+    fn drop_unused(&self) -> Vec<TokenManager> {
+        let minute = self.minute.load(Ordering::Relaxed);
         let mut in_use = Vec::new();
         for shard in &self.shards {
             for entries in &mut *write(shard) {
                 entries.retain(|_, entry| {
                     let asked_for_at = entry.asked_for_at.load(Ordering::Relaxed);
-                    let was_asked_for = asked_for_at != NEVER && minute - asked_for_at <= IN_USE;
+                    let was_asked_for = asked_for_at != NEVER && minute.saturating_sub(asked_for_at) <= IN_USE;
                     // While the shard is locked no caller gets hold of the manager.
                     let is_kept = was_asked_for || entry.manager.is_in_use();
                     if is_kept {
@@ -161,8 +188,24 @@ fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::{future::Future, pin::Pin};
+
     use super::*;
-    use crate::{Credentials, MemoryStore};
+    use crate::{Credentials, MemoryStore, clock::from_unix_seconds};
+
+    /// It stands still.
+    #[derive(Clone, Copy, Debug)]
+    struct At(u64);
+
+    impl Clock for At {
+        fn now(&self) -> SystemTime {
+            from_unix_seconds(60 * self.0).unwrap()
+        }
+
+        fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(std::future::pending())
+        }
+    }
 
     fn manager(_: Arc<str>) -> TokenManager {
         TokenManager::builder()
@@ -176,16 +219,20 @@ mod tests {
         panic!("there is one already")
     }
 
-    fn get(managers: &Managers, name: &str) -> TokenManager {
-        managers.get(MemberKind::Company, name, AskedBy::Program, manager)
+    fn get(managers: &Managers, name: &str, minute: u64) -> TokenManager {
+        managers.get(MemberKind::Company, name, AskedBy::Program, &At(minute), manager)
+    }
+
+    fn tidy(managers: &Managers, minute: u64) -> usize {
+        managers.tidy(At(minute).now()).len()
     }
 
     #[test]
     fn a_member_has_one_manager_and_each_kind_its_own() {
         let managers = Managers::new();
-        let held = get(&managers, "b");
-        drop(managers.get(MemberKind::Company, "b", AskedBy::Worker, no_other));
-        drop(managers.get(MemberKind::User, "b", AskedBy::Program, manager));
+        let held = get(&managers, "b", 0);
+        drop(managers.get(MemberKind::Company, "b", AskedBy::Worker, &At(0), no_other));
+        drop(managers.get(MemberKind::User, "b", AskedBy::Program, &At(0), manager));
         assert_eq!(managers.len(), 2);
         assert_eq!(managers.in_use().len(), 1);
         drop(held);
@@ -197,23 +244,40 @@ mod tests {
     #[test]
     fn what_was_not_asked_for_in_an_hour_and_is_not_in_use_is_dropped() {
         let managers = Managers::new();
-        drop(get(&managers, "asked once"));
-        let held = get(&managers, "held");
-        drop(get(&managers, "asked again"));
-        drop(managers.get(MemberKind::Company, "renewed", AskedBy::Worker, manager));
+        drop(get(&managers, "asked once", 0));
+        let held = get(&managers, "held", 0);
+        drop(get(&managers, "asked again", 0));
+        drop(managers.get(MemberKind::Company, "renewed", AskedBy::Worker, &At(0), manager));
         assert_eq!(managers.len(), 4);
         for minute in 1..=59 {
-            assert_eq!(managers.after_a_minute().len(), 3, "{minute}");
+            assert_eq!(tidy(&managers, minute), 3, "{minute}");
         }
-        drop(get(&managers, "asked again"));
-        assert_eq!(managers.after_a_minute().len(), 3);
-        assert_eq!(managers.after_a_minute().len(), 2);
+        drop(get(&managers, "asked again", 59));
+        assert_eq!(tidy(&managers, 60), 3);
+        // However often it is looked at in a minute.
+        assert_eq!(tidy(&managers, 60), 3);
+        assert_eq!(tidy(&managers, 61), 2);
         drop(held);
-        for minute in 62..=119 {
-            assert_eq!(managers.after_a_minute().len(), 1, "{minute}");
-        }
-        drop(managers.get(MemberKind::Company, "asked again", AskedBy::Worker, no_other));
-        assert_eq!(managers.after_a_minute().len(), 0, "a worker's question is none");
+        assert_eq!([tidy(&managers, 62), tidy(&managers, 119)], [1, 1]);
+        drop(managers.get(MemberKind::Company, "asked again", AskedBy::Worker, &At(119), no_other));
+        assert_eq!(tidy(&managers, 120), 0, "a worker's question is none");
         assert_eq!(managers.len(), 0);
+    }
+
+    #[test]
+    fn without_a_worker_a_new_manager_drops_those_that_are_not_in_use() {
+        let managers = Managers::new();
+        for minute in 0..500 {
+            drop(get(&managers, &minute.to_string(), minute));
+        }
+        assert_eq!(managers.len(), 61);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_drops_nothing_too_early() {
+        let managers = Managers::new();
+        drop(get(&managers, "asked for", 1000));
+        assert_eq!([tidy(&managers, 10), tidy(&managers, 69)], [1, 1]);
+        assert_eq!(tidy(&managers, 71), 0);
     }
 }

@@ -105,7 +105,7 @@ impl Worker {
 
     /// Renews the access tokens that are in use, before their users would have to.
     fn keep_warm(self: &Arc<Self>) {
-        for manager in self.fleet.managers.after_a_minute() {
+        for manager in self.fleet.managers.tidy(self.fleet.blueprint.machine.clock.now()) {
             if !manager.is_to_be_kept_warm() {
                 continue;
             }
@@ -123,10 +123,6 @@ impl Worker {
     async fn claim(self: &Arc<Self>, store_failures: &mut u32) -> Duration {
         let Inner { slots, blueprint, .. } = &*self.fleet;
         let machine = &blueprint.machine;
-        let pause = self.pace().pause(machine.clock.now());
-        if !pause.is_zero() {
-            return pause;
-        }
         let (batch, is_trying) = {
             let pace = self.pace();
             (pace.batch(), pace.is_trying())
@@ -135,6 +131,11 @@ impl Worker {
         // alone.
         let least = if is_trying { self.fleet.concurrent } else { batch.div_ceil(2) };
         let Some(mut free) = take(slots, least).await else { return MINUTE };
+        // Those whose slots these were may have failed.
+        let pause = self.pace().pause(machine.clock.now());
+        if !pause.is_zero() {
+            return pause;
+        }
         if let Some(more) = free.num_permits().checked_sub(batch) {
             drop(free.split(more));
         } else if let Some(more) = batch.checked_sub(free.num_permits()).map(|more| more.min(slots.available_permits()))
