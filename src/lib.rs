@@ -40,6 +40,10 @@
 //! [`Credentials`] value, or your own), and an [`OAuthClient`] sends the requests. None of the three knows another. A
 //! [`Clock`] supplies the time. Every failure is an [`Error`]; its [`ErrorKind`] says who has to act.
 //!
+//! A [`Fleet`] keeps many companies and users of one app signed in. It gives each its [`TokenManager`], and knows from a
+//! [`FleetStore`] who they are and whose token is due: [`FolderFleet`] on one machine, `PostgresFleet` (feature `postgres`) on
+//! many.
+//!
 //! # Other ways to sign in, and signing out
 //!
 //! A company with a company request token needs no call: the manager signs it in as soon as a token is needed. Every
@@ -68,13 +72,18 @@
 //! | company request token | created by a company's administrator; lives 24 hours, five uses at most |
 //! | cool-down | the time in which a refused request is not sent again |
 //! | correlation id | the id that Concur gives to every request; SAP's support asks for it |
+//! | due | the time has come to renew a refresh token of a fleet |
+//! | fleet | the companies and users of one app, kept signed in together |
 //! | flight | one renewal under way; every caller who needs its result waits for it |
 //! | geolocation | the base URI of the data centre that holds the principal's data |
 //! | grant | what is exchanged for tokens at the token endpoint (RFC 6749 section 1.3) |
 //! | `id_token` | the part of a reply that says who owns the tokens; this crate does not verify its signature |
 //! | landing zone | `https://glz.api.concursolutions.com`, where a sign-in starts by default |
+//! | lease | a lock that ends by itself after a time, wherever its holder may be |
 //! | mandatory window | the last part of the advisory window, in which all callers wait for the renewal |
+//! | member | a company or user of a fleet |
 //! | one-time password | what Concur e-mails to a user who wants to sign in; good once |
+//! | pending name | under which a fleet keeps a token until it is known who has signed in |
 //! | principal | the owner of a token: a company or a user |
 //! | refresh token | exchanged for new access tokens; lives six months from its last use |
 //! | refresh token object | the whole reply of the token endpoint, as the tutorial stores it |
