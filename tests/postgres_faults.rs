@@ -18,6 +18,8 @@ mod postgres;
 mod support;
 #[path = "postgres_faults/worker.rs"]
 mod worker;
+#[path = "support/workers/mod.rs"]
+mod workers;
 
 use std::{
     fs,
@@ -37,7 +39,8 @@ use self::{
     company::{Account, CLAIM, PRINCIPAL, PROLONG, READ, RELEASE, REMEMBER, SAVE, refresh},
     postgres::{Held, PgBouncer, Postgres, Proxy, Server},
     support::until,
-    worker::{Limits, Work, Worker},
+    worker::{Limits, Work},
+    workers::Worker,
 };
 
 const LIMITS: Limits = Limits {
@@ -105,7 +108,7 @@ impl<'a> Company<'a> {
 
     fn worker(&self, proxy: &Proxy, limits: Limits) -> Worker {
         let url = self.database.url_by(proxy);
-        Worker::start(self.folder.path(), "worker", &url, limits, Work::RefreshOnce)
+        worker::start(self.folder.path(), "worker", &url, limits, Work::RefreshOnce)
     }
 
     /// A worker that stands at a point of its only renewal.
