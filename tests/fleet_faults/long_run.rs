@@ -1,0 +1,298 @@
+//! Two or four processes on many companies in PostgreSQL, killed and suspended at random, while PostgreSQL is restarted and
+//! connections are cut. The long runs have their own command; with its seed, the parent's choices are the same again:
+//!
+//! ```text
+//! CONCUR_AUTH_SEED=1 cargo test --release --all-features --test fleet_faults long_run -- --ignored --nocapture --test-threads=1
+//! ```
+//!
+//! Every second process comes by way of PgBouncer, where it is installed. The parent makes rows due, some of them every
+//! second, and connects lost companies again as long as their request tokens have uses left.
+//!
+//! Always: each refresh token that Concur refused, and each reply that was not saved, has a cause that the logs show, as
+//! `support/workers/history.rs` says; any other loss fails the test. No company is renewed more often than it was made due.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt::Write as _,
+    path::Path,
+};
+
+use super::*;
+use crate::{
+    partner::{Partner, grant},
+    support::{really_wait, seed},
+    worker::{Place, Sends},
+    workers::{Cause, Chaos, Counts, History, Judged, Log},
+};
+
+/// The lease is shorter than most suspensions.
+const SHORT: Limits = Limits {
+    lease: Duration::from_secs(1),
+    doubt: Duration::from_secs(3),
+    late_save: Duration::from_secs(1),
+};
+
+/// How often a company can sign in by its request token.
+const USES: usize = 5;
+
+#[tokio::test]
+#[ignore = "takes minutes; its command is at the top of this file"]
+async fn two_processes_and_500_companies() {
+    many_companies("two_processes_and_500_companies", Run { processes: 2, companies: 500, hits: 300 }).await;
+}
+
+#[tokio::test]
+#[ignore = "takes minutes; its command is at the top of this file"]
+async fn four_processes_and_500_companies() {
+    many_companies("four_processes_and_500_companies", Run { processes: 4, companies: 500, hits: 500 }).await;
+}
+
+#[tokio::test]
+async fn what_kills_suspensions_and_restarts_lose_is_explained() {
+    let test = "what_kills_suspensions_and_restarts_lose_is_explained";
+    many_companies(test, Run { processes: 2, companies: 40, hits: 12 }).await;
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    processes: usize,
+    companies: usize,
+    hits: usize,
+}
+
+/// What the parent does to the rows, and what it sees in them.
+struct Parent<'a> {
+    partner: &'a Partner<'a>,
+    fleet: Fleet,
+    /// How often each company was made due.
+    marks: HashMap<String, usize>,
+    sign_ins: HashMap<String, usize>,
+    /// The companies that needed a person, and the refresh tokens that they had then.
+    lost: BTreeSet<(String, String)>,
+}
+
+async fn many_companies(test: &str, run: Run) {
+    let Some(postgres) = Postgres::start(test) else { return };
+    let bouncer = PgBouncer::start(&postgres, test);
+    let seed = seed();
+    let mut random = fastrand::Rng::with_seed(seed);
+    let partner = Partner::of(&postgres, run.companies).await;
+    let folder = tempfile::tempdir().unwrap();
+    // As over a network: what is killed at random is then often a process that waits for an answer.
+    partner.concur.set_fault(Fault::Delay(Duration::from_millis(30)));
+    let proxies: Vec<_> = (0..run.processes)
+        .map(|place| match &bouncer {
+            Some(bouncer) if place % 2 == 1 => Proxy::before(bouncer),
+            _ => Proxy::before(&postgres),
+        })
+        .collect();
+    let app = partner.concur.app();
+    let base_uri = partner.concur.base_uri();
+    let sends = Sends { app: (app.id(), app.secret()), base_uri: &base_uri, concurrent: 8 };
+    let mut chaos = Chaos::new(run.processes, &mut random, |place, name, _| {
+        let rows = Place::Rows(partner.database.url_by(&proxies[place]), SHORT);
+        worker::start(folder.path(), name, &rows, sends)
+    });
+    let mut parent = Parent::of(&partner);
+    while chaos.counts.kills + chaos.counts.suspensions < run.hits {
+        parent.make_some_due(&mut random);
+        chaos.round(&mut random, Some((&postgres, &proxies))).await;
+        parent.connect_again(|| random.u32(..4) == 0).await;
+    }
+    chaos.calm();
+    let settled = parent.settles().await;
+    chaos.end(folder.path(), || {}).await;
+    parent.connect_again(|| true).await;
+
+    let (names, counts, started) = (chaos.names(), chaos.counts, chaos.started);
+    let history = History::of(&partner.concur, folder.path(), names, chaos.hits);
+    let mut judged = history.judge_renewals(run.companies, usize::MAX);
+    parent.judge(&history, &mut judged);
+    let told = parent.told(&history, &judged, &counts, started);
+    if !judged.unexplained.is_empty() {
+        let kept = folder.keep();
+        let logs = lines_of(&judged.unexplained, &parent, &kept, started);
+        panic!(
+            "CONCUR_AUTH_SEED={seed}\n{:#?}\n{logs}\n{:#?}\nall logs in {}\n{told}",
+            judged.unexplained,
+            history.hits,
+            kept.display()
+        );
+    }
+    settled.unwrap();
+    say(&format!("{test}, CONCUR_AUTH_SEED={seed}\n{told}"));
+}
+
+impl<'a> Parent<'a> {
+    fn of(partner: &'a Partner<'a>) -> Self {
+        let (marks, lost) = (HashMap::new(), BTreeSet::new());
+        let sign_ins = partner.companies.iter().map(|company| (company.uuid().to_owned(), 1));
+        Self { partner, fleet: partner.fleet(), marks, sign_ins: sign_ins.collect(), lost }
+    }
+
+    /// A twentieth of all, and every second one of ten that are always the same.
+    fn make_some_due(&mut self, random: &mut fastrand::Rng) {
+        let often = self.partner.companies[..10].iter().map(|company| format!("'{}'", company.uuid()));
+        let often: Vec<_> = often.collect();
+        let part = f64::from(random.u32(10..90)) / 1000.0;
+        self.mark(&format!(
+            "state = 'active' AND renew_at > clock_timestamp()
+             AND (random() < {part} OR (random() < 0.5 AND principal IN ({})))",
+            often.join(", ")
+        ));
+    }
+
+    fn mark(&mut self, which: &str) -> usize {
+        let marked = self.partner.make_due(which);
+        let count = marked.len();
+        for company in marked {
+            *self.marks.entry(company).or_default() += 1;
+        }
+        count
+    }
+
+    /// Connects some of the companies that need a person.
+    async fn connect_again(&mut self, mut is_one: impl FnMut() -> bool) {
+        let lost = self.partner.tokens("state = 'needs_reauthorization'");
+        self.lost.extend(lost.clone());
+        for company in &self.partner.companies {
+            let sign_ins = self.sign_ins.get_mut(company.uuid()).unwrap();
+            if !lost.contains_key(company.uuid()) || *sign_ins == USES || !is_one() {
+                continue;
+            }
+            *sign_ins += 1;
+            // What a restart of the server has closed is noticed at the next call.
+            let mut attempts = 0;
+            while let Err(e) = self.fleet.connect(grant(company)).await {
+                attempts += 1;
+                assert!(e.is_transient() && attempts < 5, "{}: {e}", company.uuid());
+            }
+        }
+    }
+
+    /// All that are due are renewed, then all are made due once more, and each is renewed once.
+    async fn settles(&mut self) -> Result<(), String> {
+        let partner = self.partner;
+        let is_due = "state = 'active' AND renew_at <= clock_timestamp()";
+        let is_leased = "lease_until > clock_timestamp()";
+        until_slowly(|| partner.count(&format!("({is_due}) OR {is_leased}")) == 0).await;
+        self.lost.extend(partner.tokens("state = 'needs_reauthorization'"));
+        let lost = self.lost.len();
+        let before = partner.concur.requests().len();
+        let at = partner.database.psql("SELECT clock_timestamp()");
+        let marked = self.mark("state = 'active'");
+        let is_waiting = format!("state = 'active' AND (updated_at < '{at}' OR lease_owner IS NOT NULL)");
+        until_slowly(|| partner.count(&is_waiting) == 0).await;
+        // Nothing more is sent, however often the workers look.
+        really_wait(Duration::from_secs(1)).await;
+        self.lost.extend(partner.tokens("state = 'needs_reauthorization'"));
+        let lost = self.lost.len() - lost;
+        let requests = partner.concur.requests().split_off(before);
+        let granted = requests.iter().filter(|request| request.status() == Some(200)).count();
+        let live = partner.tokens("state = 'active'").into_values();
+        let dead = live.filter(|token| !partner.concur.is_live(token)).count();
+        if (granted, requests.len(), dead) == (marked - lost, marked, 0) {
+            return Ok(());
+        }
+        Err(format!(
+            "{marked} were made due, of which {lost} were lost: {} requests, {granted} grants, {dead} dead tokens",
+            requests.len()
+        ))
+    }
+
+    /// What the history of the requests does not show.
+    fn judge(&self, history: &History, judged: &mut Judged) {
+        for (company, token) in &self.lost {
+            if history.count(token, 400) == 0 {
+                judged.unexplained.push(format!("{company} needs a person, and its token was not refused"));
+            }
+        }
+        for (company, granted) in history.grants() {
+            let marks = self.marks.get(company).copied().unwrap_or_default();
+            if granted > marks {
+                judged
+                    .unexplained
+                    .push(format!("{company} was made due {marks} times, and renewed {granted} times"));
+            }
+        }
+        let saves: usize =
+            self.partner.database.psql("SELECT sum(version) FROM concur_auth_tokens").parse().unwrap();
+        let granted = history.requests.iter().filter(|it| it.status == 200).count();
+        if granted != saves + judged.not_saved {
+            judged
+                .unexplained
+                .push(format!("{granted} grants, {saves} saves, {} not saved", judged.not_saved));
+        }
+        let left = self.partner.count("state <> 'needs_reauthorization' AND lease_owner IS NOT NULL");
+        let live = self.partner.count("lease_until > clock_timestamp()");
+        if left + live > 0 {
+            judged.unexplained.push(format!("{left} rows are left leased, {live} leases have not lapsed"));
+        }
+    }
+
+    /// The table.
+    fn told(&self, history: &History, judged: &Judged, counts: &Counts, started: usize) -> String {
+        let mut told = String::new();
+        let mut row =
+            |what: &str, value: &dyn std::fmt::Debug| writeln!(told, "{what:<44} {value:?}").unwrap();
+        let by_cause =
+            |of: &HashMap<Cause, usize>| of.iter().map(|(a, b)| (*a, *b)).collect::<BTreeMap<_, _>>();
+        let is_granted = |status| move |it: &&workers::Request| it.status == status;
+        row("processes started", &started);
+        row("kills", &counts.kills);
+        row("suspensions", &counts.suspensions);
+        row("restarts of the server", &counts.restarts);
+        row("cuts", &counts.cuts);
+        row("due marks", &self.marks.values().sum::<usize>());
+        row("grants", &history.requests.iter().filter(is_granted(200)).count());
+        row("  of which renewals", &history.grants().values().sum::<usize>());
+        row("refused", &history.requests.iter().filter(is_granted(400)).count());
+        row("saves", &self.partner.database.psql("SELECT sum(version) FROM concur_auth_tokens"));
+        row("replies not saved", &judged.not_saved);
+        row("  by cause", &by_cause(&judged.causes));
+        row("families revoked, by cause", &by_cause(&judged.families));
+        row("companies lost", &self.lost.len());
+        row(
+            "  of which connected again",
+            &(self.sign_ins.values().sum::<usize>() - self.partner.companies.len()),
+        );
+        row("  of which need a person in the end", &self.partner.count("state = 'needs_reauthorization'"));
+        row("rows left leased", &self.partner.count("lease_until > clock_timestamp()"));
+        let saves = history.saves();
+        let each = |of: &dyn Fn(&usize, &usize) -> bool| {
+            saves.values().copied().reduce(|a, b| if of(&a, &b) { a } else { b })
+        };
+        row("renewals of a worker: least", &each(&|a, b| a < b));
+        row("renewals of a worker: most", &each(&|a, b| a > b));
+        row("unexplained", &judged.unexplained.len());
+        told
+    }
+}
+
+/// What the logs say of each company in these complaints.
+fn lines_of(unexplained: &[String], parent: &Parent<'_>, folder: &Path, started: usize) -> String {
+    let mut told = String::new();
+    for company in parent.partner.companies.iter().map(|company| company.uuid()) {
+        if !unexplained.iter().any(|complaint| complaint.contains(company)) {
+            continue;
+        }
+        for worker in 1..=started {
+            let log = Log::read(&folder.join(format!("worker-{worker}.log")));
+            for line in log.of(company) {
+                writeln!(told, "worker-{worker}: {line}").unwrap();
+            }
+        }
+    }
+    told
+}
+
+/// As `until`, with a question that starts a process.
+async fn until_slowly(condition: impl Fn() -> bool) {
+    for _ in 0..600 {
+        if condition() {
+            return;
+        }
+        really_wait(Duration::from_millis(200)).await;
+    }
+    panic!("it has not come about within two minutes");
+}
