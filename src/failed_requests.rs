@@ -31,6 +31,9 @@ pub(crate) const PASSING: Backoff = Backoff::new(Duration::from_secs(1), Duratio
 
 const HOUR: Duration = Duration::from_secs(3600);
 
+/// What a person is told about a refresh token that is dead, where nothing else is known of it.
+pub(crate) const REFUSED_BEFORE: &str = "Concur has refused this refresh token before; sign in again";
+
 /// How many failures are kept, the newest ones: those of some programs that share a store.
 const MOST: usize = 8;
 

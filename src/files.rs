@@ -118,6 +118,32 @@ fn create_private(path: &Path, original: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// A new folder that only its owner may use, whatever the umask; a folder that is there already stays as it is. Root leaves
+/// the new folder to the owner of the folder that it is in.
+pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {
+    #[allow(unused_mut, reason = "where there are no modes")]
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    match builder.create(path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => return Ok(()),
+        made => made?,
+    }
+    #[cfg(unix)]
+    {
+        let set_up = || {
+            // A umask may have taken the owner's bits away, so the mode is set by name first.
+            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+            owner::keep_folder(&File::open(path)?, path)
+        };
+        if let Err(e) = set_up() {
+            let _ = fs::remove_dir(path);
+            return Err(e);
+        }
+    }
+    sync_folder(folder_of(path))
+}
+
 /// A umask may have taken even the owner's bits away.
 fn set_private_mode(file: &File) -> io::Result<()> {
     #[cfg(unix)]

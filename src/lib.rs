@@ -227,8 +227,8 @@ pub use self::{
     runtime::on_runtime,
     status::{Health, LastError, Status, TokenOrigin},
     store::{
-        BoxedStore, DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, JsonFileStore, MemberKind, MemberState,
-        MemoryStore, StoreLock, Stored, TokenStore,
+        BoxedStore, DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, FolderFleet, JsonFileStore,
+        MemberKind, MemberState, MemoryStore, StoreLock, Stored, TokenStore,
     },
 };
 

@@ -3,10 +3,12 @@
 mod delegated;
 mod erased;
 mod fleet;
+mod folder;
 mod json_file;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod renewal_time;
 
 use std::{
     any::Any,
@@ -19,17 +21,18 @@ use std::{
     time::Duration,
 };
 
-pub(crate) use self::{
-    erased::{BoxFuture, DynTokenStore},
-    fleet::DynFleetStore,
-};
 #[cfg(feature = "postgres")]
 pub use self::postgres::PostgresStore;
 pub use self::{
     delegated::BoxedStore,
     fleet::{DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, MemberKind, MemberState},
+    folder::FolderFleet,
     json_file::JsonFileStore,
     memory::MemoryStore,
+};
+pub(crate) use self::{
+    erased::{BoxFuture, DynTokenStore},
+    fleet::DynFleetStore,
 };
 use crate::{Error, RefreshTokenObject};
 

@@ -1,6 +1,6 @@
 //! The owners of files, on Unix: a file made beside another gets that file's owner.
 //!
-//! Always: only a file that this process has just made changes its owner, by its descriptor.
+//! Always: only a file or folder that this process has just made changes its owner, by its descriptor.
 
 use std::{
     error::Error,
@@ -47,6 +47,19 @@ pub(super) fn keep(new: &File, original: &Path) -> io::Result<()> {
         }
         original => original?,
     };
+    give(new, &ours, &wanted, original)
+}
+
+/// Leaves a folder that root has made at `path` to the owner of the folder that it is in.
+pub(super) fn keep_folder(new: &File, path: &Path) -> io::Result<()> {
+    let ours = new.metadata()?;
+    if ours.uid() != 0 {
+        return Ok(());
+    }
+    give(new, &ours, &fs::metadata(super::folder_of(path))?, path)
+}
+
+fn give(new: &File, ours: &fs::Metadata, wanted: &fs::Metadata, original: &Path) -> io::Result<()> {
     if wanted.uid() == ours.uid() {
         if wanted.gid() != ours.gid() {
             // Not every user may do that, and the mode gives a group nothing.

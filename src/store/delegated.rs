@@ -21,27 +21,12 @@ impl fmt::Debug for BoxedStore {
     }
 }
 
-/// All methods, also the provided ones: otherwise the wrapper's defaults would hide the store's own.
-macro_rules! delegate {
+/// All methods but `read`, those that take the lock, and those that change which token is stored: what a wrapper may have
+/// something to add to.
+macro_rules! delegate_others {
     ($of:ty as $store:path) => {
         async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
             <$of as $store>::load(self.inner()).await
-        }
-
-        async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-            <$of as $store>::save(self.inner(), token, lock).await
-        }
-
-        async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-            <$of as $store>::remove(self.inner(), lock).await
-        }
-
-        async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-            <$of as $store>::try_lock(self.inner()).await
-        }
-
-        async fn try_lock_ahead_of_time(&self) -> Result<Option<StoreLock>, Error> {
-            <$of as $store>::try_lock_ahead_of_time(self.inner()).await
         }
 
         async fn prolong(&self, lock: &StoreLock) -> Result<Duration, Error> {
@@ -52,29 +37,12 @@ macro_rules! delegate {
             let _ = <$of as $store>::unlock(self.inner(), lock).await;
         }
 
-        async fn read(&self) -> Result<Stored, Error> {
-            <$of as $store>::read(self.inner()).await
-        }
-
         async fn read_locked(&self, lock: &StoreLock) -> Result<Stored, Error> {
             <$of as $store>::read_locked(self.inner(), lock).await
         }
 
         async fn rehearse(&self, held: Option<&RefreshTokenObject>, lock: &StoreLock) -> Result<(), Error> {
             <$of as $store>::rehearse(self.inner(), held, lock).await
-        }
-
-        async fn finish(
-            &self,
-            token: &RefreshTokenObject,
-            note: Option<&str>,
-            lock: &StoreLock,
-        ) -> Result<(), Error> {
-            <$of as $store>::finish(self.inner(), token, note, lock).await
-        }
-
-        async fn replace(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-            <$of as $store>::replace(self.inner(), token, lock).await
         }
 
         async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
@@ -99,7 +67,49 @@ macro_rules! delegate {
     };
 }
 
-trait Wrapper {
+pub(super) use delegate_others;
+
+/// All methods, also the provided ones: otherwise the wrapper's defaults would hide the store's own.
+macro_rules! delegate {
+    ($of:ty as $store:path) => {
+        delegate_others!($of as $store);
+
+        async fn read(&self) -> Result<Stored, Error> {
+            <$of as $store>::read(self.inner()).await
+        }
+
+        async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+            <$of as $store>::save(self.inner(), token, lock).await
+        }
+
+        async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+            <$of as $store>::remove(self.inner(), lock).await
+        }
+
+        async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+            <$of as $store>::try_lock(self.inner()).await
+        }
+
+        async fn try_lock_ahead_of_time(&self) -> Result<Option<StoreLock>, Error> {
+            <$of as $store>::try_lock_ahead_of_time(self.inner()).await
+        }
+
+        async fn finish(
+            &self,
+            token: &RefreshTokenObject,
+            note: Option<&str>,
+            lock: &StoreLock,
+        ) -> Result<(), Error> {
+            <$of as $store>::finish(self.inner(), token, note, lock).await
+        }
+
+        async fn replace(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+            <$of as $store>::replace(self.inner(), token, lock).await
+        }
+    };
+}
+
+pub(super) trait Wrapper {
     type Inner: ?Sized;
 
     fn inner(&self) -> &Self::Inner;

@@ -8,6 +8,7 @@ mod lock;
 mod note;
 
 use std::{
+    borrow::Cow,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -27,7 +28,7 @@ use crate::{
 const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 
 /// What to do where access was denied.
-const RIGHT_USER: &str = "run this program as the user that owns them, or give them to the user that runs it (chown); if that is so already, \
+pub(super) const RIGHT_USER: &str = "run this program as the user that owns them, or give them to the user that runs it (chown); if that is so already, \
      look for a read-only mount or an attribute (lsattr)";
 
 /// The default store: one JSON file of mode 0600, such as `refreshTokenObjectFile.json`.
@@ -170,6 +171,63 @@ impl JsonFileStore {
             log::event!(warn, %file, %error, "could not look for files that a killed process left");
             None
         })
+    }
+
+    /// Token and note as they are. Nothing is locked or written, so what a killed process left is not found.
+    pub(super) fn peek(&self) -> Result<Stored, Error> {
+        let stamp = Stamp::of_file(&self.path);
+        let read =
+            stamp.and_then(|stamp| LastRead::of(&self.path, stamp)).map_err(|e| self.could_not_read(e))?;
+        let note = if read.token.is_some() { self.note(&self.target(), &mut None) } else { None };
+        Ok(Stored::new(read.token, note))
+    }
+
+    /// Where the side files are.
+    fn target(&self) -> Cow<'_, Path> {
+        let is_link = fs::symlink_metadata(&self.path).is_ok_and(|metadata| metadata.is_symlink());
+        let target = if is_link { files::resolve(&self.path).ok() } else { None };
+        target.map_or(Cow::Borrowed(&*self.path), Cow::Owned)
+    }
+
+    /// Moves the token of another store to this store, in place of its token, in one step. Both are locked. What is noted here
+    /// is about the token that was here, so it goes first: a crash in between costs a request that is refused once more.
+    pub(super) fn take_over(
+        &self,
+        lock: &StoreLock,
+        from: &Self,
+        from_lock: &StoreLock,
+    ) -> Result<(), Error> {
+        let (lock, from_lock) = (self.lock(lock)?, from.lock(from_lock)?);
+        let moved = || {
+            note::write(lock.target(), None)?;
+            leftovers::set_aside_if_unusable(lock.target())?;
+            // Another program may have written it. Windows syncs only what may be written.
+            fs::OpenOptions::new().read(true).write(true).open(from_lock.target())?.sync_all()?;
+            fs::rename(from_lock.target(), lock.target())?;
+            files::sync_folder(files::folder_of(lock.target()))?;
+            files::sync_folder(files::folder_of(from_lock.target()))
+        };
+        let what = format!("move the token of {} to", from.path.display());
+        moved().map_err(self.failed(&what))
+    }
+
+    /// Removes the folder of a store that is not used any more, and that holds no token. Other files stay, and the folder with
+    /// them.
+    pub(super) fn remove_folder(&self) -> io::Result<()> {
+        let target = self.target();
+        note::write(&target, None)?;
+        match fs::remove_file(lock::path_for(&target)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        match fs::remove_dir(files::folder_of(&self.path)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            removed => removed,
+        }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        files::folder_of(&self.path)
     }
 
     fn place(&self, target: &Path, folder: Option<Stamp>) -> Place {

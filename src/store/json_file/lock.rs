@@ -110,7 +110,7 @@ fn outcome(tried: Result<(), TryLockError>, path: &Path) -> Result<bool, Error> 
     }
 }
 
-fn path_for(target: &Path) -> PathBuf {
+pub(super) fn path_for(target: &Path) -> PathBuf {
     files::beside(target, ".lock")
 }
 

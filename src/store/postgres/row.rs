@@ -18,8 +18,9 @@ use tokio_postgres::{
 
 use super::{connection::Parameters, database::Database, statements};
 use crate::{
-    Error, ErrorKind, RefreshTokenObject, Stored, clock, consequences, failed_requests::FailedRequests,
-    fingerprint::fingerprint,
+    Error, ErrorKind, RefreshTokenObject, Stored, clock, consequences,
+    failed_requests::{FailedRequests, REFUSED_BEFORE},
+    store::renewal_time::jitter,
 };
 
 #[derive(Debug)]
@@ -113,7 +114,7 @@ impl News {
 /// Why a token is of no use from its first day: it was refused before, and taken over again.
 pub(super) fn reason_against(token: &RefreshTokenObject, note: Option<&str>) -> Option<&'static str> {
     let is_dead = FailedRequests::from_note(note).is_dead(token);
-    is_dead.then_some("Concur has refused this refresh token before; sign in again")
+    is_dead.then_some(REFUSED_BEFORE)
 }
 
 /// What errors and logs call the row.
@@ -220,7 +221,8 @@ impl TokenRow {
     ) -> Result<Option<Base>, Error> {
         let json = token.as_json();
         let kind = if token.company_uuid().is_some() { "company" } else { "user" };
-        let (text, expires_at, jitter) = (json.as_str(), token.expiry().map(seconds), self.jitter());
+        let (text, expires_at, jitter) =
+            (json.as_str(), token.expiry().map(seconds), jitter(&self.principal));
         let common: &Parameters<'_> = &[
             (&save_id, Type::TEXT),
             (&text, Type::TEXT),
@@ -311,12 +313,6 @@ impl TokenRow {
             );
             Error::new(ErrorKind::Config, message)
         })
-    }
-
-    /// At least 0 and less than 1, always the same for a principal: so that tokens that were imported together are not renewed
-    /// together ever after.
-    fn jitter(&self) -> f64 {
-        f64::from(fingerprint(0, [Some(&*self.principal)])) / 4_294_967_296.0
     }
 }
 

@@ -1,0 +1,160 @@
+//! The store of one member: a token file in a folder of its own.
+//!
+//! Always: a read makes no folder. What is saved or removed through it is known to the index at once.
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use super::{Shared, layout, outlook::Outlook};
+use crate::{
+    Clock as _, Error, ErrorKind, RefreshTokenObject, StoreLock, Stored, TokenStore, files,
+    store::{
+        JsonFileStore,
+        delegated::{Wrapper, delegate_others},
+    },
+};
+
+/// Small, because a process may hold many.
+#[derive(Debug)]
+pub(super) struct MemberStore {
+    file: JsonFileStore,
+    shared: Arc<Shared>,
+    app_id: Arc<str>,
+}
+
+impl MemberStore {
+    pub(super) fn new(shared: Arc<Shared>, app_id: Arc<str>, name: &str) -> Self {
+        let file = JsonFileStore::new(layout::token_file(&shared.place, name));
+        Self { file, shared, app_id }
+    }
+
+    pub(super) fn file(&self) -> &JsonFileStore {
+        &self.file
+    }
+
+    fn name(&self) -> &str {
+        self.file.folder().file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    /// Makes the folders that are missing.
+    fn make_folder(&self) -> Result<(), Error> {
+        self.shared.make(&self.app_id)?;
+        let folder = self.file.folder();
+        if folder.is_dir() {
+            return Ok(());
+        }
+        let made = files::create_private_folder(files::folder_of(folder))
+            .and_then(|()| files::create_private_folder(folder));
+        let advice = "check that this user can create folders there";
+        made.map_err(|e| super::marker::failed("make the folder", folder, advice, e))
+    }
+
+    fn saved(&self, token: &RefreshTokenObject) {
+        let name = self.name();
+        let outlook = Outlook::of_token(token, name, self.shared.clock.now());
+        self.shared.tell(|index| index.saved(name, outlook));
+    }
+}
+
+impl Wrapper for MemberStore {
+    type Inner = JsonFileStore;
+
+    fn inner(&self) -> &JsonFileStore {
+        &self.file
+    }
+}
+
+impl TokenStore for MemberStore {
+    delegate_others!(JsonFileStore as TokenStore);
+
+    async fn read(&self) -> Result<Stored, Error> {
+        match self.file.read().await {
+            // A member that has never been connected.
+            Err(_) if is_missing(self.file.folder()) => Ok(Stored::default()),
+            read => read,
+        }
+    }
+
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.make_folder()?;
+        self.file.try_lock().await
+    }
+
+    async fn try_lock_ahead_of_time(&self) -> Result<Option<StoreLock>, Error> {
+        self.make_folder()?;
+        self.file.try_lock_ahead_of_time().await
+    }
+
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.file.save(token, lock).await?;
+        self.saved(token);
+        Ok(())
+    }
+
+    async fn finish(
+        &self,
+        token: &RefreshTokenObject,
+        note: Option<&str>,
+        lock: &StoreLock,
+    ) -> Result<(), Error> {
+        self.file.finish(token, note, lock).await?;
+        self.saved(token);
+        Ok(())
+    }
+
+    async fn replace(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.file.replace(token, lock).await?;
+        self.saved(token);
+        Ok(())
+    }
+
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.file.remove(lock).await?;
+        self.shared.tell(|index| index.removed(self.name()));
+        Ok(())
+    }
+}
+
+pub(super) fn is_missing(folder: &Path) -> bool {
+    folder.try_exists().is_ok_and(|exists| !exists)
+}
+
+/// In place of a store, where the name could lead anywhere.
+#[derive(Debug)]
+pub(super) struct Misnamed;
+
+impl Misnamed {
+    pub(super) fn error() -> Error {
+        let message = format!(
+            "the name of a member in a fleet's folder consists of 1 to {} ASCII letters, digits, hyphens and underscores; \
+             pass the UUID of the company or user",
+            layout::LONGEST
+        );
+        Error::new(ErrorKind::Config, message)
+    }
+}
+
+impl TokenStore for Misnamed {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        Err(Self::error())
+    }
+
+    async fn save(&self, _: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+        Err(Self::error())
+    }
+
+    async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+        Err(Self::error())
+    }
+
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        Err(Self::error())
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn describe(&self) -> String {
+        "the store of a member without a usable name".to_owned()
+    }
+}
