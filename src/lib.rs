@@ -233,7 +233,7 @@ pub use self::{
 };
 
 #[cfg(feature = "postgres")]
-pub use self::store::PostgresStore;
+pub use self::store::{PostgresFleet, PostgresStore};
 
 /// The README's code compiles, with the features that it names.
 #[cfg(all(doctest, feature = "postgres"))]

@@ -22,7 +22,7 @@ use std::{
 };
 
 #[cfg(feature = "postgres")]
-pub use self::postgres::PostgresStore;
+pub use self::postgres::{PostgresFleet, PostgresStore};
 pub use self::{
     delegated::BoxedStore,
     fleet::{DueToken, DueTokens, FleetHealth, FleetMember, FleetStore, MemberKind, MemberState},

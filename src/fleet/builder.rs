@@ -124,7 +124,7 @@ impl FleetBuilder {
         }
         Ok(Fleet(Arc::new(Inner {
             app,
-            store: self.store.unwrap_or_else(|| todo!()),
+            store: self.store.unwrap_or_else(|| Arc::new(crate::FolderFleet::new(FOLDER))),
             blueprint: self.managers.oauth_client(client).blueprint()?,
             concurrent: self.concurrent,
             per_second: self.per_second,

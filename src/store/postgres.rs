@@ -1,4 +1,4 @@
-//! One row of a PostgreSQL table, for programs on any number of machines.
+//! One row of a PostgreSQL table, for programs on any number of machines; `fleet` has the rows of many principals.
 //!
 //! Always: the row is the truth. A renewal holds a lease and no connection. What keeps a late save from overwriting a newer token
 //! is the id of the save that was presented, not the lease. No secret is in a statement's text, in an error or in a log.
@@ -7,6 +7,7 @@ mod claim;
 mod connection;
 mod database;
 mod failure;
+mod fleet;
 #[cfg(test)]
 mod lease_model;
 mod row;
@@ -23,8 +24,10 @@ use std::{
 
 use tokio_postgres::types::Type;
 
+pub use self::fleet::PostgresFleet;
 use self::{
-    claim::{Claim, random_id, release_in_background},
+    claim::{Claim, Unanswered, random_id, release_in_background},
+    connection::Parameters,
     database::Database,
     row::{Claimant, Found, TokenRow},
 };
@@ -109,6 +112,22 @@ struct Limits {
     late_save: Duration,
 }
 
+impl Limits {
+    const DEFAULT: Self = Self { lease: LEASE, doubt: DOUBT, late_save: LATE_SAVE };
+
+    fn lease(self, lease: Duration) -> Self {
+        Self { lease: lease.min(DAY), ..self }
+    }
+
+    fn doubt(self, doubt: Duration) -> Self {
+        Self { doubt: doubt.min(DAY), ..self }
+    }
+
+    fn late_save(self, wait: Duration) -> Self {
+        Self { late_save: wait.min(DAY), ..self }
+    }
+}
+
 impl PostgresStore {
     /// The row of `principal`, such as a company's UUID, in the database at `url`. Nothing connects yet.
     ///
@@ -120,7 +139,7 @@ impl PostgresStore {
     /// network.
     pub fn new(url: &str, principal: impl Into<String>) -> Result<Self, Error> {
         let row = TokenRow::new(Arc::new(Database::new(url)?), String::new(), principal.into());
-        Ok(Self::of_row(row, Limits { lease: LEASE, doubt: DOUBT, late_save: LATE_SAVE }))
+        Ok(Self::of_row(row, Limits::DEFAULT))
     }
 
     fn of_row(row: TokenRow, limits: Limits) -> Self {
@@ -149,21 +168,21 @@ impl PostgresStore {
     /// longer than the rest of the lease; that is for tests.
     #[must_use]
     pub fn lease(mut self, lease: Duration) -> Self {
-        self.limits.lease = lease.min(DAY);
+        self.limits = self.limits.lease(lease);
         self
     }
 
     /// How long a renewal ahead of time leaves a row alone whose holder may still save. Default: one hour.
     #[must_use]
     pub fn doubt(mut self, doubt: Duration) -> Self {
-        self.limits.doubt = doubt.min(DAY);
+        self.limits = self.limits.doubt(doubt);
         self
     }
 
     /// How long the save of an earlier holder is waited for when Concur refuses a token in doubt. Default: 10 seconds.
     #[must_use]
     pub fn late_save(mut self, wait: Duration) -> Self {
-        self.limits.late_save = wait.min(DAY);
+        self.limits = self.limits.late_save(wait);
         self
     }
 
@@ -199,37 +218,32 @@ impl PostgresStore {
     ///
     /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the database cannot be written.
     pub async fn mark_restored(&self) -> Result<usize, Error> {
-        let lease = self.limits.lease.as_secs_f64();
-        let mut transaction = self.row.database.transaction(LONGEST_MARKING).await?;
-        let marked = transaction.query(statements::MARK_RESTORED, &[(&lease, Type::FLOAT8)]).await?;
-        transaction.commit().await?;
-        let marked: i64 = marked.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0);
-        Ok(usize::try_from(marked).unwrap_or(0))
+        mark_restored(&self.row.database, self.limits.lease).await
     }
 
     async fn claim(&self, leaves_alone: Duration) -> Result<Option<StoreLock>, Error> {
-        let Limits { lease, late_save, .. } = self.limits;
         let holder = random_id()?;
         // Once: who was told that the row has changed reads it, or wants the lease in any case.
         let only_on = locked(&self.last_read).take();
-        let claimant = Claimant { holder: &holder, lease, leaves_alone, only_on };
-        let leased = match self.row.claim(claimant).await {
-            Ok(Some(leased)) => leased,
-            Ok(None) => return Ok(None),
-            Err(e) => {
-                // The lease may be ours: the answer can be what was lost.
-                release_in_background(&self.row, holder);
-                return Err(e);
-            }
-        };
-        let in_doubt = leased.in_doubt;
-        let lock = StoreLock::new(Claim::new(Arc::clone(&self.row), holder, lease, leased)).with_lease(lease);
-        Ok(Some(if in_doubt { lock.in_doubt(late_save) } else { lock }))
+        let unanswered = Unanswered::new(|| release_in_background(&self.row, holder.clone()));
+        let claimant = Claimant { holder: &holder, lease: self.limits.lease, leaves_alone, only_on };
+        let leased = self.row.claim(claimant).await?;
+        unanswered.is_answered();
+        Ok(leased.map(|leased| Claim::lock(Arc::clone(&self.row), holder, self.limits, leased)))
     }
 
     fn claimed<'a>(&self, lock: &'a StoreLock) -> Result<&'a Claim, Error> {
         lock.of_store(&self.row)
     }
+}
+
+async fn mark_restored(database: &Database, lease: Duration) -> Result<usize, Error> {
+    let mut transaction = database.transaction(LONGEST_MARKING).await?;
+    let lease: &Parameters<'_> = &[(&lease.as_secs_f64(), Type::FLOAT8)];
+    let marked = transaction.query(statements::MARK_RESTORED, lease).await?;
+    transaction.commit().await?;
+    let marked: i64 = marked.first().and_then(|row| row.try_get(0).ok()).unwrap_or(0);
+    Ok(usize::try_from(marked).unwrap_or(0))
 }
 
 impl fmt::Debug for PostgresStore {

@@ -4,19 +4,24 @@
 //! back in the background.
 
 use std::{
+    future::Future,
     mem,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
 
-use super::row::{Base, Ending, Found, Leased, News, ToSave, TokenRow, reason_against};
+use super::{
+    Limits,
+    row::{Base, Ending, Found, Leased, News, Note, ToSave, TokenRow, is_dead, reason_against},
+};
 use crate::{
-    Error, ErrorKind, RefreshTokenObject, Stored, caught::locked, log, runtime, unguessable::hexadecimal,
+    Error, ErrorKind, RefreshTokenObject, StoreLock, Stored, caught::locked, log, runtime,
+    unguessable::hexadecimal,
 };
 
 pub(super) struct Claim {
     row: Arc<TokenRow>,
-    /// Random, of this lock alone: no other lock's lease is prolonged or ended by mistake.
+    /// Random, and of no other lock of this row: no other lock's lease is prolonged or ended by mistake.
     holder: String,
     lease: Duration,
     /// The number of a sign-in under this lease.
@@ -28,6 +33,8 @@ struct Known {
     /// What the claim has found, until it is read.
     found: Option<Stored>,
     base: Base,
+    /// What is stored under that base.
+    token: Option<RefreshTokenObject>,
     note: Option<String>,
     /// What was saved last, or is being saved, and its id.
     reply: Option<(RefreshTokenObject, String)>,
@@ -45,11 +52,15 @@ struct Saving {
 }
 
 impl Claim {
-    pub(super) fn new(row: Arc<TokenRow>, holder: String, lease: Duration, leased: Leased) -> Self {
-        let Leased { found: Found { stored, base }, sign_in, .. } = leased;
-        let note = stored.note.clone();
-        let known = Known { found: Some(stored), base, note, reply: None, is_released: false };
-        Self { row, holder, lease, sign_in, known: Mutex::new(known) }
+    /// The lock of a lease that was taken.
+    pub(super) fn lock(row: Arc<TokenRow>, holder: String, limits: Limits, leased: Leased) -> StoreLock {
+        let Limits { lease, late_save, .. } = limits;
+        let Leased { found: Found { stored, base }, sign_in, in_doubt } = leased;
+        let (token, note) = (stored.token.clone(), stored.note.clone());
+        let known = Known { found: Some(stored), base, token, note, reply: None, is_released: false };
+        let claim = Self { row, holder, lease, sign_in, known: Mutex::new(known) };
+        let lock = StoreLock::new(claim).with_lease(lease);
+        if in_doubt { lock.in_doubt(late_save) } else { lock }
     }
 
     pub(super) fn holder(&self) -> &str {
@@ -68,7 +79,7 @@ impl Claim {
         }
         let Found { stored, base } = self.row.read().await?;
         let mut known = self.known();
-        (known.base, known.note) = (base, stored.note.clone());
+        (known.base, known.token, known.note) = (base, stored.token.clone(), stored.note.clone());
         Ok(stored)
     }
 
@@ -85,7 +96,7 @@ impl Claim {
         }
         let to_save = ToSave { token, save_id: &save_id, base: &base };
         let saved = self.row.save(to_save, Ending { holder: &self.holder, last }).await?;
-        let mut known = self.saved(saved)?;
+        let mut known = self.saved(token, saved)?;
         if let Some(note) = last {
             known.note = note.map(str::to_owned);
             known.is_released = true;
@@ -111,7 +122,7 @@ impl Claim {
             let to_save = ToSave { base: &made.found.base, ..to_save };
             saved = self.row.replace(to_save, made.sign_in, reason).await?;
         }
-        self.saved(saved).map(drop)
+        self.saved(token, saved).map(drop)
     }
 
     fn begin_save(&self, token: &RefreshTokenObject) -> Result<Saving, Error> {
@@ -126,36 +137,38 @@ impl Claim {
         Ok(Saving { save_id, base: known.base.clone(), is_first, is_over: known.is_released })
     }
 
-    fn saved(&self, saved: Option<Base>) -> Result<MutexGuard<'_, Known>, Error> {
+    fn saved(&self, token: &RefreshTokenObject, saved: Option<Base>) -> Result<MutexGuard<'_, Known>, Error> {
         let Some(base) = saved else {
             let message = format!("another process has saved a newer token in {}", self.row);
             return Err(Error::superseded(message));
         };
         let mut known = self.known();
-        known.base = base;
+        (known.base, known.token) = (base, Some(token.clone()));
         Ok(known)
     }
 
     /// Sends nothing where the row has this note already.
-    pub(super) async fn remember(&self, note: Option<&str>) -> Result<(), Error> {
-        let (base, news) = {
+    pub(super) async fn remember(&self, text: Option<&str>) -> Result<(), Error> {
+        let (base, note) = {
             let known = self.known();
-            if known.note.as_deref() == note {
+            if known.note.as_deref() == text {
                 return Ok(());
             }
-            (known.base.clone(), News::between(known.note.as_deref(), note))
+            let news = News::between(known.note.as_deref(), text);
+            let is_dead = known.token.as_ref().is_some_and(|token| is_dead(token, text));
+            (known.base.clone(), Note { text, news, is_dead })
         };
-        if !self.row.remember(&self.holder, &base, note, news).await? {
+        if !self.row.remember(&self.holder, &base, note).await? {
             return Err(self.lapsed("the note was not kept"));
         }
-        self.known().note = note.map(str::to_owned);
+        self.known().note = text.map(str::to_owned);
         Ok(())
     }
 
     pub(super) async fn remove(&self) -> Result<(), Error> {
         self.row.remove(&self.base()).await?;
         let mut known = self.known();
-        (known.found, known.reply) = (None, None);
+        (known.found, known.token, known.reply) = (None, None, None);
         known.base.save_id = None;
         Ok(())
     }
@@ -191,11 +204,36 @@ impl Drop for Claim {
     }
 }
 
+/// A claim whose answer has not arrived: leases may have been taken. Dropped as such, also in mid-statement, it gives them back.
+pub(super) struct Unanswered<F: FnOnce()>(Option<F>);
+
+impl<F: FnOnce()> Unanswered<F> {
+    pub(super) fn new(give_back: F) -> Self {
+        Self(Some(give_back))
+    }
+
+    pub(super) fn is_answered(mut self) {
+        self.0 = None;
+    }
+}
+
+impl<F: FnOnce()> Drop for Unanswered<F> {
+    fn drop(&mut self) {
+        if let Some(give_back) = self.0.take() {
+            give_back();
+        }
+    }
+}
+
 /// Ends a lease that the holder may have. If that fails, the lease lapses by itself.
 pub(super) fn release_in_background(row: &Arc<TokenRow>, holder: String) {
+    let row = Arc::clone(row);
+    in_background(async move { row.release(&holder).await });
+}
+
+pub(super) fn in_background<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) {
     if let Ok(ours) = runtime::handle() {
-        let row = Arc::clone(row);
-        ours.spawn(async move { row.release(&holder).await });
+        ours.spawn(work);
     }
 }
 

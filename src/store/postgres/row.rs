@@ -82,7 +82,15 @@ pub(super) struct Ending<'a> {
     pub(super) last: Option<Option<&'a str>>,
 }
 
-/// What a note says that the one before did not, for operators.
+/// A note that is to be kept.
+pub(super) struct Note<'a> {
+    pub(super) text: Option<&'a str>,
+    pub(super) news: Option<News>,
+    /// The stored token is.
+    pub(super) is_dead: bool,
+}
+
+/// What a note says that the one before did not, for operators and workers.
 #[derive(Default)]
 pub(super) struct News {
     /// Why a person is needed, if one is.
@@ -91,6 +99,9 @@ pub(super) struct News {
     since: Option<f64>,
     failures: Option<i32>,
     last_error: Option<String>,
+    /// In how many seconds the next attempt makes sense, where the failure says more than that this one did not succeed. Not
+    /// the date of it: the clocks of machine and database may differ.
+    pause: Option<f64>,
 }
 
 impl News {
@@ -102,8 +113,11 @@ impl News {
         }
         let told = failed.pending();
         let text = told.error.to_string();
+        let needs_person = consequences::of(told.error.kind).needs_person;
+        let pause = told.next_attempt.duration_since(failed.at()).unwrap_or_default();
         Some(Self {
-            reason: consequences::of(told.error.kind).needs_person.then(|| text.clone()),
+            reason: needs_person.then(|| text.clone()),
+            pause: (needs_person || failed.is_refusal()).then_some(pause.as_secs_f64()),
             since: Some(seconds(told.since)),
             failures: Some(i32::try_from(failed.times()).unwrap_or(i32::MAX)),
             last_error: Some(text),
@@ -111,10 +125,14 @@ impl News {
     }
 }
 
+/// Whether Concur has refused the token for good.
+pub(super) fn is_dead(token: &RefreshTokenObject, note: Option<&str>) -> bool {
+    FailedRequests::from_note(note).is_dead(token)
+}
+
 /// Why a token is of no use from its first day: it was refused before, and taken over again.
 pub(super) fn reason_against(token: &RefreshTokenObject, note: Option<&str>) -> Option<&'static str> {
-    let is_dead = FailedRequests::from_note(note).is_dead(token);
-    is_dead.then_some(REFUSED_BEFORE)
+    is_dead(token, note).then_some(REFUSED_BEFORE)
 }
 
 /// What errors and logs call the row.
@@ -170,7 +188,8 @@ impl TokenRow {
         row.as_ref().map(|row| self.leased(row)).transpose()
     }
 
-    fn leased(&self, row: &SqlRow) -> Result<Leased, Error> {
+    /// What a claim returned, whatever follows it in the row.
+    pub(super) fn leased(&self, row: &SqlRow) -> Result<Leased, Error> {
         let (in_doubt, sign_in) = (self.column(row, 5)?, self.column(row, 6)?);
         Ok(Leased { found: self.found(row)?, in_doubt, sign_in })
     }
@@ -247,21 +266,22 @@ impl TokenRow {
         &self,
         holder: &str,
         on: &Base,
-        note: Option<&str>,
-        news: Option<News>,
+        Note { text, news, is_dead }: Note<'_>,
     ) -> Result<bool, Error> {
-        let News { reason, since, failures, last_error } = news.unwrap_or_default();
+        let News { reason, since, failures, last_error, pause } = news.unwrap_or_default();
         let row = self
             .run(
                 statements::REMEMBER,
                 &[
                     (&holder, Type::TEXT),
                     (&on.save_id, Type::TEXT),
-                    (&note, Type::TEXT),
+                    (&text, Type::TEXT),
                     (&reason, Type::TEXT),
                     (&since, Type::FLOAT8),
                     (&failures, Type::INT4),
                     (&last_error, Type::TEXT),
+                    (&pause, Type::FLOAT8),
+                    (&is_dead, Type::BOOL),
                 ],
             )
             .await?;
@@ -306,14 +326,20 @@ impl TokenRow {
     }
 
     fn column<'r, T: FromSql<'r>>(&self, row: &'r SqlRow, number: usize) -> Result<T, Error> {
-        row.try_get(number).map_err(|_| {
-            let message = format!(
-                "the table of {} is not as PostgresStore::migrate makes it",
-                self.database.describe()
-            );
-            Error::new(ErrorKind::Config, message)
-        })
+        column(&self.database, row, number)
     }
+}
+
+pub(super) fn column<'r, T: FromSql<'r>>(
+    database: &Database,
+    row: &'r SqlRow,
+    number: usize,
+) -> Result<T, Error> {
+    row.try_get(number).map_err(|_| {
+        let message =
+            format!("the table of {} is not as PostgresStore::migrate makes it", database.describe());
+        Error::new(ErrorKind::Config, message)
+    })
 }
 
 #[allow(clippy::cast_precision_loss, reason = "a date is far below 2^53 seconds")]

@@ -14,7 +14,7 @@ use super::database::Database;
 use crate::{Error, ErrorKind};
 
 /// The versions, oldest first. What a step makes belongs to the first schema of the role's `search_path`.
-const STEPS: [&str; 1] = [include_str!("version_1.sql")];
+const STEPS: [&str; 2] = [include_str!("version_1.sql"), include_str!("version_2.sql")];
 
 /// Ends with the transaction, so PgBouncer may be in between. The number stands for this crate's name.
 const ALONE: &str = "SELECT pg_advisory_xact_lock(4848274210973562741)";

@@ -1,4 +1,4 @@
-//! The statements of one row, each a transaction of its own.
+//! The statements of one row, each a transaction of its own; those of many rows are in `fleet`.
 //!
 //! Always:
 //! - Times are the database's, taken when the row is locked.
@@ -45,6 +45,26 @@ macro_rules! found {
     };
 }
 
+/// What taking a lease does to a row. `$3` holder, `$4` seconds of the lease.
+macro_rules! claimed {
+    () => {
+        "in_doubt_since = CASE WHEN lease_owner IS NULL THEN in_doubt_since ELSE lease_until END,
+           lease_owner = $3,
+           lease_until = clock_timestamp() + make_interval(secs => $4)"
+    };
+}
+
+/// Whether a lease can be taken: there is no live one, and if the row is in doubt for less than `$5` seconds, its refresh token
+/// dies within a week.
+macro_rules! claimable {
+    () => {
+        "(lease_owner IS NULL OR lease_until <= clock_timestamp())
+       AND ($5 = 0
+            OR coalesce(lease_until, in_doubt_since, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
+            OR refresh_expires_at <= clock_timestamp() + interval '7 days')"
+    };
+}
+
 /// Takes the lease, returns what is stored, and proves that the database accepts writes. `$3` holder, `$4` seconds of the lease.
 ///
 /// No row: there is a live lease, or the row is in doubt for less than `$5` seconds and its refresh token lives for more than a
@@ -52,16 +72,16 @@ macro_rules! found {
 pub(super) const CLAIM: &str = concat!(
     "
     UPDATE concur_auth_tokens
-       SET in_doubt_since = CASE WHEN lease_owner IS NULL THEN in_doubt_since ELSE lease_until END,
-           lease_owner = $3,
-           lease_until = clock_timestamp() + make_interval(secs => $4)
+       SET ",
+    claimed!(),
+    "
      WHERE app_id = $1 AND principal = $2
-       AND (lease_owner IS NULL OR lease_until <= clock_timestamp())
-       AND ($5 = 0
-            OR coalesce(lease_until, in_doubt_since, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
-            OR refresh_expires_at <= clock_timestamp() + interval '7 days')
+       AND ",
+    claimable!(),
+    "
        AND (NOT $6 OR save_id IS NOT DISTINCT FROM $7)
- RETURNING ", found!()
+ RETURNING ",
+    found!()
 );
 
 /// The same where there is no row. No row: there is one by now. (One statement for both, with `ON CONFLICT DO UPDATE`, takes
@@ -87,16 +107,33 @@ pub(super) const PROLONG: &str = concat!(
     durable!()
 );
 
+/// When a worker should renew a token that expires at `$expiry`: at once, if that is not known. `$jitter` is the part of the
+/// longest jitter that this principal has.
+macro_rules! due {
+    ($expiry:literal, $jitter:literal) => {
+        concat!(
+            "coalesce(clock_timestamp() + (",
+            $expiry,
+            " - clock_timestamp()) / 3
+                      - ",
+            $jitter,
+            " * least(interval '20 days', (",
+            $expiry,
+            " - clock_timestamp()) / 9),
+                      clock_timestamp())"
+        )
+    };
+}
+
 /// What a token leaves in the row. `$3` this save, `$4` token, `$5` kind, `$6` Unix seconds of the refresh token's expiry, `$7` the
-/// part of the longest jitter that this principal has, `$8` version that was found.
+/// principal's jitter, `$8` version that was found.
 macro_rules! stored {
     () => {
         "save_id = $3,
            token = $4,
            kind = $5,
            refresh_expires_at = to_timestamp($6),
-           renew_at = clock_timestamp() + (to_timestamp($6) - clock_timestamp()) / 3
-                      - $7 * least(interval '20 days', (to_timestamp($6) - clock_timestamp()) / 9),
+           claims = 0,
            version = greatest(version, $8) + 1,
            failures = 0,
            last_error = NULL,
@@ -115,6 +152,9 @@ pub(super) const SAVE: &str = concat!(
        SET ",
     stored!(),
     ",
+           renew_at = ",
+    due!("to_timestamp($6)", "$7"),
+    ",
            sign_in = $9,
            state = 'active',
            reason = NULL,
@@ -129,13 +169,16 @@ pub(super) const SAVE: &str = concat!(
 );
 
 /// Saves what a sign-in brought, in place of any token that descends from the sign-in that was found, `$9`. No row: there was
-/// another sign-in since, or this save is done. `$10` this sign-in, `$11` why a person is needed all the same.
+/// another sign-in since, or this save is done. `$10` this sign-in, `$11` why the token is of no use; then no worker renews it.
 pub(super) const REPLACE: &str = concat!(
     "
     UPDATE concur_auth_tokens
        SET ",
     stored!(),
     ",
+           renew_at = CASE WHEN $11 IS NULL THEN ",
+    due!("to_timestamp($6)", "$7"),
+    " END,
            sign_in = $10,
            state = CASE WHEN $11 IS NULL THEN 'active' ELSE 'needs_reauthorization' END,
            reason = $11,
@@ -148,7 +191,8 @@ pub(super) const REPLACE: &str = concat!(
 
 /// No row: the lease is another holder's by now, or the stored save is not `$4` any more. `$3` holder, `$5` note. What is NULL of the
 /// rest is left as it was: `$6` why a person is needed, `$7` since when, in Unix seconds, `$8` failures in a row, `$9` the last
-/// error. Only a save makes a row active.
+/// error, `$10` in how many seconds the next attempt makes sense. `$11` whether Concur has refused the stored token for good: then
+/// no worker renews it, until a late save comes. Only a save makes a row active.
 pub(super) const REMEMBER: &str = concat!(
     "
     UPDATE concur_auth_tokens
@@ -158,6 +202,9 @@ pub(super) const REMEMBER: &str = concat!(
            needed_since = CASE WHEN $6 IS NULL THEN needed_since ELSE to_timestamp($7) END,
            failures = coalesce($8, failures),
            last_error = coalesce($9, last_error),
+           renew_at = CASE WHEN $11 OR token IS NULL THEN NULL
+                           WHEN $10 IS NULL THEN renew_at
+                           ELSE clock_timestamp() + make_interval(secs => $10) END,
            updated_at = clock_timestamp()
      WHERE app_id = $1 AND principal = $2 AND lease_owner = $3 AND save_id IS NOT DISTINCT FROM $4
  RETURNING ",
@@ -173,6 +220,7 @@ pub(super) const REMOVE: &str = concat!(
            version = version + 1,
            refresh_expires_at = NULL,
            renew_at = NULL,
+           claims = 0,
            state = 'signed_out',
            reason = NULL,
            needed_since = NULL,
@@ -200,3 +248,5 @@ pub(super) const MARK_RESTORED: &str = "
             WHERE token IS NOT NULL
         RETURNING true)
     SELECT count(*) FROM marked";
+
+pub(super) mod fleet;

@@ -1,0 +1,121 @@
+//! The claim of a batch of tokens that are due.
+//!
+//! Always: a row that was claimed is in the answer, or its lease is given back. One row that cannot be read does not keep the
+//! others from being renewed.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio_postgres::{Row, types::Type};
+
+use super::{PostgresFleet, members::kind_of};
+use crate::{
+    Error, log,
+    store::{
+        DueToken, DueTokens,
+        postgres::{
+            claim::{Claim, Unanswered, in_background, random_id, release_in_background},
+            connection::Parameters,
+            database::Database,
+            row::column,
+            statements::fleet as statements,
+        },
+    },
+};
+
+/// With more than so many due, they are no longer all read to find the oldest expiry.
+const MANY: i64 = 500;
+/// What is due and cannot be claimed is leased, or in doubt: it is not asked for again at once.
+const BUSY: Duration = Duration::from_secs(5);
+
+pub(super) async fn claim(fleet: &PostgresFleet, app_id: &str, most: usize) -> Result<DueTokens, Error> {
+    let PostgresFleet { database, limits } = fleet;
+    let (due, next) = look(database, app_id).await?;
+    if due == 0 || most == 0 {
+        return Ok(DueTokens::new(Vec::new(), next));
+    }
+    // One for the whole batch: a lease is always looked for by its row and its holder, and these rows are no other holder's.
+    let holder = random_id()?;
+    let unanswered = Unanswered::new(|| release_all_in_background(database, app_id, &holder));
+    let parameters: &Parameters<'_> = &[
+        (&app_id, Type::TEXT),
+        (&i64::try_from(most).unwrap_or(i64::MAX), Type::INT8),
+        (&holder, Type::TEXT),
+        (&limits.lease.as_secs_f64(), Type::FLOAT8),
+        (&limits.doubt.as_secs_f64(), Type::FLOAT8),
+    ];
+    let statement = if due > MANY { statements::CLAIM_OF_MANY } else { statements::CLAIM_OF_FEW };
+    let rows = database.query(statement, parameters).await?;
+    let claimed = rows.len();
+    let rows = rows.iter().map(|row| Claimed::of(database, row)).collect::<Result<Vec<_>, _>>()?;
+    unanswered.is_answered();
+    let tokens = locks(fleet, app_id, rows, &holder);
+    let next = if claimed >= most {
+        Some(Duration::ZERO)
+    } else if claimed == 0 {
+        Some(BUSY)
+    } else if usize::try_from(due).is_ok_and(|due| due > claimed) {
+        Some(next.map_or(BUSY, |next| next.min(BUSY)))
+    } else {
+        next
+    };
+    Ok(DueTokens::new(tokens, next))
+}
+
+/// How many are due, as far as that matters, and in how long the next one is.
+async fn look(database: &Database, app_id: &str) -> Result<(i64, Option<Duration>), Error> {
+    let parameters: &Parameters<'_> = &[(&app_id, Type::TEXT), (&(MANY + 1), Type::INT8)];
+    let rows = database.query(statements::DUE, parameters).await?;
+    let Some(row) = rows.first() else { return Ok((0, None)) };
+    let next: Option<f64> = column(database, row, 1)?;
+    // One that is never due has an infinite date.
+    Ok((column(database, row, 0)?, next.and_then(|next| Duration::try_from_secs_f64(next).ok())))
+}
+
+/// A row that was claimed. Its first columns are those of any claim.
+struct Claimed<'a> {
+    row: &'a Row,
+    principal: &'a str,
+    kind: &'a str,
+    expires_at: f64,
+}
+
+impl<'a> Claimed<'a> {
+    fn of(database: &Database, row: &'a Row) -> Result<Self, Error> {
+        let expires_at: Option<f64> = column(database, row, 10)?;
+        Ok(Self {
+            row,
+            principal: column(database, row, 8)?,
+            kind: column(database, row, 9)?,
+            expires_at: expires_at.unwrap_or(f64::INFINITY),
+        })
+    }
+}
+
+/// `UPDATE` returns rows in any order.
+fn locks(fleet: &PostgresFleet, app_id: &str, mut rows: Vec<Claimed<'_>>, holder: &str) -> Vec<DueToken> {
+    rows.sort_by(|a, b| a.expires_at.total_cmp(&b.expires_at));
+    let lock = |Claimed { row, principal, kind, .. }: Claimed<'_>| {
+        let of = Arc::new(fleet.row(app_id, principal));
+        match of.leased(row) {
+            Ok(leased) => {
+                let lock = Claim::lock(of, holder.to_owned(), fleet.limits, leased);
+                Some(DueToken::new(principal, kind_of(principal, kind), lock))
+            }
+            Err(error) => {
+                let (store, cause) = (&of, log::causes(&error));
+                log::event!(warn, %store, %error, cause, "a token that is due cannot be read");
+                release_in_background(&of, holder.to_owned());
+                None
+            }
+        }
+    };
+    rows.into_iter().filter_map(lock).collect()
+}
+
+fn release_all_in_background(database: &Arc<Database>, app_id: &str, holder: &str) {
+    let (database, app_id, holder) = (Arc::clone(database), app_id.to_owned(), holder.to_owned());
+    in_background(async move {
+        let parameters: &Parameters<'_> = &[(&app_id, Type::TEXT), (&holder, Type::TEXT)];
+        database.query(statements::RELEASE_ALL, parameters).await.map(drop)
+    });
+}

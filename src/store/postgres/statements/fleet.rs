@@ -1,0 +1,162 @@
+//! The statements of a fleet: many rows of one app.
+//!
+//! Always:
+//! - What a worker asks for regularly costs about the same however many rows there are.
+//! - No statement waits for a row that another process is claiming.
+//!
+//! `statement_timestamp()`, and not `clock_timestamp()`, stands in conditions for an index: an index is searched for one value,
+//! and `clock_timestamp()` has another one for each row.
+
+/// How many tokens are due, counted up to `$2`, and in how many seconds the next one is. Each half reads one end of an index: a
+/// count of all would read as much as there is.
+pub(in super::super) const DUE: &str = "
+    SELECT (SELECT count(*)
+              FROM (SELECT
+                      FROM concur_auth_tokens
+                     WHERE app_id = $1 AND renew_at <= statement_timestamp()
+                     ORDER BY renew_at
+                     LIMIT $2) AS due),
+           (SELECT (extract(epoch FROM renew_at) - extract(epoch FROM statement_timestamp()))::float8
+              FROM concur_auth_tokens
+             WHERE app_id = $1 AND renew_at > statement_timestamp()
+             ORDER BY renew_at
+             LIMIT 1)";
+
+/// Takes the leases of tokens that are due, `$2` at most, as `CLAIM` does ahead of time, and moves their next turn: an attempt
+/// that fails, or a worker that is killed, needs no statement for that. What comes back together is spread by `random()`.
+///
+/// An array, because `IN (SELECT … LIMIT)` may be carried out more than once, and then takes more rows. `SKIP LOCKED` is where
+/// PostgreSQL shares the rows out among the workers.
+macro_rules! claim_due {
+    ($order:literal) => {
+        concat!(
+            "
+    UPDATE concur_auth_tokens
+       SET ",
+            claimed!(),
+            ",
+           claims = claims + 1,
+           renew_at = clock_timestamp()
+                      + least(interval '1 hour', interval '1 minute' * power(2, least(claims, 6))) * (1 - random() / 2)
+     WHERE app_id = $1
+       AND principal = ANY (ARRAY(
+           SELECT principal
+             FROM concur_auth_tokens
+            WHERE app_id = $1 AND renew_at <= statement_timestamp() AND token IS NOT NULL
+              AND ",
+            claimable!(),
+            "
+            ORDER BY ",
+            $order,
+            "
+            LIMIT $2
+              FOR UPDATE SKIP LOCKED))
+ RETURNING ",
+            found!(),
+            ", principal, kind, extract(epoch FROM refresh_expires_at)::float8"
+        )
+    };
+}
+
+/// Where few tokens are due: all of them are read by `renew_at`, and sorted. The index of expiries does not have this order, so that
+/// no plan reads through all that is not due.
+pub(in super::super) const CLAIM_OF_FEW: &str = claim_due!("coalesce(refresh_expires_at, 'infinity')");
+
+/// Where many are due: the index of expiries is read from its beginning, where nearly all are due, until there are enough.
+pub(in super::super) const CLAIM_OF_MANY: &str = claim_due!("refresh_expires_at");
+
+/// Ends all leases of holder `$2`, whose claim was not answered. It was made within the last minute, so the next turns of its rows
+/// are within the hour: no other rows are read.
+pub(in super::super) const RELEASE_ALL: &str = "
+    UPDATE concur_auth_tokens
+       SET lease_owner = NULL, lease_until = NULL
+     WHERE app_id = $1 AND lease_owner = $2
+       AND renew_at BETWEEN statement_timestamp() - interval '1 minute' AND statement_timestamp() + interval '1 hour'";
+
+/// A member without its token.
+macro_rules! member {
+    () => {
+        "
+    SELECT principal, kind, token IS NOT NULL, state, reason,
+           extract(epoch FROM needed_since)::float8,
+           extract(epoch FROM refresh_expires_at)::float8,
+           extract(epoch FROM renew_at)::float8
+      FROM concur_auth_tokens
+     WHERE app_id = $1"
+    };
+}
+
+/// The page after the principal `$2`, or the first one, of `$3` members.
+pub(in super::super) const LIST: &str = concat!(
+    member!(),
+    " AND principal > coalesce($2, '')
+     ORDER BY principal
+     LIMIT $3"
+);
+
+pub(in super::super) const NEEDING_A_PERSON: &str = concat!(
+    member!(),
+    " AND state = 'needs_reauthorization' AND token IS NOT NULL
+     ORDER BY principal"
+);
+
+/// Members, members that are active, members that need a person, and the first expiry of an active one.
+pub(in super::super) const HEALTH: &str = "
+    SELECT count(*),
+           count(*) FILTER (WHERE state = 'active' AND token IS NOT NULL),
+           count(*) FILTER (WHERE state = 'needs_reauthorization' AND token IS NOT NULL),
+           extract(epoch FROM min(refresh_expires_at) FILTER (WHERE state = 'active' AND token IS NOT NULL))::float8
+      FROM concur_auth_tokens
+     WHERE app_id = $1";
+
+/// Keeps every other transaction from both rows until this one ends; always in the same order, so that no two wait for each other.
+/// Returns for each whether it is that of `$2`, whether it has a token, and whether it has a live lease.
+pub(in super::super) const LOCK_BOTH: &str = "
+    SELECT principal = $2, token IS NOT NULL, coalesce(lease_owner IS NOT NULL AND lease_until > clock_timestamp(), false)
+      FROM concur_auth_tokens
+     WHERE app_id = $1 AND principal IN ($2, $3)
+     ORDER BY principal
+       FOR UPDATE";
+
+/// Copies the token of `$2` to `$3`, in place of what may be there, as a sign-in stores it; `$4` is the jitter of `$3`. The number
+/// of this sign-in and the version are larger than any before in both rows, so that what comes late is superseded. A lease on
+/// `$3` stays its holder's. A doubt about the token comes with it.
+pub(in super::super) const ASSIGN: &str = concat!(
+    "
+    INSERT INTO concur_auth_tokens AS member
+           (app_id, principal, kind, token, save_id, version, sign_in, in_doubt_since, refresh_expires_at, renew_at, state)
+    SELECT app_id, $3, kind, token, save_id, version + 1, greatest(",
+    now!(),
+    ", sign_in + 1),
+           CASE WHEN lease_owner IS NULL THEN in_doubt_since ELSE lease_until END,
+           refresh_expires_at,
+           ",
+    due!("refresh_expires_at", "$4"),
+    ",
+           'active'
+      FROM concur_auth_tokens
+     WHERE app_id = $1 AND principal = $2 AND token IS NOT NULL
+        ON CONFLICT (app_id, principal) DO UPDATE
+       SET kind = excluded.kind,
+           token = excluded.token,
+           save_id = excluded.save_id,
+           version = greatest(member.version + 1, excluded.version),
+           sign_in = greatest(member.sign_in + 1, excluded.sign_in),
+           in_doubt_since = excluded.in_doubt_since,
+           refresh_expires_at = excluded.refresh_expires_at,
+           renew_at = excluded.renew_at,
+           claims = 0,
+           state = excluded.state,
+           reason = NULL,
+           needed_since = NULL,
+           failures = 0,
+           refusal = NULL,
+           last_error = NULL,
+           updated_at = clock_timestamp()
+ RETURNING ",
+    durable!()
+);
+
+/// The last step of an assignment.
+pub(in super::super) const DELETE: &str =
+    "DELETE FROM concur_auth_tokens WHERE app_id = $1 AND principal = $2";
