@@ -81,7 +81,7 @@ impl Folder {
         let now = concur_auth::Clock::now(&Leaping::with_days_in(self.days()));
         let members = self.fleet().list(None, COMPANIES).await.unwrap();
         let active = members.iter().filter(|member| member.state == MemberState::Active);
-        let renewed = active.filter(|member| member.renew_at.is_some_and(|at| at > now.into())).count();
+        let renewed = active.filter(|member| member.renew_at.is_some_and(|at| at > now)).count();
         let lost = members.iter().filter(|member| member.state == MemberState::NeedsPerson).count();
         (renewed, lost)
     }
