@@ -43,6 +43,9 @@ use self::{
 /// A part of the text of the statement that claims rows, by which a proxy knows it.
 const CLAIM_DUE: &str = "SKIP LOCKED";
 
+/// Longer than a busy machine takes to stop a server.
+const UNTIL_STOPPED: Duration = Duration::from_secs(5);
+
 #[tokio::test]
 #[ignore = "runs as a child process"]
 async fn works() {
@@ -63,11 +66,11 @@ async fn a_batch_that_the_stopped_database_will_not_take_is_saved_later() {
     let partner = Partner::of(&postgres, 12).await;
     let fleet = partner.fleet();
     partner.make_due("true");
-    let replies = partner.concur.hold_replies();
+    // `hold_replies` would hold the first reply, and the requests after it.
+    partner.concur.set_fault(Fault::Delay(UNTIL_STOPPED));
     let worker = fleet.keep_alive().await.unwrap();
     until(|| partner.concur.count("refresh_token") == 12).await;
     postgres.stop_immediate();
-    replies.release();
     for company in &partner.companies {
         let tokens = fleet.company(company.uuid());
         until(|| tokens.status().unsaved).await;

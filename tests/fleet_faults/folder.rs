@@ -103,7 +103,7 @@ async fn what_kills_lose_in_a_folder_is_explained() {
     let seed = seed();
     let mut random = fastrand::Rng::with_seed(seed);
     let folder = Arc::new(Folder::new().await);
-    folder.concur.set_fault(Fault::Delay(Duration::from_millis(30)));
+    folder.concur.set_fault(Fault::Delay(Duration::from_millis(100)));
     let (app, base_uri) = (folder.concur.app(), folder.concur.base_uri());
     let sends = Sends { app: (app.id(), app.secret()), base_uri: &base_uri, concurrent: 2 };
     let mut chaos = Chaos::new(2, &mut random, |_, name, _| {
@@ -134,5 +134,5 @@ async fn what_kills_lose_in_a_folder_is_explained() {
     }
     assert_eq!(judged.not_saved, lost, "CONCUR_AUTH_SEED={seed}: {judged:?}");
     assert_eq!(in_the_last, renewed + (lost - lost_before), "CONCUR_AUTH_SEED={seed}");
-    eprintln!("{kills} kills, {started} processes; {lost} of {COMPANIES} companies lost; {judged:?}");
+    say(&format!("{kills} kills, {started} processes; {lost} of {COMPANIES} companies lost; {judged:?}"));
 }

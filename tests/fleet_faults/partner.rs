@@ -78,7 +78,9 @@ impl<'a> Partner<'a> {
 
     /// The refresh tokens of these rows, by the names of their companies.
     pub(crate) fn tokens(&self, which: &str) -> HashMap<String, String> {
-        let rows = format!("SELECT principal || ' ' || replace(token, E'\\n', '') FROM concur_auth_tokens WHERE {which}");
+        let rows = format!(
+            "SELECT principal || ' ' || replace(token, E'\\n', '') FROM concur_auth_tokens WHERE {which}"
+        );
         let rows = self.names(&rows).into_iter().map(|row| {
             let (principal, token) = row.split_once(' ').unwrap();
             (principal.to_owned(), RefreshTokenObject::from_json(token).unwrap().secret().to_owned())

@@ -6,8 +6,8 @@ use std::{
 };
 
 use concur_auth::{
-    AppCredentials, BoxedStore, DueTokens, Error, Fleet, FleetHealth, FleetMember, FleetStore,
-    FolderFleet, PostgresFleet, TokenStore as _,
+    AppCredentials, BoxedStore, DueTokens, Error, Fleet, FleetHealth, FleetMember, FleetStore, FolderFleet,
+    PostgresFleet, TokenStore as _,
 };
 
 use crate::{

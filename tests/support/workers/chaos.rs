@@ -71,10 +71,7 @@ impl<S: FnMut(usize, &str, &mut fastrand::Rng) -> Worker> Chaos<S> {
         }
         if let Some((postgres, proxies)) = connections {
             match random.u32(..25) {
-                0 => {
-                    self.counts.restarts += 1;
-                    self.cut_off(|_| true, || postgres.restart_immediate());
-                }
+                0 => self.restart(postgres),
                 1..4 => {
                     self.counts.cuts += 1;
                     let cut = random.usize(..proxies.len());
@@ -94,6 +91,11 @@ impl<S: FnMut(usize, &str, &mut fastrand::Rng) -> Worker> Chaos<S> {
             // At about 300 milliseconds a round.
             *sleeps = random.u32(2..14);
         }
+    }
+
+    pub fn restart(&mut self, postgres: &Postgres) {
+        self.counts.restarts += 1;
+        self.cut_off(|_| true, || postgres.restart_immediate());
     }
 
     fn kill(&mut self, number: usize, random: &mut fastrand::Rng) {
