@@ -350,6 +350,43 @@ pub async fn an_outage_is_waited_out<P: Place>(scene: Scene<P>) {
         .await;
 }
 
+/// Concur is down for a day, and is tried in each hour. When Concur is back, all tokens are renewed once, those first that expire
+/// first.
+pub async fn a_day_of_outage_is_made_up_for_in_the_order_of_expiry<P: Place>(scene: Scene<P>) {
+    const COMPANIES: usize = 8;
+    let fleet = scene.builder().max_concurrent(1).build().unwrap();
+    let mut tokens = Vec::new();
+    for _ in 0..COMPANIES {
+        let company = scene.companies(&fleet, 1).await.remove(0);
+        tokens.push(fleet.company(company.uuid()).get_valid_refresh_token().await.unwrap());
+        scene.pass(DAY);
+    }
+    scene.concur.set_fault(Fault::status(503));
+    scene.pass(UNTIL_DUE);
+    let _worker = fleet.keep_alive().await.unwrap();
+    for _ in 0..24 {
+        let tried = scene.concur.token_requests();
+        scene.pass(HOUR);
+        scene.minutes_until(async || scene.concur.token_requests() > tried).await;
+    }
+    scene.concur.clear_faults();
+    let before = scene.concur.requests().len();
+    // Also those that were tried last are due again.
+    scene.pass(HOUR);
+    scene
+        .minutes_until(async || {
+            scene.place.pass(Duration::from_secs(10));
+            scene.renewals().len() == COMPANIES
+        })
+        .await;
+    let requests = scene.concur.requests().split_off(before);
+    let order = requests.iter().filter(|request| request.status() == Some(200)).map(|request| {
+        tokens.iter().position(|token| request.body().contains(token.secret())).unwrap()
+    });
+    assert_eq!(order.collect::<Vec<_>>(), Vec::from_iter(0..COMPANIES));
+    assert!(scene.renewals().values().all(|renewed| *renewed == 1));
+}
+
 /// The access tokens that this process asks for are renewed before they expire; the others are not.
 pub async fn what_is_in_use_is_kept_warm<P: Place>(scene: Scene<P>) {
     let fleet = scene.fleet();
@@ -445,6 +482,7 @@ macro_rules! suite {
             workers_share_what_is_due,
             who_needs_a_person_is_named,
             an_outage_is_waited_out,
+            a_day_of_outage_is_made_up_for_in_the_order_of_expiry,
             what_is_in_use_is_kept_warm,
             events_name_the_member,
             two_processes_connect_one_company,
