@@ -33,7 +33,7 @@ use std::{
 use concur_auth::{ErrorKind, Fleet, Grant, simulator::Fault};
 
 use self::{
-    clock::Leaping,
+    clock::{Leaping, SHORT},
     partner::{LIMITS, Partner},
     postgres::{PgBouncer, Postgres, Proxy},
     support::until,
@@ -84,7 +84,7 @@ async fn a_batch_that_the_stopped_database_will_not_take_is_saved_later() {
         let tokens = fleet.company(company.uuid());
         until(|| !tokens.status().unsaved).await;
     }
-    fleet.shutdown(Duration::from_secs(5)).await.unwrap();
+    fleet.shutdown(SHORT).await.unwrap();
     assert_eq!(fleet.health().await.unwrap().unsaved, 0);
     until(|| partner.count("lease_owner IS NOT NULL") == 0).await;
     partner.is_renewed_once(12);
@@ -109,6 +109,32 @@ async fn nothing_is_claimed_or_sent_while_the_database_takes_no_writes() {
     assert_eq!(partner.count("renew_at <= clock_timestamp()"), 5);
     partner.database.read_only(false);
     until(|| partner.count("renew_at <= clock_timestamp() OR lease_owner IS NOT NULL") == 0).await;
+    partner.is_renewed_once(5);
+}
+
+/// Also where they are due again: the worker that has their leases is alive.
+#[tokio::test]
+async fn rows_that_are_being_renewed_are_left_to_their_worker() {
+    let test = "rows_that_are_being_renewed_are_left_to_their_worker";
+    let Some(postgres) = Postgres::shared(test) else { return };
+    let partner = Partner::of(postgres, 5).await;
+    partner.concur.set_fault(Fault::Delay(UNTIL_STOPPED));
+    let [proxy, others] = [(); 2].map(|()| Proxy::before(postgres));
+    let (fleet, other) = (partner.fleet_by(&proxy), partner.fleet_by(&others));
+    partner.make_due("true");
+    let _worker = fleet.keep_alive().await.unwrap();
+    until(|| partner.concur.count("refresh_token") == 5).await;
+    partner.make_due("true");
+    let _other_worker = other.keep_alive().await.unwrap();
+    let claims = || others.executed().iter().filter(|text| text.contains(CLAIM_DUE)).count();
+    until(|| claims() >= 3 || partner.concur.count("refresh_token") > 5).await;
+    assert_eq!(partner.concur.count("refresh_token"), 5);
+    assert_eq!(
+        partner.count("lease_owner IS NOT NULL AND version = 1"),
+        5,
+        "this machine is too slow for the test"
+    );
+    until(|| partner.count("lease_owner IS NOT NULL") == 0).await;
     partner.is_renewed_once(5);
 }
 
@@ -202,6 +228,6 @@ async fn renews_each_once(partner: &Partner<'_>, fleets: &[Fleet]) {
     }
     drop(workers);
     for fleet in fleets {
-        fleet.shutdown(Duration::from_secs(5)).await.unwrap();
+        fleet.shutdown(SHORT).await.unwrap();
     }
 }

@@ -15,7 +15,7 @@ use crate::workers::Writer;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// What a fleet waits for when nothing is to be done. Shorter pauses are real: a server is waited for.
-const SHORT: Duration = Duration::from_secs(5);
+pub(crate) const SHORT: Duration = Duration::from_secs(2);
 
 /// A long sleep takes a tenth of a second, and then the time of day leaps to the end of that sleep. Who sleeps until a time of
 /// day would otherwise sleep again and again. Leases are measured in real time, and each look at them is told to the log.

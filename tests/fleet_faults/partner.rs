@@ -1,6 +1,9 @@
 //! A partner: many companies at one Concur, with their tokens in PostgreSQL.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use concur_auth::{
     AppCredentials, Fleet, FleetBuilder, Grant, PostgresFleet, RefreshTokenObject,
@@ -57,6 +60,22 @@ impl<'a> Partner<'a> {
 
     pub(crate) fn fleet(&self) -> Fleet {
         self.fleet_by(self.database.postgres())
+    }
+
+    /// From now on, the database keeps every refresh token that it is given: see [`noted`](Self::noted).
+    pub(crate) fn note_saves(&self) {
+        self.database.psql(
+            "CREATE TABLE noted (token text);
+             CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN INSERT INTO noted VALUES (NEW.token::json->>'refresh_token'); RETURN NULL; END $$;
+             CREATE TRIGGER note AFTER UPDATE OF save_id ON concur_auth_tokens
+                FOR EACH ROW WHEN (NEW.token IS NOT NULL AND NEW.save_id IS DISTINCT FROM OLD.save_id)
+                EXECUTE FUNCTION note();",
+        );
+    }
+
+    pub(crate) fn noted(&self) -> HashSet<String> {
+        self.names("SELECT token FROM noted").into_iter().collect()
     }
 
     /// Makes these rows due, and returns the names of their companies.

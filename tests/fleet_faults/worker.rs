@@ -11,7 +11,7 @@ use concur_auth::{
 };
 
 use crate::{
-    clock::Leaping,
+    clock::{Leaping, SHORT},
     support::really_wait,
     workers::{Told, Worker, Writer, log_to},
 };
@@ -136,8 +136,8 @@ pub(crate) async fn work() {
         really_wait(Duration::from_millis(20)).await;
     }
     // A longer deadline would leap to its end.
-    for _ in 0..12 {
-        match fleet.shutdown(Duration::from_secs(5)).await {
+    for _ in 0..30 {
+        match fleet.shutdown(SHORT).await {
             Ok(()) => return log.line(format_args!("OUTCOME done")),
             Err(e) => log.line(format_args!("NOT YET {e}")),
         }

@@ -5,7 +5,10 @@
 //! With a short lease, a request is sent when half of the lease is left, whatever the request may take. So a suspension that
 //! begins in the window need not last for a whole lease to be the cause.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use concur_auth::simulator::ConcurSimulator;
 
@@ -50,6 +53,8 @@ pub struct History {
     pub requests: Vec<Request>,
     pub sent: Vec<SentBy>,
     pub hits: HashMap<String, Vec<Hit>>,
+    /// All refresh tokens that the store has ever held, where the store tells.
+    pub saved: Option<HashSet<String>>,
     /// The numbers of the requests that present this token.
     presented: HashMap<String, Vec<usize>>,
     /// Of what was sent and not refused, what presents this token.
@@ -106,7 +111,7 @@ impl History {
                 issued.insert(token.clone(), sent.presented.clone());
             }
         }
-        Self { requests, sent, hits, presented, spenders, issued }
+        Self { requests, sent, hits, saved: None, presented, spenders, issued }
     }
 
     /// Looks at all renewals after the first `skipped` requests. Those from number `workers` on are the parent's.
@@ -169,12 +174,12 @@ impl History {
 
     /// A reply that was not saved has a cause.
     pub fn look_at(&self, sent: &SentBy, judged: &mut Judged) {
-        let was_saved = match (sent.sent.settled, &sent.sent.issued) {
-            (Some((_, was_saved)), _) => was_saved,
-            // Killed after its save was carried out and before its log could say so: it was presented since.
-            (None, Some(token)) => self.presented.contains_key(token),
-            (None, None) => false,
-        };
+        let SentBy { sent: Sent { issued, settled, .. }, .. } = sent;
+        let was_saved = issued.as_ref().is_some_and(|token| match &self.saved {
+            Some(saved) => saved.contains(token),
+            // Killed, or superseded, after its save was carried out and before its log could say so: it was presented since.
+            None => matches!(settled, Some((_, true))) || self.presented.contains_key(token),
+        });
         if was_saved {
             return;
         }
