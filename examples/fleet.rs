@@ -37,11 +37,8 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// The fleet of all processes of this example. Only the store differs.
 fn fleet(place: &str, base_uri: &str, app: AppCredentials) -> Outcome<Fleet> {
-    let builder = Fleet::builder()
-        .app(app)
-        .base_uri(base_uri)
-        .max_concurrent(16)
-        .max_requests_per_second(50.0);
+    let builder =
+        Fleet::builder().app(app).base_uri(base_uri).max_concurrent(16).max_requests_per_second(50.0);
     let builder = if place.starts_with("postgres") {
         builder.store(PostgresFleet::new(place)?.lease(SHORT).doubt(SHORT))
     } else {

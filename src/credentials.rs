@@ -187,7 +187,9 @@ impl Credentials {
     /// The place of the credentials' own base URI.
     pub(crate) fn place_of_base_uri(&self) -> String {
         match &self.0.origin {
-            Origin::Code | Origin::Environment | Origin::Fleet => "the base URI of the Credentials".to_owned(),
+            Origin::Code | Origin::Environment | Origin::Fleet => {
+                "the base URI of the Credentials".to_owned()
+            }
             Origin::File(path) => format!("baseURI in {}", path.display()),
         }
     }

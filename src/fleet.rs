@@ -238,7 +238,8 @@ impl Inner {
             let store = self.store.of(self.app.app_id(), &name).into_dyn();
             let observer = self.events.of(kind, Arc::clone(&name));
             let source = OfMember { app: self.app.clone(), kind, name };
-            self.blueprint.manager(Box::new(source), store, Some(observer))
+            let credentials = source.now();
+            self.blueprint.manager(Box::new(source), store, Some(observer)).belonging_to(&credentials)
         })
     }
 
@@ -259,7 +260,8 @@ impl Inner {
         };
         self.blueprint.machine.executor.spawn_blocking(Box::pin(work))?;
         answered.await.unwrap_or_else(|_| {
-            let message = format!("the call of {} did not come to its end; please report this", self.store.describe());
+            let message =
+                format!("the call of {} did not come to its end; please report this", self.store.describe());
             Err(Error::new(ErrorKind::Store, message))
         })
     }
@@ -272,13 +274,19 @@ struct OfMember {
     name: Arc<str>,
 }
 
-impl CredentialSource for OfMember {
-    async fn credentials(&self) -> Result<Credentials, Error> {
-        Ok(match self.kind {
+impl OfMember {
+    fn now(&self) -> Credentials {
+        match self.kind {
             MemberKind::Company => self.app.for_company(&self.name),
             MemberKind::User => self.app.for_user(&self.name),
             MemberKind::Pending => self.app.for_member(),
-        })
+        }
+    }
+}
+
+impl CredentialSource for OfMember {
+    async fn credentials(&self) -> Result<Credentials, Error> {
+        Ok(self.now())
     }
 }
 

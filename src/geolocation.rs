@@ -44,7 +44,8 @@ const LONGEST_LABEL: usize = 30;
 /// Source: SAP Concur developer centre, "Base URIs".
 #[derive(Clone)]
 pub struct Geolocation {
-    base: Url,
+    /// Shared by the managers of a fleet.
+    base: Arc<Url>,
     trust: Trust,
 }
 
@@ -137,7 +138,7 @@ impl Geolocation {
         base.set_path("/");
         base.set_query(None);
         base.set_fragment(None);
-        Ok(Self { base, trust })
+        Ok(Self { base: base.into(), trust })
     }
 
     /// The base URI, ending with a slash.
@@ -163,7 +164,7 @@ impl Geolocation {
         let host = self.real_host();
         if is_below_concur(host) && !host.starts_with("www-") {
             // A name is refused only if it has more than 253 letters, and then no server has that name.
-            let _ = browsers.base.set_host(Some(&format!("www-{host}")));
+            let _ = Arc::make_mut(&mut browsers.base).set_host(Some(&format!("www-{host}")));
         }
         browsers
     }

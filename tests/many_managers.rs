@@ -16,8 +16,8 @@ use std::{
 
 use allocation_counter::measure;
 use concur_auth::{
-    Clock as _, Credentials, MemoryStore, OAuthClient, RefreshTokenObject, SystemClock, TokenManager,
-    TokenManagerBuilder,
+    Clock as _, Credentials, FleetStore as _, FolderFleet, MemoryStore, OAuthClient, RefreshTokenObject,
+    SystemClock, TokenManager, TokenManagerBuilder, TokenStore as _,
 };
 use server::Server;
 
@@ -90,6 +90,29 @@ fn an_idle_manager_takes_less_than_2_kib_beside_its_tokens() {
         tokens
     });
     println!("loaded and used, on files: {} bytes beside the {token} of its token", bytes - token);
+    assert!(bytes - token < 2 * KIB, "{bytes} with a token of {token}");
+
+    // On the folder of a fleet, with a client that is shared.
+    let fleet = FolderFleet::new(dir.path().join("tokens"));
+    let names = [1, 2].map(|company| format!("{company:036}"));
+    for (company, name) in (1..).zip(&names) {
+        let store = fleet.of("app", name);
+        now(async {
+            let lock = store.try_lock().await.unwrap().unwrap();
+            store.save(&stored(company, uri), &lock).await.unwrap();
+        });
+    }
+    let use_it = |company: usize| {
+        let store = fleet.of("app", &names[company - 1]);
+        now(store.read()).unwrap();
+        builder(company, &client, uri).store(store).build().unwrap()
+    };
+    let _warm_up = use_it(1);
+    let (_used, bytes) = left_behind(|| use_it(2));
+    println!(
+        "built, on a store in a fleet's folder that was read: {} bytes beside the {token} of its token",
+        bytes - token
+    );
     assert!(bytes - token < 2 * KIB, "{bytes} with a token of {token}");
 }
 

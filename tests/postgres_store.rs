@@ -29,6 +29,8 @@ use self::{
 const COLUMNS: &str = "SELECT table_name, column_name, data_type, is_nullable, column_default \
     FROM information_schema.columns WHERE table_schema = 'public' ORDER BY 1, 2";
 
+const INDEXES: &str = "SELECT indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY indexname";
+
 async fn migrated(database: &Database<'_>) -> PostgresStore {
     let store = PostgresStore::new(&database.url(), PRINCIPAL).unwrap();
     store.migrate().await.unwrap();
@@ -192,7 +194,7 @@ async fn a_save_whose_answer_is_lost_is_repeated_and_recognised() {
     assert_eq!((company.proxy.cuts(), company.concur.token_requests()), (2, 3));
 }
 
-/// The lease was taken, and its holder does not know.
+/// The lease was taken, and its holder does not know: the answer is lost, or the caller has gone.
 #[tokio::test]
 async fn a_lease_whose_answer_is_lost_is_given_back() {
     let Some(company) = Company::of("a_lease_whose_answer_is_lost_is_given_back").await else { return };
@@ -200,6 +202,14 @@ async fn a_lease_whose_answer_is_lost_is_given_back() {
     company.proxy.cut_next_reply(CLAIM);
     company.store().try_lock().await.unwrap_err();
     until(|| company.row("lease_owner IS NULL, in_doubt_since IS NULL") == "t|t").await;
+    let held = company.proxy.hold_next_reply(CLAIM);
+    let store = company.store();
+    let call = tokio::spawn(async move { store.try_lock().await.map(drop) });
+    until(|| company.row("lease_owner IS NULL") == "f").await;
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    until(|| company.row("lease_owner IS NULL, in_doubt_since IS NULL") == "t|t").await;
+    drop(held);
 }
 
 /// A worker is suspended past its lease with a reply in hand, and comes back: nobody has saved since, or another machine has.
@@ -538,7 +548,7 @@ async fn processes_that_migrate_at_once_make_one_schema() {
     for call in calls {
         call.await.unwrap().unwrap();
     }
-    assert_eq!(database.psql("SELECT version FROM concur_auth_schema"), "1");
+    assert_eq!(database.psql("SELECT version FROM concur_auth_schema ORDER BY version"), "1\n2");
 }
 
 #[tokio::test]
@@ -548,9 +558,10 @@ async fn the_documented_sql_makes_the_same_tables() {
     migrated(&ours).await;
     by_hand.psql(&PostgresStore::schema());
     assert_eq!(ours.psql(COLUMNS), by_hand.psql(COLUMNS));
+    assert_eq!(ours.psql(INDEXES), by_hand.psql(INDEXES));
     // What was made by hand is up to date.
     migrated(&by_hand).await;
-    assert_eq!(by_hand.psql("SELECT count(*), max(version) FROM concur_auth_schema"), "1|1");
+    assert_eq!(by_hand.psql("SELECT count(*), max(version) FROM concur_auth_schema"), "2|2");
 }
 
 /// From version 1 on, with a token in the row.
@@ -572,6 +583,7 @@ async fn each_earlier_version_is_upgraded() {
         ));
         let store = migrated(&old).await;
         assert_eq!(old.psql(COLUMNS), newest.psql(COLUMNS), "from version {version}");
+        assert_eq!(old.psql(INDEXES), newest.psql(INDEXES), "from version {version}");
         assert_eq!(store.load().await.unwrap().unwrap().secret(), "old");
         let lock = store.try_lock().await.unwrap().unwrap();
         let new = RefreshTokenObject::from_json(r#"{"refresh_token": "new"}"#).unwrap();
@@ -592,7 +604,7 @@ async fn tables_that_are_missing_or_newer_are_named() {
     let error = store.migrate().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(
-        error.to_string().contains("has version 99 of the tables, and this version of concur-auth knows 1"),
+        error.to_string().contains("has version 99 of the tables, and this version of concur-auth knows 2"),
         "{error}"
     );
 }

@@ -112,7 +112,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
 }
 
 /// The end of the first request, once the request is complete.
-fn end_of_request(received: &[u8]) -> Option<usize> {
+pub fn end_of_request(received: &[u8]) -> Option<usize> {
     let head = received.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&received[..head]).ok()?.to_ascii_lowercase();
     let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));

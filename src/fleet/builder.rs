@@ -6,7 +6,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{Fleet, Inner, events::Events, managers::Managers};
 use crate::{
-    AppCredentials, Clock, Error, ErrorKind, FleetStore, OAuthClient, TokenManager,
+    AppCredentials, Clock, Error, ErrorKind, FleetStore, FolderFleet, OAuthClient, TokenManager,
     TokenManagerBuilder, store::DynFleetStore,
 };
 
@@ -117,14 +117,15 @@ impl FleetBuilder {
         let mut client = self.client.unwrap_or_default().max_concurrent_requests(self.concurrent);
         if let Some(most) = self.per_second {
             if !(most.is_finite() && most > 0.0) {
-                let message = format!("max_requests_per_second({most}) is no positive number; pass one, such as 20.0");
+                let message =
+                    format!("max_requests_per_second({most}) is no positive number; pass one, such as 20.0");
                 return Err(Error::new(ErrorKind::Config, message));
             }
             client = client.max_requests_per_second(most);
         }
         Ok(Fleet(Arc::new(Inner {
             app,
-            store: self.store.unwrap_or_else(|| Arc::new(crate::FolderFleet::new(FOLDER))),
+            store: self.store.unwrap_or_else(|| Arc::new(FolderFleet::new(FOLDER))),
             blueprint: self.managers.oauth_client(client).blueprint()?,
             concurrent: self.concurrent,
             per_second: self.per_second,

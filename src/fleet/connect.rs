@@ -5,9 +5,7 @@
 
 use super::{Fleet, managers::AskedBy, name};
 use crate::{
-    Error, ErrorKind, Grant, MemberKind, RefreshTokenObject,
-    oauth_client::SignsIn,
-    principal::Principal,
+    Error, ErrorKind, Grant, MemberKind, RefreshTokenObject, oauth_client::SignsIn, principal::Principal,
 };
 
 impl Fleet {
@@ -91,7 +89,8 @@ impl Fleet {
     pub async fn assign(&self, pending: &str, uuid: &str) -> Result<(), Error> {
         let (pending, name) = (name::normalized(pending)?.into_owned(), name::normalized(uuid)?.into_owned());
         if name::kind_of(&pending, MemberKind::User) != MemberKind::Pending {
-            let message = format!("\"{pending}\" is no name that Fleet::connect has made; pass that name, pending-…");
+            let message =
+                format!("\"{pending}\" is no name that Fleet::connect has made; pass that name, pending-…");
             return Err(Error::new(ErrorKind::Config, message));
         }
         let moved = (pending.clone(), name.clone());

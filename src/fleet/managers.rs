@@ -130,7 +130,8 @@ impl Managers {
             for entries in &mut *write(shard) {
                 entries.retain(|_, entry| {
                     let asked_for_at = entry.asked_for_at.load(Ordering::Relaxed);
-                    let was_asked_for = asked_for_at != NEVER && minute.saturating_sub(asked_for_at) <= IN_USE;
+                    let was_asked_for =
+                        asked_for_at != NEVER && minute.saturating_sub(asked_for_at) <= IN_USE;
                     // While the shard is locked no caller gets hold of the manager.
                     let is_kept = was_asked_for || entry.manager.is_in_use();
                     if is_kept {

@@ -5,7 +5,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use crate::{Error, backoff::{Backoff, jittered}};
+use crate::{
+    Error,
+    backoff::{Backoff, jittered},
+};
 
 /// The pauses between attempts while Concur, or the network, fails, each then cut by up to a half.
 const WHILE_FAILING: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
@@ -26,7 +29,11 @@ impl Pace {
         let presentable = lease.zip(per_second).map_or(usize::MAX, |(lease, rate)| {
             let within = (lease / PART_OF_LEASE).as_secs_f64() * rate;
             // A number that is too large is the largest.
-            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a positive number, rounded down")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a positive number, rounded down"
+            )]
             let most = within as usize;
             most
         });

@@ -138,7 +138,8 @@ impl Worker {
         }
         if let Some(more) = free.num_permits().checked_sub(batch) {
             drop(free.split(more));
-        } else if let Some(more) = batch.checked_sub(free.num_permits()).map(|more| more.min(slots.available_permits()))
+        } else if let Some(more) =
+            batch.checked_sub(free.num_permits()).map(|more| more.min(slots.available_permits()))
             && let Some(more) = try_take(slots, more)
         {
             free.merge(more);

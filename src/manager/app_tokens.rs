@@ -161,7 +161,8 @@ impl App {
         let grant = Grant::client_credentials();
         // A request goes on until it is answered, whether or not a caller still waits: the next caller is served what it
         // brings.
-        let budget = if has_fallback { RetryBudget::ahead_of_time() } else { RetryBudget::repeat(&|| false) };
+        let budget = RetryBudget::repeat(&|| false);
+        let budget = if has_fallback { budget.ahead_of_time() } else { budget };
         let conditions =
             Conditions { clock: &**clock, random, budget: &budget, heeds_pause: true, hold: None };
         let sent = self.client.send(base, &credentials, &grant, &conditions).await;

@@ -93,7 +93,8 @@ impl Flight<'_> {
     /// Whether a refresh token is wanted that has been renewed for the last time long ago.
     pub(super) fn is_urgent(&self, looked: &Looked) -> bool {
         let is_half_spent = |held: &Held| held.is_half_spent(self.core.now());
-        matches!(self.need, Need::RefreshToken { .. } | Need::Due) && looked.held.as_deref().is_some_and(is_half_spent)
+        matches!(self.need, Need::RefreshToken { .. } | Need::Due)
+            && looked.held.as_deref().is_some_and(is_half_spent)
     }
 
     /// Whether Concur may be asked now. An earlier failure does not hold back what was asked for explicitly.

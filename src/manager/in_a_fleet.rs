@@ -11,7 +11,7 @@ use super::{
     keep_alive::{fly_from, is_to_be_renewed, renew_if_due},
     need::{Need, Outcome},
 };
-use crate::{Error, StoreLock};
+use crate::{Credentials, Error, StoreLock};
 
 /// What became of a token that was due.
 #[derive(Debug)]
@@ -24,13 +24,28 @@ pub(crate) enum Due {
 }
 
 impl TokenManager {
+    /// Says whose tokens are wanted, which otherwise only the first flight would find out: so a first look at a stored token that
+    /// is valid needs no flight.
+    pub(crate) fn belonging_to(self, credentials: &Credentials) -> Self {
+        // A base URI that cannot be used is the first flight's to tell.
+        let _ = self.0.identification.of(credentials);
+        self
+    }
+
     /// Renews the stored token, which is due, under this lock, which was asked for at `asked_at` by the monotonic clock. The end
     /// of the `callers`' runtime waits for it.
-    pub(crate) async fn renew_due(&self, lock: StoreLock, asked_at: Duration, callers: Option<&Handle>) -> Due {
+    pub(crate) async fn renew_due(
+        &self,
+        lock: StoreLock,
+        asked_at: Duration,
+        callers: Option<&Handle>,
+    ) -> Due {
         self.0.cache.store.hand_in(lock, asked_at).await;
         match fly_from(callers, &self.0, &Need::Due).await {
             Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => Due::Renewed,
-            Outcome::Done(_) | Outcome::WithoutAccess(..) | Outcome::Busy | Outcome::SignedOut => Due::NotNeeded,
+            Outcome::Done(_) | Outcome::WithoutAccess(..) | Outcome::Busy | Outcome::SignedOut => {
+                Due::NotNeeded
+            }
             Outcome::Failed(e) | Outcome::FailedOnce(e) | Outcome::SavedWithFault(e) => Due::Failed(e),
         }
     }

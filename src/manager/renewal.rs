@@ -227,7 +227,7 @@ impl Flight<'_> {
             // One attempt will do while there is time for many more.
             let is_early = has_fallback && !self.is_urgent(&looked);
             if is_early {
-                self.budget = RetryBudget::ahead_of_time();
+                self.budget = self.budget.ahead_of_time();
             }
             match self.need {
                 // Another program has replaced the stored token since the look: nothing is adopted or revoked yet.

@@ -104,10 +104,10 @@ impl<'a> RetryBudget<'a> {
         Self { limits, ..Self::repeat(&|| false) }
     }
 
-    /// For a flight whose callers have something valid to fall back to.
-    pub(crate) fn ahead_of_time() -> Self {
+    /// The same, unused, for a flight whose callers have something valid to fall back to.
+    pub(crate) fn ahead_of_time(&self) -> Self {
         let limits = Limits { most_attempts: 1, latest_begin: LATEST_BEGIN_AHEAD_OF_TIME };
-        Self { limits, ..Self::repeat(&|| false) }
+        Self { limits, ..Self::repeat(self.is_given_up) }
     }
 
     pub(super) fn limits(&self) -> Limits {

@@ -30,11 +30,7 @@ pub(super) struct Gated {
 }
 
 impl Gated {
-    pub(super) fn new(
-        transport: Arc<dyn Transport>,
-        most_at_once: usize,
-        rate: Option<Arc<Rate>>,
-    ) -> Self {
+    pub(super) fn new(transport: Arc<dyn Transport>, most_at_once: usize, rate: Option<Arc<Rate>>) -> Self {
         Self { transport, gates: HostGates::new(most_at_once), rate }
     }
 

@@ -162,14 +162,18 @@ impl Principals {
 impl ConcurSimulator {
     /// Adds a company, with a company request token for the first app, that lives where the first company lives.
     pub fn add_company(&self) -> SimulatedCompany {
-        let mut concur = self.server.concur();
-        let now = concur.clock.now();
-        let uuid = concur.principals.add_company();
-        let app_id = concur.apps.first.id().to_owned();
-        let request_token = concur.tokens.issue_request_token(&app_id, &uuid, now);
+        let uuid = self.server.concur().principals.add_company();
+        let request_token = self.issue_request_token_for(&uuid);
         SimulatedCompany { uuid, request_token }
     }
 
+    /// Issues a new company request token (24 hours, five uses) of the company with this UUID, for the first app. It is of no use if
+    /// there is no such company.
+    pub fn issue_request_token_for(&self, company_uuid: &str) -> String {
+        let mut concur = self.server.concur();
+        let (now, app_id) = (concur.clock.now(), concur.apps.first.id().to_owned());
+        concur.tokens.issue_request_token(&app_id, company_uuid, now)
+    }
 
     /// Adds a user of the company, with a made-up name and password, who lives where the company lives.
     pub fn add_user(&self) -> SimulatedUser {

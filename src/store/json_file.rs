@@ -130,7 +130,8 @@ impl JsonFileStore {
     pub fn new(path: impl AsRef<Path>) -> Self {
         let path = path.as_ref();
         // Absolute, so that errors name a place that can be found.
-        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        path.shrink_to_fit();
         Self { path, seen: Mutex::default() }
     }
 

@@ -228,7 +228,7 @@ impl PostgresStore {
         let unanswered = Unanswered::new(|| release_in_background(&self.row, holder.clone()));
         let claimant = Claimant { holder: &holder, lease: self.limits.lease, leaves_alone, only_on };
         let leased = self.row.claim(claimant).await?;
-        unanswered.is_answered();
+        unanswered.answered();
         Ok(leased.map(|leased| Claim::lock(Arc::clone(&self.row), holder, self.limits, leased)))
     }
 

@@ -97,7 +97,7 @@ pub async fn alone() -> Turn {
 
 /// A flight that waits on the clock keeps its runtime from ending, and so a panic from being shown. When a test fails,
 /// time flies.
-struct FliesOnPanic(ManualClock);
+pub struct FliesOnPanic(pub ManualClock);
 
 impl Drop for FliesOnPanic {
     fn drop(&mut self) {

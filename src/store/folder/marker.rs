@@ -2,10 +2,7 @@
 //!
 //! Always: the file appears whole, and is never changed after that.
 
-use std::{
-    fmt, io,
-    path::{Path, PathBuf},
-};
+use std::{fmt, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -77,16 +74,16 @@ pub(super) fn check(place: &Path, app_id: &str) -> Result<bool, Error> {
     Ok(true)
 }
 
-fn publish(path: &PathBuf, app_id: &str) -> io::Result<()> {
+fn publish(path: &Path, app_id: &str) -> io::Result<()> {
     let mut temp = TempFile::create(path)?;
-    temp.write(as_json(app_id).as_bytes())?;
+    temp.write(format!("{}\n", as_json(app_id)).as_bytes())?;
     temp.publish_new()
 }
 
 fn as_json(app_id: &str) -> String {
     // As a program writes JSON for a person.
     let app_id = serde_json::Value::from(app_id);
-    format!("{{\"format\": {FORMAT}, \"appID\": {app_id}}}\n")
+    format!("{{\"format\": {FORMAT}, \"appID\": {app_id}}}")
 }
 
 /// `what` was to be done to `path`.

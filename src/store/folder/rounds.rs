@@ -17,7 +17,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Shared, layout, marker, outlook::Outlook};
+use super::{
+    Shared, layout, marker,
+    outlook::{Outlook, is_pending},
+};
 use crate::{
     Clock as _, Error, JsonFileStore, Stored, SystemClock, TokenStore as _, clock, files::Stamp, log,
 };
@@ -104,8 +107,12 @@ impl Rounds {
     async fn look_at(&mut self, shared: &Shared, name: &str, now: SystemTime) {
         match read(&shared.place, name).await {
             Ok(stored) => {
-                if stored.token.is_none() && is_new(&layout::member_folder(&shared.place, name)) {
-                    self.expected.insert(name.to_owned());
+                if stored.token.is_none() {
+                    if is_new(&layout::member_folder(&shared.place, name)) {
+                        self.expected.insert(name.to_owned());
+                    } else if is_pending(name) {
+                        tidy_up(&shared.place, name).await;
+                    }
                 }
                 let outlook = Outlook::of(&stored, name, now);
                 shared.index().found(name, outlook, clock::unix_seconds(now));
@@ -122,6 +129,19 @@ async fn read(place: &Path, name: &str) -> Result<Stored, Error> {
     let store = JsonFileStore::new(layout::token_file(place, name));
     let stored = store.peek()?;
     if stored.token.is_some() { Ok(stored) } else { store.read().await }
+}
+
+/// Removes what a sign-in of an unknown user has left that failed; its name is not used again.
+async fn tidy_up(place: &Path, name: &str) {
+    let store = JsonFileStore::new(layout::token_file(place, name));
+    let is_empty = match store.try_lock().await {
+        Ok(Some(lock)) => store.read_locked(&lock).await.is_ok_and(|stored| stored.token.is_none()),
+        _ => false,
+    };
+    if is_empty {
+        // What is not this crate's stays, and the folder with it.
+        let _ = store.remove_folder();
+    }
 }
 
 fn is_new(folder: &Path) -> bool {

@@ -212,7 +212,7 @@ impl<F: FnOnce()> Unanswered<F> {
         Self(Some(give_back))
     }
 
-    pub(super) fn is_answered(mut self) {
+    pub(super) fn answered(mut self) {
         self.0 = None;
     }
 }

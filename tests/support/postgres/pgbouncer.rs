@@ -1,7 +1,8 @@
 //! A real PgBouncer in transaction mode before a cluster.
 //!
 //! Always: each transaction comes to a connection of its own, which is closed afterwards, and nothing that is prepared by name
-//! is carried from one to another. What relies on a session shows at once.
+//! is carried from one to another. What relies on a session shows at once. After a login that failed, another one is tried
+//! at once: the contract of a store gives an unlock a second.
 
 use std::{
     fs,
@@ -43,7 +44,7 @@ impl PgBouncer {
         let mut settings = format!(
             "[databases]\n* = host={before} port=5432 user=postgres\n[pgbouncer]\nunix_socket_dir = {own}\n\
              listen_port = 5432\nauth_type = any\npool_mode = transaction\nserver_lifetime = 0\n\
-             default_pool_size = 20\nmax_client_conn = 500\nserver_login_retry = 1\n"
+             default_pool_size = 20\nmax_client_conn = 500\nserver_login_retry = 0.05\n"
         );
         // 1.21 can carry named statements over, and 1.24 does unless told otherwise; earlier ones do not know the setting.
         if version(&program) >= (1, 21) {

@@ -9,9 +9,7 @@ use super::PostgresFleet;
 use crate::{
     Error, ErrorKind,
     store::{
-        postgres::{
-            connection::Parameters, database::LIMIT, row::column, statements::fleet as statements,
-        },
+        postgres::{connection::Parameters, database::LIMIT, row::column, statements::fleet as statements},
         renewal_time::jitter,
     },
 };
@@ -22,7 +20,7 @@ pub(super) async fn assign(
     pending: &str,
     principal: &str,
 ) -> Result<(), Error> {
-    let (from, to) = (fleet.row(app_id, pending), fleet.row(app_id, principal));
+    let from = fleet.row(app_id, pending);
     if pending == principal {
         let message =
             format!("{from} was to be assigned to itself; name the company or user whose token it is");
@@ -52,7 +50,7 @@ pub(super) async fn assign(
             return Err(Error::new(ErrorKind::Config, message));
         }
     }
-    let jitter = jitter(&to.principal);
+    let jitter = jitter(principal);
     let move_to: &Parameters<'_> = &[both, &[(&jitter, Type::FLOAT8)]].concat();
     transaction.query(statements::ASSIGN, move_to).await?;
     transaction.query(statements::DELETE, &both[..2]).await?;

@@ -47,7 +47,7 @@ pub(super) async fn claim(fleet: &PostgresFleet, app_id: &str, most: usize) -> R
     let rows = database.query(statement, parameters).await?;
     let claimed = rows.len();
     let rows = rows.iter().map(|row| Claimed::of(database, row)).collect::<Result<Vec<_>, _>>()?;
-    unanswered.is_answered();
+    unanswered.answered();
     let tokens = locks(fleet, app_id, rows, &holder);
     let next = if claimed >= most {
         Some(Duration::ZERO)

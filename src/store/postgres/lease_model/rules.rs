@@ -55,6 +55,12 @@ pub(super) enum Rule {
     ReplaceIgnoresSaveId,
     /// REPLACE hits only the row whose sign-in is the one that the claim has read.
     ReplaceComparesSignIn,
+    /// ASSIGN counts as a sign-in after any that the row has seen.
+    AssignIsANewSignIn,
+    /// ASSIGN makes the version larger than any that the row has had.
+    AssignRaisesTheVersion,
+    /// ASSIGN leaves the lease of another claim as it is.
+    AssignLeavesTheLease,
     /// REMOVE compares the sign-in, not `save_id`.
     RemoveComparesSignIn,
     /// REMOVE empties `save_id`.

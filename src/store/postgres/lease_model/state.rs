@@ -244,6 +244,7 @@ pub(super) struct Budget {
     pub(super) tokens: u8,
     pub(super) sign_ins: u8,
     pub(super) sign_outs: u8,
+    pub(super) assignments: u8,
 }
 
 /// What must hold.
@@ -366,7 +367,8 @@ impl State {
             let token = concur.unspent[usize::from(family)];
             let is_kept = row.token == token || self.is_in_hand(token);
             // The row was removed, or a person has signed in again.
-            let is_replaced = row.token == 0 || (row.sign_in != family && row.sign_in > 1);
+            let stored = concur.family(row.token);
+            let is_replaced = row.token == 0 || (stored != family && stored > 1);
             if concur.is_live(token) && !is_kept && !is_replaced && causes.lost & bit(token) == 0 {
                 return Some(Invariant::NoTokenIsLost);
             }
@@ -423,6 +425,7 @@ impl State {
             (left.tokens, 3),
             (left.sign_ins, 2),
             (left.sign_outs, 2),
+            (left.assignments, 1),
         ]);
         let tables = pack(&family) << 28 | pack(&unspent) << 16 | pack(&held_up);
         let [a, b, c] = workers.map(|worker| worker.key());

@@ -120,6 +120,29 @@ impl State {
         self.end_lease(w, rules.has(Rule::SaveEndsOwnLeaseOnly));
     }
 
+    /// ASSIGN: the token of a sign-in under another name takes the place of what is stored, without any claim of this row.
+    pub(super) fn assign(&mut self, rules: Rules) {
+        let old = self.row;
+        self.concur.families += 1;
+        let family = self.concur.families;
+        let token = self.concur.issue(family);
+        self.left.tokens -= 1;
+        self.replica = old;
+        let version = if rules.has(Rule::AssignRaisesTheVersion) { old.version + 1 } else { 1 };
+        self.row = Row {
+            token,
+            save_id: token,
+            sign_in: if rules.has(Rule::AssignIsANewSignIn) { family } else { old.sign_in },
+            version,
+            in_doubt: None,
+            needs_reauthorization: false,
+            ..old
+        };
+        if !rules.has(Rule::AssignLeavesTheLease) && old.lease_owner.is_some() {
+            self.break_(Invariant::NoLeaseOfAnotherClaimIsTouched);
+        }
+    }
+
     fn end_lease(&mut self, w: usize, compares_owner: bool) {
         let is_mine = self.row.lease_owner == Some(w as u8);
         if self.row.lease_owner.is_none() || (compares_owner && !is_mine) {
@@ -174,6 +197,10 @@ impl State {
                 self.break_(Invariant::NoNewSignInIsRevoked);
             }
             return;
+        }
+        if self.concur.family(row.token) != row.sign_in {
+            // The revoked family is another one.
+            self.break_(Invariant::NoNewSignInIsRevoked);
         }
         self.causes.removed |= bit(row.sign_in);
         self.replica = row;

@@ -29,6 +29,7 @@ pub(super) enum Action {
     SaveNotDone,
     ReadAgain,
     Remember,
+    Assign,
     Remove,
     RemoveAnswerLost,
     Release,
@@ -44,7 +45,7 @@ pub(super) enum Action {
 }
 
 impl Action {
-    /// Whether it is a fault. All else happens sooner or later by itself.
+    /// Whether it is a fault, or what only a person does. All else happens sooner or later by itself.
     fn is_fault(self) -> bool {
         use Action::*;
         let is_of_a_worker = matches!(
@@ -53,7 +54,7 @@ impl Action {
         );
         let is_of_the_row = matches!(
             self,
-            RowDeleted | BackupRestored | FailoverWithoutTheLastSave | FailoverWithoutTheLastClaim
+            Assign | RowDeleted | BackupRestored | FailoverWithoutTheLastSave | FailoverWithoutTheLastClaim
         );
         is_of_a_worker
             || is_of_the_row
@@ -103,6 +104,7 @@ impl fmt::Display for Step {
             Action::SaveNotDone => "SAVE or REPLACE fails, nothing is committed",
             Action::ReadAgain => "READ after code 108",
             Action::Remember => "REMEMBER of code 108",
+            Action::Assign => "ASSIGN, the token of a sign-in under another name",
             Action::Remove => "REMOVE",
             Action::RemoveAnswerLost => "REMOVE is committed, its answer lost",
             Action::Release => "RELEASE",
@@ -426,6 +428,12 @@ impl State {
 
 fn change_the_database(steps: &mut Steps<'_>, rules: Rules) {
     let State { row, replica, left, .. } = *steps.from;
+    if left.assignments > 0 && left.tokens > 0 {
+        steps.add(Action::Assign, |next| {
+            next.left.assignments -= 1;
+            next.assign(rules);
+        });
+    }
     if left.removals > 0 && row.sign_in != 0 {
         steps.add(Action::RowDeleted, |next| {
             next.left.removals -= 1;
