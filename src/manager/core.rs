@@ -51,8 +51,6 @@ pub(super) struct Policy {
     pub(super) is_in_a_fleet: bool,
 }
 
-
-
 impl Core {
     // Inlined with `TokenCache::fresh_access`: two calls less on the warm path.
     #[inline]
