@@ -107,12 +107,12 @@ impl<S: FnMut(usize, &str, &mut fastrand::Rng) -> Worker> Chaos<S> {
         self.places[number] = self.start(number, random);
     }
 
-    fn cut_off(&mut self, whom: impl Fn(usize) -> bool, fault: impl FnOnce()) {
+    fn cut_off(&mut self, which: impl Fn(usize) -> bool, fault: impl FnOnce()) {
         let logged = |places: &[Place]| places.iter().map(|it| it.worker.logged()).collect::<Vec<_>>();
         let before = logged(&self.places);
         fault();
         let lengths = before.into_iter().zip(logged(&self.places));
-        for (number, (before, after)) in lengths.enumerate().filter(|(number, _)| whom(*number)) {
+        for (number, (before, after)) in lengths.enumerate().filter(|(number, _)| which(*number)) {
             let hits = self.hits.entry(self.places[number].name.clone()).or_default();
             hits.push(Hit::CutOff(before, after));
         }
