@@ -95,21 +95,20 @@ pub async fn alone() -> Turn {
     Turn::take(-1, |scenes| scenes == 0).await
 }
 
-/// A flight that waits on the clock keeps its runtime from ending, and so a panic from being shown. When a test fails,
-/// time flies.
-pub struct FliesOnPanic(pub ManualClock);
+/// Time flies once a test has ended, well or not: a flight under way keeps the test's runtime from ending, and may wait on the
+/// clock, since the test's Concur is gone.
+pub struct FliesAtTheEnd(pub ManualClock);
 
-impl Drop for FliesOnPanic {
+impl Drop for FliesAtTheEnd {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let clock = self.0.clone();
-            std::thread::spawn(move || {
-                loop {
-                    clock.advance(MINUTE);
-                    std::thread::yield_now();
-                }
-            });
-        }
+        let clock = self.0.clone();
+        std::thread::spawn(move || {
+            // Fast at first, for a flight has few pauses; and then seldom, for most tests have left no flight.
+            for milliseconds in (0..10).map(|step| 1 << step).chain([1000; 60]) {
+                clock.advance(HOUR);
+                std::thread::sleep(Duration::from_millis(milliseconds));
+            }
+        });
     }
 }
 
@@ -118,7 +117,7 @@ pub struct Scene {
     pub concur: ConcurSimulator,
     pub clock: ManualClock,
     pub dir: TempDir,
-    _clock: FliesOnPanic,
+    _clock: FliesAtTheEnd,
 }
 
 impl Scene {
@@ -147,7 +146,7 @@ impl Scene {
     async fn on(clock: ManualClock, rotation: Rotation) -> Self {
         let concur = ConcurSimulator::builder().clock(clock.clone()).rotation(rotation).start().await;
         let dir = tempfile::tempdir().unwrap();
-        let scene = Self { _no_forks: None, concur, _clock: FliesOnPanic(clock.clone()), clock, dir };
+        let scene = Self { _no_forks: None, concur, _clock: FliesAtTheEnd(clock.clone()), clock, dir };
         scene.write_credentials(&scene.concur.credentials_json());
         scene
     }
