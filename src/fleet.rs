@@ -7,7 +7,6 @@ mod builder;
 mod connect;
 mod events;
 mod managers;
-mod name;
 mod pace;
 mod worker;
 
@@ -29,7 +28,7 @@ use crate::{
     MemberKind, TokenManager,
     clock::within,
     manager::Blueprint,
-    store::{BoxFuture, DynFleetStore},
+    store::{BoxFuture, DynFleetStore, member_name},
 };
 
 /// The companies and users of one app, all kept signed in.
@@ -93,12 +92,12 @@ impl Fleet {
     }
 
     fn member(&self, kind: MemberKind, uuid: &str) -> TokenManager {
-        match name::normalized(uuid) {
+        match member_name::normalized(uuid) {
             Ok(name) => self.0.manager(kind, &name, AskedBy::Program),
             // Every call of this manager says what is wrong.
             Err(_) => {
                 let credentials = self.0.app.for_member();
-                self.0.blueprint.manager(Box::new(credentials), Arc::new(name::Misnamed), None)
+                self.0.blueprint.manager(Box::new(credentials), Arc::new(member_name::Misnamed), None)
             }
         }
     }

@@ -5,6 +5,7 @@ mod erased;
 mod fleet;
 mod folder;
 mod json_file;
+pub(crate) mod member_name;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;

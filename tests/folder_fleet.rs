@@ -587,7 +587,7 @@ async fn members_are_listed_in_pages_in_the_order_of_their_names() {
 async fn a_name_that_could_lead_elsewhere_leads_nowhere() {
     let scene = Scene::new();
     let store = scene.store();
-    let message = "the name of a member in a fleet's folder consists of 1 to 64 ASCII letters, digits, hyphens and underscores; \
+    let message = "the name of a member of a fleet consists of 1 to 64 ASCII letters, digits, hyphens and underscores; \
                    pass the UUID of the company or user";
     for name in ["", "..", "../other", "a/b", "a\\b", "a.b", "ä", &"a".repeat(65)] {
         let member = store.of(APP, name);

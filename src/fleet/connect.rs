@@ -3,9 +3,10 @@
 //! Always: a token is saved before its sign-in is told. A grant that names no principal proves that its reply can be saved before
 //! it is sent, and no token is ever in two places.
 
-use super::{Fleet, managers::AskedBy, name};
+use super::{Fleet, managers::AskedBy};
 use crate::{
     Error, ErrorKind, Grant, MemberKind, RefreshTokenObject, oauth_client::SignsIn, principal::Principal,
+    store::member_name,
 };
 
 impl Fleet {
@@ -33,7 +34,7 @@ impl Fleet {
         let grant = grant.into();
         match grant.signs_in() {
             SignsIn::Company(uuid) => {
-                let name = name::normalized(uuid)?.into_owned();
+                let name = member_name::normalized(uuid)?.into_owned();
                 self.0.manager(MemberKind::Company, &name, AskedBy::Program).sign_in(grant).await?;
                 Ok(name)
             }
@@ -47,27 +48,15 @@ impl Fleet {
     }
 
     async fn connect_pending(&self, grant: Grant) -> Result<String, Error> {
-        let pending = name::pending()?;
-        let token = {
-            let manager = self.0.manager(MemberKind::Pending, &pending, AskedBy::Program);
-            manager.sign_in(grant).await
-        };
-        let token = match token {
-            Ok(token) => token,
-            Err(e) => {
-                self.0.managers.forget(MemberKind::Pending, &pending);
-                return Err(e);
-            }
-        };
-        let uuid = match Principal::of(&token) {
-            Some(Principal::Company(uuid) | Principal::User(uuid)) => uuid,
-            None => {
-                let message = format!(
-                    "the token was saved, but Concur's reply does not say who has signed in; find out, and call \
-                     Fleet::assign(\"{pending}\", the UUID)"
-                );
-                return Err(Error::new(ErrorKind::Config, message));
-            }
+        let pending = member_name::pending()?;
+        let signed_in = self.0.manager(MemberKind::Pending, &pending, AskedBy::Program).sign_in(grant).await;
+        let token = signed_in.inspect_err(|_| self.0.managers.forget(MemberKind::Pending, &pending))?;
+        let Some(Principal::Company(uuid) | Principal::User(uuid)) = Principal::of(&token) else {
+            let message = format!(
+                "the token was saved, but Concur's reply does not say who has signed in; find out, and call \
+                 Fleet::assign(\"{pending}\", the UUID)"
+            );
+            return Err(Error::new(ErrorKind::Config, message));
         };
         self.assign(&pending, &uuid).await.map_err(|e| {
             let message = format!(
@@ -87,8 +76,9 @@ impl Fleet {
     /// [`ErrorKind::Config`] when there is no such token, or one of the names cannot be one; [`ErrorKind::Store`] when it is not
     /// certain that the token was moved.
     pub async fn assign(&self, pending: &str, uuid: &str) -> Result<(), Error> {
-        let (pending, name) = (name::normalized(pending)?.into_owned(), name::normalized(uuid)?.into_owned());
-        if name::kind_of(&pending, MemberKind::User) != MemberKind::Pending {
+        let (pending, name) =
+            (member_name::normalized(pending)?.into_owned(), member_name::normalized(uuid)?.into_owned());
+        if !member_name::is_pending(&pending) {
             let message =
                 format!("\"{pending}\" is no name that Fleet::connect has made; pass that name, pending-…");
             return Err(Error::new(ErrorKind::Config, message));
@@ -112,12 +102,8 @@ impl Fleet {
     ///
     /// As [`TokenManager::adopt`](crate::TokenManager::adopt).
     pub async fn adopt(&self, uuid: &str, token: RefreshTokenObject) -> Result<(), Error> {
-        let name = name::normalized(uuid)?;
-        let kind = match Principal::of(&token) {
-            Some(Principal::User(_)) => MemberKind::User,
-            Some(Principal::Company(_)) | None => MemberKind::Company,
-        };
-        self.0.manager(kind, &name, AskedBy::Program).adopt(token).await
+        let name = member_name::normalized(uuid)?;
+        self.0.manager(member_name::kind_of_token(&token), &name, AskedBy::Program).adopt(token).await
     }
 
     /// Revokes all refresh tokens of the member at Concur, and removes the member's token from the store. As
@@ -127,7 +113,7 @@ impl Fleet {
     ///
     /// As [`TokenManager::revoke`](crate::TokenManager::revoke).
     pub async fn disconnect(&self, uuid: &str) -> Result<(), Error> {
-        let name = name::normalized(uuid)?;
+        let name = member_name::normalized(uuid)?;
         // Of the kind that the program has used: that manager must not go on serving what is revoked.
         let is_user = self.0.managers.has(MemberKind::User, &name);
         let kind = if is_user { MemberKind::User } else { MemberKind::Company };

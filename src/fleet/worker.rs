@@ -19,7 +19,7 @@ use tokio::{
     task::yield_now,
 };
 
-use super::{Inner, managers::AskedBy, name, pace::Pace};
+use super::{Inner, managers::AskedBy, pace::Pace};
 use crate::{
     DueToken, DueTokens,
     backoff::{Backoff, jittered},
@@ -27,6 +27,7 @@ use crate::{
     clock::within,
     log,
     manager::Due,
+    store::member_name,
 };
 
 /// How often the store is asked when it knows of nothing that is due, and how often managers are looked at.
@@ -136,12 +137,10 @@ impl Worker {
         if !pause.is_zero() {
             return pause;
         }
-        if let Some(more) = free.num_permits().checked_sub(batch) {
-            drop(free.split(more));
-        } else if let Some(more) =
-            batch.checked_sub(free.num_permits()).map(|more| more.min(slots.available_permits()))
-            && let Some(more) = try_take(slots, more)
-        {
+        // No more than a batch, and no less if so many are free.
+        drop(free.split(free.num_permits().saturating_sub(batch)));
+        let more = (batch - free.num_permits()).min(slots.available_permits());
+        if let Some(more) = try_take(slots, more) {
             free.merge(more);
         }
         let most = free.num_permits();
@@ -170,7 +169,7 @@ impl Worker {
 
     fn renew(self: &Arc<Self>, due: DueToken, asked_at: Duration, slot: OwnedSemaphorePermit) {
         let DueToken { principal, kind, lock } = due;
-        let manager = self.fleet.manager(name::kind_of(&principal, kind), &principal, AskedBy::Worker);
+        let manager = self.fleet.manager(member_name::kind_of(&principal, kind), &principal, AskedBy::Worker);
         let worker = Arc::clone(self);
         let work = async move {
             let renewal = manager.renew_due(lock, asked_at, worker.callers.as_ref());

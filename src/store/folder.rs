@@ -22,14 +22,12 @@ use std::{
     },
 };
 
-use self::{
-    index::Index,
-    member_store::{MemberStore, Misnamed},
-    rounds::Rounds,
-};
+use self::{index::Index, member_store::MemberStore, rounds::Rounds};
 use crate::{
     BoxedStore, Clock, DueTokens, Error, FleetMember, FleetStore, SystemClock, TokenStore as _,
-    caught::locked, clock::Guarded,
+    caught::locked,
+    clock::Guarded,
+    store::member_name::{Misnamed, is_name, misnamed},
 };
 
 /// Keeps the tokens of a fleet in a folder: nothing to install, for any number of processes on one machine.
@@ -145,7 +143,7 @@ impl Shared {
 impl FleetStore for FolderFleet {
     fn of(&self, app_id: &str, principal: &str) -> BoxedStore {
         let name = principal.to_ascii_lowercase();
-        if !layout::is_name(&name) {
+        if !is_name(&name) {
             return Misnamed.boxed();
         }
         MemberStore::new(Arc::clone(&self.0), self.0.shared_app_id(app_id), &name).boxed()
@@ -165,8 +163,8 @@ impl FleetStore for FolderFleet {
 
     async fn assign(&self, app_id: &str, pending: &str, principal: &str) -> Result<(), Error> {
         let (pending, principal) = (pending.to_ascii_lowercase(), principal.to_ascii_lowercase());
-        if !layout::is_name(&pending) || !layout::is_name(&principal) {
-            return Err(Misnamed::error());
+        if !is_name(&pending) || !is_name(&principal) {
+            return Err(misnamed());
         }
         let app_id = self.0.shared_app_id(app_id);
         self.0.make(&app_id)?;

@@ -288,8 +288,8 @@ pub async fn who_is_not_connected_is_told_so<P: Place>(scene: Scene<P>) {
         assert_eq!(error.kind(), ErrorKind::Config);
         assert_eq!(
             error.to_string(),
-            "the name of a company or user in a fleet is its UUID, which consists of ASCII letters, digits and hyphens; pass \
-             that UUID"
+            "the name of a member of a fleet consists of 1 to 64 ASCII letters, digits, hyphens and underscores; pass the UUID \
+             of the company or user"
         );
     }
     assert_eq!(scene.concur.token_requests(), 0);

@@ -5,7 +5,7 @@
 use std::{io, path::Path, time::SystemTime};
 
 use super::{layout, marker, outlook};
-use crate::{Error, FleetMember, JsonFileStore, MemberState};
+use crate::{Error, FleetMember, JsonFileStore, MemberState, store::member_name::is_pending};
 
 pub(super) fn list(
     place: &Path,
@@ -38,7 +38,7 @@ pub(super) fn list(
 /// `None` for a sign-in of an unknown user that is not done, or failed.
 fn member(place: &Path, name: &str, now: SystemTime) -> Option<FleetMember> {
     match JsonFileStore::new(layout::token_file(place, name)).peek() {
-        Ok(stored) if stored.token.is_none() && outlook::is_pending(name) => None,
+        Ok(stored) if stored.token.is_none() && is_pending(name) => None,
         Ok(stored) => Some(outlook::member(name, &stored, now)),
         Err(error) => {
             // Nothing can be renewed from such a file, until a person has put it right.

@@ -6,7 +6,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use super::{Shared, layout, outlook::Outlook};
 use crate::{
-    Clock as _, Error, ErrorKind, RefreshTokenObject, StoreLock, Stored, TokenStore, files,
+    Clock as _, Error, RefreshTokenObject, StoreLock, Stored, TokenStore, files,
     store::{
         JsonFileStore,
         delegated::{Wrapper, delegate_others},
@@ -116,45 +116,4 @@ impl TokenStore for MemberStore {
 
 pub(super) fn is_missing(folder: &Path) -> bool {
     folder.try_exists().is_ok_and(|exists| !exists)
-}
-
-/// In place of a store, where the name could lead anywhere.
-#[derive(Debug)]
-pub(super) struct Misnamed;
-
-impl Misnamed {
-    pub(super) fn error() -> Error {
-        let message = format!(
-            "the name of a member in a fleet's folder consists of 1 to {} ASCII letters, digits, hyphens and underscores; \
-             pass the UUID of the company or user",
-            layout::LONGEST
-        );
-        Error::new(ErrorKind::Config, message)
-    }
-}
-
-impl TokenStore for Misnamed {
-    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        Err(Self::error())
-    }
-
-    async fn save(&self, _: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
-        Err(Self::error())
-    }
-
-    async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
-        Err(Self::error())
-    }
-
-    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        Err(Self::error())
-    }
-
-    fn is_local(&self) -> bool {
-        true
-    }
-
-    fn describe(&self) -> String {
-        "the store of a member without a usable name".to_owned()
-    }
 }

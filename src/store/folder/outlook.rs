@@ -7,8 +7,10 @@ use std::time::SystemTime;
 use crate::{
     FleetMember, MemberKind, MemberState, RefreshTokenObject, Stored, clock, consequences,
     failed_requests::{FailedRequest, FailedRequests, REFUSED_BEFORE},
-    principal::Principal,
-    store::renewal_time::renewal_time,
+    store::{
+        member_name::{kind_of, kind_of_token},
+        renewal_time::renewal_time,
+    },
 };
 
 /// When a token is due, and when it expires. Unix seconds.
@@ -49,15 +51,7 @@ fn needing_a_person(noted: &FailedRequests) -> Option<&FailedRequest> {
 }
 
 pub(super) fn kind(name: &str, token: Option<&RefreshTokenObject>) -> MemberKind {
-    match token.and_then(Principal::of) {
-        _ if is_pending(name) => MemberKind::Pending,
-        Some(Principal::User(_)) => MemberKind::User,
-        Some(Principal::Company(_)) | None => MemberKind::Company,
-    }
-}
-
-pub(super) fn is_pending(name: &str) -> bool {
-    name.starts_with("pending-")
+    kind_of(name, token.map_or(MemberKind::Company, kind_of_token))
 }
 
 /// What an operator is shown.

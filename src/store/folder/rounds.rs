@@ -17,12 +17,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{
-    Shared, layout, marker,
-    outlook::{Outlook, is_pending},
-};
+use super::{Shared, layout, marker, outlook::Outlook};
 use crate::{
     Clock as _, Error, JsonFileStore, Stored, SystemClock, TokenStore as _, clock, files::Stamp, log,
+    store::member_name::is_pending,
 };
 
 const MINUTE: u64 = 60;

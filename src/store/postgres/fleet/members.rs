@@ -8,22 +8,16 @@ use tokio_postgres::{Row, types::Type};
 use crate::{
     Error,
     store::{
-        FleetHealth, FleetMember, MemberKind, MemberState,
+        FleetHealth, FleetMember, MemberKind, MemberState, member_name,
         postgres::{
             connection::Parameters, database::Database, row::column, statements::fleet as statements,
         },
     },
 };
 
-/// What a name begins with, as long as only the token is known.
-const PENDING: &str = "pending-";
-
 pub(super) fn kind_of(principal: &str, kind: &str) -> MemberKind {
-    match kind {
-        _ if principal.starts_with(PENDING) => MemberKind::Pending,
-        "company" => MemberKind::Company,
-        _ => MemberKind::User,
-    }
+    let of_row = if kind == "company" { MemberKind::Company } else { MemberKind::User };
+    member_name::kind_of(principal, of_row)
 }
 
 pub(super) async fn list(

@@ -5,46 +5,61 @@
 use std::borrow::Cow;
 
 use crate::{
-    Error, ErrorKind, MemberKind, RefreshTokenObject, StoreLock, TokenStore, unguessable::hexadecimal,
+    Error, ErrorKind, MemberKind, RefreshTokenObject, StoreLock, TokenStore, principal::Principal,
+    unguessable::hexadecimal,
 };
 
 const LONGEST: usize = 64;
+/// What a name begins with as long as only the token is known.
 const PENDING: &str = "pending-";
 
+pub(crate) fn is_name(name: &str) -> bool {
+    let is_allowed = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-' | b'_');
+    // Without an early end this takes a few instructions for all bytes together.
+    (1..=LONGEST).contains(&name.len()) && name.bytes().fold(true, |all, byte| all & is_allowed(byte))
+}
+
 /// The name as stores know it.
-pub(super) fn normalized(name: &str) -> Result<Cow<'_, str>, Error> {
-    // Nearly all are spelled so already. Without an early end this takes a few instructions for all bytes together.
-    let is_usual = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'z' | b'-' | b'_');
-    if (1..=LONGEST).contains(&name.len()) && name.bytes().fold(true, |all, byte| all & is_usual(byte)) {
+pub(crate) fn normalized(name: &str) -> Result<Cow<'_, str>, Error> {
+    // Nearly all are spelled so already.
+    if is_name(name) {
         return Ok(name.into());
     }
-    let name = name.trim();
-    let is_allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-    if name.is_empty() || name.len() > LONGEST || !name.bytes().all(is_allowed) {
-        return Err(misnamed());
-    }
-    let is_lower = !name.bytes().any(|byte| byte.is_ascii_uppercase());
-    Ok(if is_lower { name.into() } else { name.to_ascii_lowercase().into() })
+    let lower = name.trim().to_ascii_lowercase();
+    if is_name(&lower) { Ok(lower.into()) } else { Err(misnamed()) }
 }
 
 /// For a principal that is not known yet.
-pub(super) fn pending() -> Result<String, Error> {
+pub(crate) fn pending() -> Result<String, Error> {
     Ok(format!("{PENDING}{}", hexadecimal::<16>()?))
 }
 
-pub(super) fn kind_of(name: &str, otherwise: MemberKind) -> MemberKind {
-    if name.starts_with(PENDING) { MemberKind::Pending } else { otherwise }
+pub(crate) fn is_pending(name: &str) -> bool {
+    name.starts_with(PENDING)
 }
 
-fn misnamed() -> Error {
-    let message = "the name of a company or user in a fleet is its UUID, which consists of ASCII letters, digits and hyphens; pass \
-                   that UUID";
+pub(crate) fn kind_of(name: &str, otherwise: MemberKind) -> MemberKind {
+    if is_pending(name) { MemberKind::Pending } else { otherwise }
+}
+
+pub(crate) fn kind_of_token(token: &RefreshTokenObject) -> MemberKind {
+    match Principal::of(token) {
+        Some(Principal::User(_)) => MemberKind::User,
+        Some(Principal::Company(_)) | None => MemberKind::Company,
+    }
+}
+
+pub(crate) fn misnamed() -> Error {
+    let message = format!(
+        "the name of a member of a fleet consists of 1 to {LONGEST} ASCII letters, digits, hyphens and underscores; pass the UUID of \
+         the company or user"
+    );
     Error::new(ErrorKind::Config, message)
 }
 
 /// The store of a member whose name cannot be one: every call says so.
 #[derive(Debug)]
-pub(super) struct Misnamed;
+pub(crate) struct Misnamed;
 
 impl TokenStore for Misnamed {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
@@ -68,7 +83,7 @@ impl TokenStore for Misnamed {
     }
 
     fn describe(&self) -> String {
-        "a member of the fleet without a name".to_owned()
+        "the store of a member without a usable name".to_owned()
     }
 }
 
@@ -95,7 +110,7 @@ mod tests {
         ] {
             assert_eq!(normalized(given).ok().as_deref(), name, "{given:?}");
         }
-        assert!(normalized(&"a".repeat(64)).is_ok() && normalized(&"a".repeat(65)).is_err());
+        assert!(is_name(&"a".repeat(64)) && !is_name(&"a".repeat(65)) && !is_name("A"));
     }
 
     #[test]
