@@ -2,9 +2,11 @@
 
 mod delegated;
 mod erased;
+mod file_failure;
 mod fleet;
 mod folder;
 mod json_file;
+mod lock_wait;
 pub(crate) mod member_name;
 mod memory;
 #[cfg(feature = "postgres")]
@@ -34,6 +36,7 @@ pub use self::{
 pub(crate) use self::{
     erased::{BoxFuture, DynTokenStore},
     fleet::DynFleetStore,
+    lock_wait::LockWait,
 };
 use crate::{Error, RefreshTokenObject};
 

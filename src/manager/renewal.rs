@@ -29,7 +29,7 @@ mod exchange;
 mod owner;
 mod sign_out;
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll};
 
 pub(super) use self::accept::save_in_background;
 use self::exchange::Exchanged;
@@ -44,12 +44,9 @@ use super::{
     single_flight::{Join, Leader},
 };
 use crate::{
-    Error, ErrorKind, backoff::Backoff, caught::caught, failed_requests::FailedRequests, log,
-    oauth_client::RetryBudget,
+    Error, ErrorKind, caught::caught, failed_requests::FailedRequests, log, oauth_client::RetryBudget,
+    store::LockWait,
 };
-
-/// The first pause between two looks at the lock and the store; the store says which is the longest.
-const FIRST_POLL: Duration = Duration::from_millis(2);
 
 /// Joins a flight or starts one, and waits for its outcome; [`Outcome::Busy`] if `join` forbids to join the one under way.
 pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
@@ -151,8 +148,7 @@ impl Flight<'_> {
         }
         // After an error, what is stored may still do.
         let was_refused = locks_first && first.is_ok();
-        let mut waited = Duration::ZERO;
-        let mut polls = 0;
+        let mut wait = LockWait::new(cache.store.longest_poll(), policy.lock_timeout);
         // The store's own calls take time, too, which no injected clock may know of.
         let mut deadline = None;
         loop {
@@ -175,22 +171,10 @@ impl Flight<'_> {
             }
             let deadline = deadline.get_or_insert_with(|| machine.executor.wait(policy.lock_timeout));
             let is_over = poll_fn(|context| Poll::Ready(deadline.as_mut().poll(context).is_ready())).await;
-            if is_over || waited >= policy.lock_timeout {
-                return Err(Error::new(
-                    ErrorKind::Store,
-                    format!(
-                        "waited {} s for the lock of {}, which another process holds; find out what that \
-                         process is doing (it may be suspended), then try again",
-                        policy.lock_timeout.as_secs(),
-                        cache.store.describe()
-                    ),
-                ));
+            if is_over || wait.is_over() {
+                return Err(wait.timed_out(&cache.store.describe()));
             }
-            let poll = Backoff::new(FIRST_POLL, cache.store.longest_poll()).nth(polls);
-            machine.clock.sleep(poll).await;
-            // Counted, not read from the clock, which may jump.
-            waited += poll;
-            polls += 1;
+            machine.clock.sleep(wait.pause()).await;
         }
     }
 

@@ -22,14 +22,11 @@ use crate::{
     clock::{Clock as _, SystemClock},
     files::{self, Stamp},
     log,
+    store::file_failure::could_not,
 };
 
 /// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members.
 const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
-
-/// What to do where access was denied.
-pub(super) const RIGHT_USER: &str = "run this program as the user that owns them, or give them to the user that runs it (chown); if that is so already, \
-     look for a read-only mount or an attribute (lsattr)";
 
 /// The default store: one JSON file of mode 0600, such as `refreshTokenObjectFile.json`.
 ///
@@ -242,12 +239,7 @@ impl JsonFileStore {
     }
 
     fn could_not_read(&self, e: io::Error) -> Error {
-        let message = format!("could not read {}", self.path.display());
-        let message = match files::owners(&self.path, &e) {
-            Some(owners) => format!("{message}; {owners}; {RIGHT_USER}"),
-            None => format!("{message}; check that it is a file this user may read"),
-        };
-        Error::store(message, e)
+        could_not("read", &self.path, "check that it is a file this user may read", e)
     }
 
     /// A note that cannot be read is no reason not to renew.
@@ -318,17 +310,8 @@ impl JsonFileStore {
     }
 
     fn failed(&self, what: &str) -> impl FnOnce(io::Error) -> Error {
-        let message = format!("could not {what} {}", self.path.display());
-        move |e| {
-            let message = match files::owners(&self.path, &e) {
-                Some(owners) => format!("{message}; {owners}; {RIGHT_USER}"),
-                None => format!(
-                    "{message}; check that the file and its folder belong to this user, can be replaced, and that the disk \
-                     has room"
-                ),
-            };
-            Error::store(message, e)
-        }
+        let advice = "check that the file and its folder belong to this user, can be replaced, and that the disk has room";
+        move |e| could_not(what, &self.path, advice, e)
     }
 
     fn lock<'a>(&self, lock: &'a StoreLock) -> Result<&'a FileLock, Error> {

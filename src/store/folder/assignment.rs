@@ -7,12 +7,13 @@ use std::{sync::Arc, time::Duration};
 use super::{Shared, layout, member_store::MemberStore, outlook};
 use crate::{
     Clock as _, Error, ErrorKind, JsonFileStore, RefreshTokenObject, StoreLock, Stored, TokenStore as _,
-    backoff::Backoff, failed_requests::FailedRequests, log,
+    failed_requests::FailedRequests,
+    log,
+    store::{LONGEST_POLL, LockWait},
 };
 
 /// As long as a manager waits by default.
 const LONGEST_WAIT: Duration = Duration::from_secs(120);
-const POLL: Backoff = Backoff::new(Duration::from_millis(2), Duration::from_millis(50));
 
 pub(super) async fn assign(
     shared: &Arc<Shared>,
@@ -56,7 +57,7 @@ async fn both_locks(
     to: &MemberStore,
     from: &JsonFileStore,
 ) -> Result<(StoreLock, StoreLock), Error> {
-    let (mut polls, mut waited) = (0, Duration::ZERO);
+    let mut wait = LockWait::new(LONGEST_POLL, LONGEST_WAIT);
     loop {
         let busy = match to.try_lock().await? {
             Some(lock) => match from.try_lock().await? {
@@ -65,19 +66,10 @@ async fn both_locks(
             },
             None => to.describe(),
         };
-        if waited >= LONGEST_WAIT {
-            let message = format!(
-                "waited {} s for the lock of {busy}, which another process holds; find out what that process is doing (it may \
-                 be suspended), then try again",
-                LONGEST_WAIT.as_secs()
-            );
-            return Err(Error::new(ErrorKind::Store, message));
+        if wait.is_over() {
+            return Err(wait.timed_out(&busy));
         }
-        let poll = POLL.nth(polls);
-        shared.clock.sleep(poll).await;
-        // Counted, not read from the clock, which may jump.
-        waited += poll;
-        polls += 1;
+        shared.clock.sleep(wait.pause()).await;
     }
 }
 

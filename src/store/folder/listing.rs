@@ -4,8 +4,11 @@
 
 use std::{io, path::Path, time::SystemTime};
 
-use super::{layout, marker, outlook};
-use crate::{Error, FleetMember, JsonFileStore, MemberState, store::member_name::is_pending};
+use super::{layout, outlook};
+use crate::{
+    Error, FleetMember, JsonFileStore, MemberState,
+    store::{file_failure::could_not, member_name::is_pending},
+};
 
 pub(super) fn list(
     place: &Path,
@@ -50,5 +53,5 @@ fn member(place: &Path, name: &str, now: SystemTime) -> Option<FleetMember> {
 }
 
 fn not_read(folder: &Path, e: io::Error) -> Error {
-    marker::failed("read the folder", folder, "check that this user may read it", e)
+    could_not("read the folder", folder, "check that this user may read it", e)
 }

@@ -10,7 +10,7 @@ use crate::{
     Error, ErrorKind,
     files::{self, TempFile},
     shown,
-    store::json_file::RIGHT_USER,
+    store::file_failure::could_not,
 };
 
 const FORMAT: u64 = 1;
@@ -29,11 +29,11 @@ pub(super) fn make(place: &Path, app_id: &str) -> Result<(), Error> {
         return Ok(());
     }
     files::create_private_folder(place)
-        .map_err(|e| failed("make the folder", place, "make the folder that it is to be in", e))?;
+        .map_err(|e| could_not("make the folder", place, "make the folder that it is to be in", e))?;
     let path = place.join(NAME);
     match publish(&path, app_id) {
         Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            Err(failed("write", &path, "check that this user can create files there", e))
+            Err(could_not("write", &path, "check that this user can create files there", e))
         }
         // Another process may have been faster.
         _ => check(place, app_id).map(drop),
@@ -45,7 +45,9 @@ pub(super) fn check(place: &Path, app_id: &str) -> Result<bool, Error> {
     let path = place.join(NAME);
     let json = match files::read(&path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        json => json.map_err(|e| failed("read", &path, "check that it is a file this user may read", e))?,
+        json => {
+            json.map_err(|e| could_not("read", &path, "check that it is a file this user may read", e))?
+        }
     };
     let wrong = |what: &dyn fmt::Display| {
         Error::new(ErrorKind::Config, format!("{}: {what}; nothing was changed", path.display()))
@@ -84,14 +86,4 @@ fn as_json(app_id: &str) -> String {
     // As a program writes JSON for a person.
     let app_id = serde_json::Value::from(app_id);
     format!("{{\"format\": {FORMAT}, \"appID\": {app_id}}}")
-}
-
-/// `what` was to be done to `path`.
-pub(super) fn failed(what: &str, path: &Path, advice: &str, e: io::Error) -> Error {
-    let path_is = path.display();
-    let advice = match files::owners(path, &e) {
-        Some(owners) => format!("{owners}; {RIGHT_USER}"),
-        None => advice.to_owned(),
-    };
-    Error::store(format!("could not {what} {path_is}; {advice}"), e)
 }

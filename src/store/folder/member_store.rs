@@ -10,6 +10,7 @@ use crate::{
     store::{
         JsonFileStore,
         delegated::{Wrapper, delegate_others},
+        file_failure::could_not,
     },
 };
 
@@ -45,7 +46,7 @@ impl MemberStore {
         let made = files::create_private_folder(files::folder_of(folder))
             .and_then(|()| files::create_private_folder(folder));
         let advice = "check that this user can create folders there";
-        made.map_err(|e| super::marker::failed("make the folder", folder, advice, e))
+        made.map_err(|e| could_not("make the folder", folder, advice, e))
     }
 
     fn saved(&self, token: &RefreshTokenObject) {

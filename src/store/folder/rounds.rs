@@ -17,10 +17,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Shared, layout, marker, outlook::Outlook};
+use super::{Shared, layout, outlook::Outlook};
 use crate::{
-    Clock as _, Error, JsonFileStore, Stored, SystemClock, TokenStore as _, clock, files::Stamp, log,
-    store::member_name::is_pending,
+    Clock as _, Error, JsonFileStore, Stored, SystemClock, TokenStore as _, clock,
+    files::Stamp,
+    log,
+    store::{file_failure::could_not, member_name::is_pending},
 };
 
 const MINUTE: u64 = 60;
@@ -55,7 +57,7 @@ impl Rounds {
             return Ok(());
         }
         let groups = layout::groups(&shared.place).map_err(|e| {
-            marker::failed("read the folder", &shared.place, "check that this user may read it", e)
+            could_not("read the folder", &shared.place, "check that this user may read it", e)
         })?;
         if self.looked_at.is_none() {
             shared.keep_index();

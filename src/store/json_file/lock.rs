@@ -15,6 +15,7 @@ use crate::{
     Error,
     caught::locked,
     files::{self, Stamp},
+    store::file_failure::could_not,
 };
 
 /// The lock, what is known of the token file, and the room reserved for the reply while the lock is held.
@@ -35,7 +36,10 @@ impl FileLock {
     pub(super) fn try_acquire(target: PathBuf) -> Result<Option<Self>, Error> {
         let path = path_for(&target);
         // Never deleted: after that, the next process would lock another file than the current holder.
-        let file = files::open_or_create_private(&path, &target).map_err(|e| could_not_open(&path, e))?;
+        let file = files::open_or_create_private(&path, &target).map_err(|e| {
+            let advice = "check that it is no symbolic link, and that this user may write in its folder";
+            could_not("open the lock file", &path, advice, e)
+        })?;
         let is_ours = outcome(file.try_lock(), &path)?;
         let holder = process::id();
         let (reserved, known) = (Mutex::new(None), Mutex::new(None));
@@ -80,17 +84,6 @@ impl Drop for FileLock {
             mem::forget(reserved);
         }
     }
-}
-
-fn could_not_open(path: &Path, e: io::Error) -> Error {
-    let message = format!("could not open the lock file {}", path.display());
-    let message = match files::owners(path, &e) {
-        Some(owners) => format!("{message}; {owners}; {}", super::RIGHT_USER),
-        None => format!(
-            "{message}; check that it is no symbolic link, and that this user may write in its folder"
-        ),
-    };
-    Error::store(message, e)
 }
 
 /// Whether the lock was taken; an error if it never can be.

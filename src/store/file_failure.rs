@@ -1,0 +1,19 @@
+//! What is said when the operating system refuses access to a file or folder, and what to do about it.
+
+use std::{io, path::Path};
+
+use crate::{Error, files};
+
+/// What to do where access was denied.
+const RIGHT_USER: &str = "run this program as the user that owns them, or give them to the user that runs it (chown); if that is so already, \
+     look for a read-only mount or an attribute (lsattr)";
+
+/// `what` could not be done to `path`. The advice is for other reasons than the owner.
+pub(super) fn could_not(what: &str, path: &Path, advice: &str, e: io::Error) -> Error {
+    let at = path.display();
+    let message = match files::owners(path, &e) {
+        Some(owners) => format!("could not {what} {at}; {owners}; {RIGHT_USER}"),
+        None => format!("could not {what} {at}; {advice}"),
+    };
+    Error::store(message, e)
+}
