@@ -4,17 +4,16 @@
 #![allow(clippy::disallowed_methods, reason = "the files' dates are real")]
 #![allow(clippy::print_stdout, reason = "the sizes are results")]
 
+#[path = "support/allocated.rs"]
+#[allow(unreachable_pub, reason = "two test files use it")]
+mod allocated;
 #[path = "../benches/fleet/members.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the bench uses the rest")]
 mod members;
 
-use std::{
-    pin::pin,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::time::Duration;
 
-use allocation_counter::measure;
+use allocated::{left_behind, now};
 use concur_auth::{
     AppCredentials, Fleet, FleetStore as _, FolderFleet, JsonFileStore, RefreshTokenObject, TokenStore as _,
 };
@@ -23,22 +22,6 @@ use members::{APP, uuid};
 const MEMBERS: usize = 1000;
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const URI: &str = "https://us.api.concursolutions.com";
-
-/// What the body leaves allocated on this thread.
-fn left_behind<T>(body: impl FnOnce() -> T) -> (T, i64) {
-    let mut made = None;
-    let info = measure(|| made = Some(body()));
-    (made.unwrap(), info.bytes_current)
-}
-
-/// Polls once a future that has nothing to wait for: what it allocates, it allocates on this thread.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("there was something to wait for"),
-    }
-}
 
 /// The folder of a fleet with companies 1 to [`MEMBERS`], of which none is due.
 fn folder() -> tempfile::TempDir {

@@ -4,17 +4,16 @@
 #![allow(clippy::disallowed_methods, reason = "real sockets take real time")]
 #![allow(clippy::print_stdout, reason = "the sizes are results")]
 
+#[path = "support/allocated.rs"]
+#[allow(unreachable_pub, reason = "two test files use it")]
+mod allocated;
 #[path = "../benches/support/server.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the benches use the rest")]
 mod server;
 
-use std::{
-    pin::pin,
-    task::{Context, Poll, Waker},
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
-use allocation_counter::measure;
+use allocated::{left_behind, now};
 use concur_auth::{
     Clock as _, Credentials, FleetStore as _, FolderFleet, MemoryStore, OAuthClient, RefreshTokenObject,
     SystemClock, TokenManager, TokenManagerBuilder, TokenStore as _,
@@ -44,22 +43,6 @@ fn builder(company: usize, client: &OAuthClient, uri: &str) -> TokenManagerBuild
         .oauth_client(client.clone())
         .base_uri(uri)
         .clock(SystemClock)
-}
-
-/// What the body leaves allocated on this thread.
-fn left_behind<T>(body: impl FnOnce() -> T) -> (T, i64) {
-    let mut made = None;
-    let info = measure(|| made = Some(body()));
-    (made.unwrap(), info.bytes_current)
-}
-
-/// Polls once a future that has nothing to wait for.
-fn now<T>(future: impl Future<Output = T>) -> T {
-    let mut future = pin!(future);
-    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(value) => value,
-        Poll::Pending => panic!("there was something to wait for"),
-    }
 }
 
 #[test]

@@ -11,20 +11,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpListener, TcpStream},
-    runtime::Runtime,
-    sync::watch,
-};
+use tokio::{io::AsyncWriteExt as _, net::TcpStream, runtime::Runtime, sync::watch};
 
 use super::members;
-use crate::support::server::end_of_request;
+use crate::support::server::{listen, read_request};
 
 pub struct Endpoint {
     pub uri: String,
     shared: Arc<Shared>,
-    // A thread of its own, so that the endpoint's work is not on its clients' runtimes.
     runtime: Runtime,
 }
 
@@ -50,10 +44,7 @@ struct State {
 
 impl Endpoint {
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.expect("a runtime");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let uri = format!("http://{}", listener.local_addr().expect("an address"));
+        let (runtime, listener, uri) = listen();
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970").as_secs();
         let shared = Arc::new(Shared {
             geolocation: uri.clone(),
@@ -171,15 +162,7 @@ impl State {
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut received = Vec::with_capacity(4096);
-    loop {
-        let end = loop {
-            if let Some(end) = end_of_request(&received) {
-                break end;
-            }
-            if stream.read_buf(&mut received).await? == 0 {
-                return Ok(());
-            }
-        };
+    while let Some(end) = read_request(&mut stream, &mut received).await? {
         let request = String::from_utf8_lossy(&received[..end]).into_owned();
         received.drain(..end);
         let form = request.split_once("\r\n\r\n").map_or("", |(_, form)| form);
@@ -199,6 +182,7 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
         shared.answered.send_modify(|answered| *answered += 1);
         stream.write_all(reply.as_bytes()).await?;
     }
+    Ok(())
 }
 
 /// What stands in a form's field, of characters that need no decoding.

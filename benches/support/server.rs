@@ -21,7 +21,6 @@ use tokio::{
 pub struct Server {
     pub uri: String,
     shared: Arc<Shared>,
-    // A thread of its own, so that the server's work is not on the client's runtime.
     _runtime: Runtime,
 }
 
@@ -36,13 +35,7 @@ struct Shared {
 
 impl Server {
     pub fn start() -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
-        let uri = format!("http://{}", listener.local_addr().expect("an address"));
+        let (runtime, listener, uri) = listen();
         let body = format!(
             r#"{{"expires_in":3600,"scope":"openid company.read","token_type":"Bearer","access_token":"{}","refresh_token":"{}","refresh_expires_in":9999999999,"geolocation":"{uri}","id_token":"e.e.e"}}"#,
             "a".repeat(900),
@@ -94,25 +87,39 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut received = Vec::with_capacity(4096);
     let mut open = shared.open.subscribe();
-    loop {
-        let end = loop {
-            if let Some(end) = end_of_request(&received) {
-                break end;
-            }
-            if stream.read_buf(&mut received).await? == 0 {
-                return Ok(());
-            }
-        };
+    while let Some(end) = read_request(&mut stream, &mut received).await? {
         received.drain(..end);
         shared.requests.fetch_add(1, SeqCst);
         let _ = open.wait_for(|open| *open).await;
         *shared.last_reply.lock().expect("no panic under it") = Some(Instant::now());
         stream.write_all(&shared.reply).await?;
     }
+    Ok(())
+}
+
+/// A port on loopback and its base URI, with a thread of its own: a server's work is not on its clients' runtimes.
+pub fn listen() -> (Runtime, TcpListener, String) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let uri = format!("http://{}", listener.local_addr().expect("an address"));
+    (runtime, listener, uri)
+}
+
+/// Where the first of the received requests ends, which is read to its end; `None` at the end of the connection.
+pub async fn read_request(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    loop {
+        if let Some(end) = end_of_request(received) {
+            return Ok(Some(end));
+        }
+        if stream.read_buf(received).await? == 0 {
+            return Ok(None);
+        }
+    }
 }
 
 /// The end of the first request, once the request is complete.
-pub fn end_of_request(received: &[u8]) -> Option<usize> {
+fn end_of_request(received: &[u8]) -> Option<usize> {
     let head = received.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
     let text = std::str::from_utf8(&received[..head]).ok()?.to_ascii_lowercase();
     let length = text.lines().find_map(|line| line.strip_prefix("content-length:"));
