@@ -1,7 +1,8 @@
 //! How many requests a client sends in a second, to all hosts together.
 //!
-//! Always: no burst: requests are sent one by one, in the order in which they came, an equal time apart. A clock that jumps
-//! holds up no request for longer than that time. Who waits no more takes no other's place.
+//! Always: no burst: requests are sent one by one, in the order in which they came, an equal time apart, and in no second more
+//! than that many and one. A clock that jumps holds up no request for longer than that time. Who waits no more takes no other's
+//! place.
 
 use std::time::{Duration, SystemTime};
 
@@ -11,8 +12,9 @@ use crate::Clock;
 
 /// The slowest rate: one request a minute, so that each request can get its turn within a flight's time.
 const SLOWEST: Duration = Duration::from_secs(60);
-/// How much later than its time a request may be sent without those behind it coming later, too: sleeps are not exact.
-const SLACK: Duration = Duration::from_millis(10);
+/// How much later than its time a request may be sent without those behind it coming later, too: sleeps are not exact. Never
+/// more than the time between two requests.
+const MOST_SLACK: Duration = Duration::from_millis(10);
 
 #[derive(Debug)]
 pub(super) struct Rate {
@@ -35,7 +37,7 @@ impl Rate {
     pub(super) async fn wait(&self, clock: &dyn Clock) {
         let mut next = self.next.lock().await;
         let now = clock.now();
-        let earliest = now.checked_sub(SLACK).unwrap_or(now);
+        let earliest = now.checked_sub(self.interval.min(MOST_SLACK)).unwrap_or(now);
         // Otherwise the clock was set back.
         let latest = now.checked_add(self.interval).unwrap_or(now);
         let moment = next.filter(|moment| *moment >= earliest).unwrap_or(now).min(latest);
@@ -139,6 +141,30 @@ mod tests {
         let sent = sent(&rate, &hands, 101);
         assert_eq!(sent[100], Duration::from_millis(1002));
         assert!(sent.is_sorted());
+    }
+
+    #[test]
+    fn however_late_sleeps_end_no_second_has_more_than_its_requests_and_one() {
+        let seed = crate::seed::seed();
+        let mut random = fastrand::Rng::with_seed(seed);
+        for per_second in [20_u32, 100, 500] {
+            let rate = Rate::per_second(per_second.into());
+            let mut hands = Hands::at(1000, Duration::ZERO);
+            let start = hands.now();
+            let mut sent = Vec::new();
+            for _ in 0..10 * per_second {
+                // Most sleeps are a little late, some much.
+                let late = if random.u8(..) < 250 { random.u64(..2500) } else { random.u64(..30_000) };
+                hands.late = Duration::from_micros(late);
+                done(rate.wait(&hands));
+                sent.push(hands.now().duration_since(start).unwrap());
+            }
+            for (n, first) in sent.iter().enumerate() {
+                let second = sent[n..].iter().take_while(|moment| **moment - *first < Duration::from_secs(1));
+                let count = second.count();
+                assert!(count <= per_second as usize + 1, "{count} at {per_second}; CONCUR_AUTH_SEED={seed}");
+            }
+        }
     }
 
     #[test]
