@@ -103,7 +103,7 @@ impl Managers {
         write(self.shard_of(name))[index(kind)].remove(name);
     }
 
-    /// Drops what is not in use, and returns the managers that are.
+    /// Drops what is not in use, and returns the managers that the program uses.
     pub(super) fn tidy(&self, now: SystemTime) -> Vec<TokenManager> {
         self.minutes_passed(now);
         self.drop_unused()
@@ -134,7 +134,8 @@ impl Managers {
                         asked_for_at != NEVER && minute.saturating_sub(asked_for_at) <= IN_USE;
                     // While the shard is locked no caller gets hold of the manager.
                     let is_kept = was_asked_for || entry.manager.is_in_use();
-                    if is_kept {
+                    // A manager that only renews what is due has no reader of its access token.
+                    if is_kept && asked_for_at != NEVER {
                         in_use.push(entry.manager.clone());
                     }
                     is_kept
@@ -263,6 +264,16 @@ mod tests {
         drop(managers.get(MemberKind::Company, "asked again", AskedBy::Worker, &At(119), no_other));
         assert_eq!(tidy(&managers, 120), 0, "a worker's question is none");
         assert_eq!(managers.len(), 0);
+    }
+
+    #[test]
+    fn a_manager_that_only_a_worker_uses_is_kept_and_not_kept_warm() {
+        let managers = Managers::new();
+        let renewing = managers.get(MemberKind::Company, "due", AskedBy::Worker, &At(0), manager);
+        assert_eq!((tidy(&managers, 1), managers.len()), (0, 1));
+        let used = managers.get(MemberKind::Company, "due", AskedBy::Program, &At(1), no_other);
+        assert_eq!(tidy(&managers, 2), 1);
+        drop((renewing, used));
     }
 
     #[test]
