@@ -100,6 +100,7 @@ pub async fn alone() -> Turn {
 pub struct FliesAtTheEnd(pub ManualClock);
 
 impl Drop for FliesAtTheEnd {
+    #[allow(clippy::disallowed_methods, reason = "a flight takes real time between two pauses")]
     fn drop(&mut self) {
         let clock = self.0.clone();
         std::thread::spawn(move || {
