@@ -37,7 +37,8 @@ impl Rate {
     pub(super) async fn wait(&self, clock: &dyn Clock) {
         let mut next = self.next.lock().await;
         let now = clock.now();
-        let earliest = now.checked_sub(self.interval.min(MOST_SLACK)).unwrap_or(now);
+        let slack = self.interval.min(MOST_SLACK);
+        let earliest = now.checked_sub(slack).unwrap_or(now);
         // Otherwise the clock was set back.
         let latest = now.checked_add(self.interval).unwrap_or(now);
         let moment = next.filter(|moment| *moment >= earliest).unwrap_or(now).min(latest);
@@ -46,7 +47,8 @@ impl Rate {
         {
             clock.sleep(left).await;
         }
-        *next = moment.checked_add(self.interval);
+        let sent = clock.now();
+        *next = moment.max(sent.checked_sub(slack).unwrap_or(sent)).checked_add(self.interval);
     }
 
     pub(super) fn describe(&self) -> String {
