@@ -190,6 +190,13 @@ impl History {
         }
     }
 
+    /// Whether the token that this one was spent for was saved after all.
+    pub fn has_successor(&self, token: &str) -> bool {
+        let spenders = self.spenders.get(token).into_iter().flatten();
+        let mut issued = spenders.filter_map(|number| self.sent[*number].sent.issued.as_ref());
+        issued.any(|token| self.saved.as_ref().is_some_and(|saved| saved.contains(token)))
+    }
+
     /// The request that was granted for this refresh token: whose reply was seen by its worker, or was never seen.
     fn spender(&self, token: &str) -> Option<&SentBy> {
         let candidates = self.spenders.get(token)?.iter().map(|number| &self.sent[*number]);
