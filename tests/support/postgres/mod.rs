@@ -87,7 +87,7 @@ impl Options {
         self
     }
 
-    /// Faster, and not for tests of what a crash leaves.
+    /// Faster, and not for tests of what a crash of the machine leaves: that of the server leaves the same.
     pub fn without_fsync(self) -> Self {
         self.setting("fsync", "off")
     }
@@ -122,10 +122,12 @@ impl Postgres {
     }
 
     /// One for all tests of this program, each of which makes a [`database`](Self::database). It runs until the program
-    /// ends.
+    /// ends, and waits for no disk: where many tests write, a commit could take longer than the second that a store has for its
+    /// unlock.
     pub fn shared(test: &str) -> Option<&'static Self> {
         static SHARED: OnceLock<Option<Postgres>> = OnceLock::new();
-        let shared = SHARED.get_or_init(|| Some(Self::with(installed().ok()?, &Options::new())));
+        let shared =
+            SHARED.get_or_init(|| Some(Self::with(installed().ok()?, &Options::new().without_fsync())));
         if shared.is_none() {
             skip_named(test, NOT_INSTALLED);
         }
