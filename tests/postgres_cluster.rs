@@ -7,7 +7,6 @@ mod postgres;
 mod support;
 
 use std::{
-    collections::HashSet,
     fs,
     io::{BufRead as _, BufReader, Write as _},
     path::PathBuf,
@@ -262,14 +261,15 @@ fn tls_is_for_those_who_trust_the_certificate_and_know_the_password() {
 }
 
 #[test]
-fn pgbouncer_gives_each_transaction_another_connection() {
-    let test = "pgbouncer_gives_each_transaction_another_connection";
+fn behind_pgbouncer_nothing_of_a_session_outlives_its_transaction() {
+    let test = "behind_pgbouncer_nothing_of_a_session_outlives_its_transaction";
     let Some(postgres) = Postgres::shared(test) else { return };
     let Some(bouncer) = PgBouncer::start(postgres, test) else { return };
     let database = postgres.database();
-    let pids = database.try_psql_by(&bouncer, &"SELECT pg_backend_pid();".repeat(9)).unwrap();
-    let pids: HashSet<_> = pids.lines().collect();
-    assert_eq!(pids.len(), 9);
+    let session = "SET lock_timeout = '7s'; SELECT pg_advisory_lock(7)";
+    let left = "SHOW lock_timeout; SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 7";
+    assert_eq!(database.try_psql(&format!("{session}; {left}")).unwrap(), "\n7s\n1");
+    assert_eq!(database.try_psql_by(&bouncer, &format!("{session}; {left}")).unwrap(), "\n0\n0");
     let error = database.try_psql_by(&bouncer, "PREPARE named AS SELECT 1; EXECUTE named").unwrap_err();
     assert!(error.contains("26000"), "{error}");
 }

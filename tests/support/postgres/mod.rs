@@ -156,7 +156,7 @@ impl Postgres {
             format!("unix_socket_directories = '{folder}'"),
             "listen_addresses = ''".to_owned(),
             "shared_buffers = 16MB".to_owned(),
-            // All tests of a program share a cluster, and a pooler before it closes each connection after its transaction.
+            // All tests of a program share a cluster.
             "max_connections = 400".to_owned(),
             "password_encryption = 'scram-sha-256'".to_owned(),
         ];

@@ -1,8 +1,8 @@
 //! A real PgBouncer in transaction mode before a cluster.
 //!
-//! Always: each transaction comes to a connection of its own, which is closed afterwards, and nothing that is prepared by name
-//! is carried from one to another. What relies on a session shows at once. After a login that failed, another one is tried
-//! at once: the contract of a store gives an unlock a second.
+//! Always: nothing of a session outlives its transaction: no named statement, no setting, no lock. What relies on a session shows
+//! at once. (A connection for each transaction would show it, too, but on a busy machine a new connection takes a second, which is
+//! all that the contract of a store gives to an unlock.)
 
 use std::{
     fs,
@@ -43,7 +43,8 @@ impl PgBouncer {
         let (before, own) = (postgres.host().display(), folder.display());
         let mut settings = format!(
             "[databases]\n* = host={before} port=5432 user=postgres\n[pgbouncer]\nunix_socket_dir = {own}\n\
-             listen_port = 5432\nauth_type = any\npool_mode = transaction\nserver_lifetime = 0\n\
+             listen_port = 5432\nauth_type = any\npool_mode = transaction\n\
+             server_reset_query = DISCARD ALL\nserver_reset_query_always = 1\n\
              default_pool_size = 20\nmax_client_conn = 500\nserver_login_retry = 0.05\n"
         );
         // 1.21 can carry named statements over, and 1.24 does unless told otherwise; earlier ones do not know the setting.
