@@ -110,7 +110,18 @@ mod tests {
         ] {
             assert_eq!(normalized(given).ok().as_deref(), name, "{given:?}");
         }
-        assert!(is_name(&"a".repeat(64)) && !is_name(&"a".repeat(65)) && !is_name("A"));
+        assert!(normalized(&"a".repeat(64)).is_ok() && normalized(&"a".repeat(65)).is_err());
+    }
+
+    #[test]
+    fn a_name_as_stores_know_it_is_in_lower_case_and_safe() {
+        let longest = "a".repeat(LONGEST);
+        for name in ["b3f4e2a0-0000-4000-8000-000000000000", "a", "_", "--", "pending-0", &longest] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "a/b", "a\\b", "A", "ä", "a b", "a\0", &"a".repeat(LONGEST + 1)] {
+            assert!(!is_name(name), "{name}");
+        }
     }
 
     #[test]

@@ -221,7 +221,7 @@ pub async fn a_grant_that_names_nobody_waits_for_its_user<P: Place>(scene: Scene
 }
 
 /// A sign-in that Concur refuses leaves nothing behind.
-pub async fn a_sign_in_that_is_refused_leaves_no_member<P: Place>(scene: Scene<P>) {
+pub async fn a_sign_in_that_is_refused_leaves_no_active_member<P: Place>(scene: Scene<P>) {
     let fleet = scene.fleet();
     let company = scene.concur.add_company();
     let user = scene.concur.add_user();
@@ -378,6 +378,7 @@ pub async fn an_outage_is_waited_out<P: Place>(scene: Scene<P>) {
     assert!((1..=20 + 6 + 120).contains(&tried), "{tried} requests in an hour's outage");
     scene.concur.clear_faults();
     scene.minutes_until(async || scene.renewals().len() == 20).await;
+    scene.while_time_passes(fleet.shutdown(MINUTE)).await.unwrap();
 }
 
 /// Concur is down for a day, and is tried in each hour. When Concur is back, all tokens are renewed once, those first that expire
@@ -503,7 +504,7 @@ macro_rules! suite {
             a_company_connects_once,
             a_user_connects_and_is_found_by_the_reply,
             a_grant_that_names_nobody_waits_for_its_user,
-            a_sign_in_that_is_refused_leaves_no_member,
+            a_sign_in_that_is_refused_leaves_no_active_member,
             a_token_is_adopted,
             a_member_is_disconnected,
             who_is_not_connected_is_told_so,

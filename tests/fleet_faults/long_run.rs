@@ -283,7 +283,7 @@ impl<'a> Parent<'a> {
             &(self.sign_ins.values().sum::<usize>() - self.partner.companies.len()),
         );
         let late = self.lost.iter().filter(|(_, token)| history.has_successor(token)).count();
-        row("  of which were saved late, and are active", &late);
+        row("  of which were saved late", &late);
         row("  of which need a person in the end", &self.partner.count("state = 'needs_reauthorization'"));
         row("rows left leased", &self.partner.count("lease_until > clock_timestamp()"));
         let saves = history.saves();
