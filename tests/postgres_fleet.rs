@@ -723,6 +723,30 @@ async fn an_assignment_happens_completely_or_not_at_all() {
     }
 }
 
+/// Two processes assign one token to a member whose row another sign-in makes in between: for one of them it is not there yet.
+#[tokio::test]
+async fn assignments_do_not_wait_for_each_other_in_a_circle() {
+    let Some(table) = Table::of("assignments_do_not_wait_for_each_other_in_a_circle").await else { return };
+    let proxy = Proxy::before(table.database.postgres());
+    let worker = table.worker_by(&proxy);
+    table.due(PENDING);
+    let held = proxy.hold_next_reply("FOR UPDATE");
+    let first = tokio::spawn(async move { worker.assign(APP, PENDING, "owner").await });
+    until(|| proxy.executed().iter().any(|it| it.contains("FOR UPDATE"))).await;
+    table.due("owner");
+    let second = tokio::spawn({
+        let worker = table.worker();
+        async move { worker.assign(APP, PENDING, "owner").await }
+    });
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    until(|| table.database.psql(waiting) == "1").await;
+    drop(held);
+    first.await.unwrap().unwrap();
+    let error = second.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    assert_eq!(table.count("true"), 1);
+}
+
 /// A deadlock, or two tokens under one name, would show here.
 #[tokio::test]
 async fn tokens_that_are_assigned_at_once_do_not_get_in_each_others_way() {

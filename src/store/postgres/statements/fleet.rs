@@ -109,13 +109,15 @@ pub(in super::super) const HEALTH: &str = "
       FROM concur_auth_tokens
      WHERE app_id = $1";
 
-/// Keeps every other transaction from both rows until this one ends; always in the same order, so that no two wait for each other.
+/// Keeps every other transaction from both rows until this one ends. First the row of the token: the other may not be there yet, and is
+/// then locked by `ASSIGN`, which comes later in any case. So no two transactions wait for each other.
+///
 /// Returns for each whether it is that of `$2`, whether it has a token, and whether it has a live lease.
 pub(in super::super) const LOCK_BOTH: &str = "
     SELECT principal = $2, token IS NOT NULL, coalesce(lease_owner IS NOT NULL AND lease_until > clock_timestamp(), false)
       FROM concur_auth_tokens
      WHERE app_id = $1 AND principal IN ($2, $3)
-     ORDER BY principal
+     ORDER BY principal = $2 DESC
        FOR UPDATE";
 
 /// Copies the token of `$2` to `$3`, in place of what may be there, as a sign-in stores it; `$4` is the jitter of `$3`. The number
