@@ -25,7 +25,7 @@ pub const CLAIM: &str = "
             WHERE app_id = $1 AND renew_at <= now() AND (lease_until IS NULL OR lease_until <= now())
             ORDER BY renew_at LIMIT $2 FOR UPDATE SKIP LOCKED))
  RETURNING principal, token";
-const SAVE: &str = "
+pub const SAVE: &str = "
     UPDATE concur_auth_tokens
        SET token = $3, version = version + 1, lease_owner = NULL, lease_until = NULL, updated_at = now(),
            refresh_expires_at = to_timestamp($4), renew_at = now() + interval '60 days'

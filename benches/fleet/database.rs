@@ -14,7 +14,8 @@ use crate::postgres::{Database, Options, Postgres};
 
 /// As PostgreSQL is set up when it is installed, apart from where it listens.
 pub fn options() -> Options {
-    Options::new().setting("shared_buffers", "128MB")
+    // The statements of the crate are read from the server's view of its connections.
+    Options::new().setting("shared_buffers", "128MB").setting("track_activity_query_size", "16kB")
 }
 
 pub fn fleet_on(store: impl FleetStore, uri: &str) -> FleetBuilder {
@@ -30,7 +31,7 @@ pub struct Stage<'a> {
     pub runtime: Runtime,
     pub endpoint: Endpoint,
     pub database: Database<'a>,
-    observer: Client,
+    pub observer: Client,
     looks: Cell<u64>,
 }
 

@@ -94,5 +94,6 @@ pub fn main() {
         let options = database::options().without_fsync();
         let Some(postgres) = Postgres::start_with("benches/fleet.rs", &options) else { return };
         renewals::without_fsync(&postgres, scale);
+        renewals::save_statements(&postgres, scale);
     }
 }

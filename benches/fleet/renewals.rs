@@ -8,17 +8,18 @@ use std::{
 };
 
 use concur_auth::{Fleet, PostgresFleet};
+use tokio_postgres::types::{ToSql, Type};
 
 use super::{
     Scale, bare,
     database::{Stage, fleet_on, runtime},
     endpoint::Endpoint,
-    members::APP,
+    members::{self, APP},
     process::{processor_time, processor_time_of_children},
 };
 use crate::{
     postgres::Postgres,
-    support::{human, median, say},
+    support::{human, median, say, timed},
 };
 
 /// At least 70 % of the renewals per second of the bare loop.
@@ -130,6 +131,68 @@ fn one_worker(postgres: &Postgres, scale: Scale, OneWorker { what, goal, delay }
         ours.spent(),
         floor.spent()
     );
+}
+
+/// How much of a save the server parses and plans: each statement of the crate is unnamed, so that PgBouncer may be in between in
+/// transaction mode.
+pub fn save_statements(postgres: &Postgres, scale: Scale) {
+    let (count, rounds) = scale.of((5, 1), (300, 9));
+    let stage = Stage::new(postgres);
+    stage.insert(APP, 64, &stage.endpoint.uri, "interval '61 days'");
+    renew_all(&stage, &stage.fleet(), 64);
+    let (company, expires) = (members::uuid(1), 4e9);
+    stage
+        .database
+        .psql(&format!("UPDATE concur_auth_tokens SET save_id = 's' WHERE principal = '{company}'"));
+    let token = members::token(1, &stage.endpoint.uri, Duration::ZERO);
+    let its_own: &[(&(dyn ToSql + Sync), Type)] = &[
+        (&APP, Type::TEXT),
+        (&company, Type::TEXT),
+        (&"s", Type::TEXT),
+        (&token, Type::TEXT),
+        (&"company", Type::TEXT),
+        (&expires, Type::FLOAT8),
+        (&0.5, Type::FLOAT8),
+        (&1_i64, Type::INT8),
+        (&1_i64, Type::INT8),
+        (&"s", Type::TEXT),
+        (&true, Type::BOOL),
+        (&None::<&str>, Type::TEXT),
+        (&"holder", Type::TEXT),
+    ];
+    let bare: &[(&(dyn ToSql + Sync), Type)] =
+        &[(&APP, Type::TEXT), (&company, Type::TEXT), (&token, Type::TEXT), (&expires, Type::FLOAT8)];
+    let save = stage.database.psql(
+        "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%sign_in = $9,%' LIMIT 1",
+    );
+    for (whose, statement, parameters) in
+        [("the crate's", &*save, its_own), ("the bare loop's", bare::SAVE, bare)]
+    {
+        let types: Vec<_> = parameters.iter().map(|(_, kind)| kind.clone()).collect();
+        let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
+        let named = stage.block_on(stage.observer.prepare_typed(statement, &types)).expect("a statement");
+        let (mut unnamed_took, mut named_took) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            let each = |took: Duration| took.as_secs_f64() * 1e9 / f64::from(count);
+            unnamed_took.push(each(timed(|| {
+                for _ in 0..count {
+                    stage.block_on(stage.observer.query_typed(statement, parameters)).expect("a database");
+                }
+            })));
+            named_took.push(each(timed(|| {
+                for _ in 0..count {
+                    stage.block_on(stage.observer.query(&named, &values)).expect("a database");
+                }
+            })));
+        }
+        let [unnamed, named] = [unnamed_took, named_took].map(|took| median(took.into_iter()));
+        println!(
+            "  >> a save without fsync, {whose} statement: {}; prepared by name: {}; so {} to parse and plan it",
+            human(unnamed),
+            human(named),
+            human(unnamed - named)
+        );
+    }
 }
 
 /// By the count of the server.

@@ -6,6 +6,7 @@
 use std::{
     io,
     sync::{Arc, Mutex, MutexGuard},
+    thread,
 };
 
 use wiremock::{Match, Mock, MockServer, Request, Respond, ResponseTemplate, matchers};
@@ -20,7 +21,8 @@ use crate::caught::locked;
 /// Ends when dropped.
 pub(super) struct Server {
     desk: Arc<Desk>,
-    _wiremock: MockServer,
+    /// There until the end.
+    wiremock: Option<MockServer>,
 }
 
 struct Desk {
@@ -52,7 +54,7 @@ impl Server {
             .mount(&wiremock)
             .await;
         Mock::given(matchers::any()).respond_with(PreparedReply(Arc::clone(&desk))).mount(&wiremock).await;
-        Self { desk, _wiremock: wiremock }
+        Self { desk, wiremock: Some(wiremock) }
     }
 
     pub(super) fn base_uri(&self) -> &str {
@@ -70,8 +72,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // wiremock, dropped next, waits for the request that it is working on.
+        // wiremock waits for the request that it is working on.
         self.desk.gate.lift_all();
+        let wiremock = self.wiremock.take();
+        // It waits in a loop, which would not end in a task that has used up its share of tokio's time: tokio lets such a task
+        // wait until it gives way. A new thread is no task.
+        if let Ok(ending) = thread::Builder::new().spawn(move || drop(wiremock)) {
+            let _ = ending.join();
+        }
     }
 }
 

@@ -23,6 +23,7 @@ use concur_auth::{
     simulator::{ConcurSimulator, Fault, ManualClock, Rotation, SimulatedApp},
 };
 use serde_json::{Value, json};
+use tokio::task::coop;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -134,6 +135,21 @@ fn is_opaque(text: &str, length: usize) -> bool {
 }
 
 // Sign-in.
+
+/// tokio lets a task that has done much wait until it gives way, which a task that drops something does not do. (Where this goes wrong,
+/// the test does not end.)
+#[tokio::test]
+async fn a_simulator_ends_in_a_task_that_has_used_up_its_share() {
+    let (concur, _) = simulator().await;
+    std::future::poll_fn(|context| {
+        while coop::has_budget_remaining() {
+            let _ = std::pin::pin!(coop::consume_budget()).poll(context);
+        }
+        Poll::Ready(())
+    })
+    .await;
+    drop(concur);
+}
 
 #[tokio::test]
 async fn a_company_signs_in_with_the_credentials() {
