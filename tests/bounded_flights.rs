@@ -21,7 +21,6 @@ mod support;
 
 use std::{
     fs, io, panic,
-    process::Command,
     sync::{
         Arc, Barrier, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -231,32 +230,10 @@ async fn until_valid(tokens: &TokenManager) {
     }
 }
 
-/// A user that may have so many threads, and no other process in the system.
-fn as_a_user_with(threads: usize, test: &str) -> Option<Command> {
-    let exe = std::env::current_exe().unwrap();
-    let user = (100_000 + std::process::id()).to_string();
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", &user, "--regid", &user, "--clear-groups", "prlimit"]);
-    command.arg(format!("--nproc={threads}"));
-    // Only root may become another user, and that user has to reach this program.
-    let may_run = Command::new("setpriv")
-        .args(["--reuid", &user, "--regid", &user, "--clear-groups", "test", "-x"])
-        .arg(&exe)
-        .output();
-    if !may_run.is_ok_and(|tried| tried.status.success()) {
-        assert!(std::env::var_os("CONCUR_AUTH_MUST_MOUNT").is_none(), "this user may not become another");
-        return None;
-    }
-    let tested = child(test);
-    command.arg(exe).args(tested.get_args()).stdin(std::process::Stdio::null());
-    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    Some(command)
-}
-
 #[tokio::test]
 async fn at_a_limit_of_threads_valid_tokens_are_served_and_nothing_panics() {
     let _alone = alone().await;
-    if let Some(mut child) = as_a_user_with(60, "runs_out_of_threads") {
+    if let Some(mut child) = support::as_a_user_with(60, "runs_out_of_threads") {
         all_succeed(vec![child.spawn().unwrap()]);
     }
 }

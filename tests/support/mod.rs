@@ -238,6 +238,29 @@ pub fn succeeds_as_nobody(test: &str, folder: &Path) -> bool {
     true
 }
 
+/// Runs one `#[ignore]`d test of this very binary as a user that may have so many threads, and no other process in the system; `None`,
+/// after a [`skip`], where this user may not become another.
+#[cfg(target_os = "linux")]
+pub fn as_a_user_with(threads: usize, test: &str) -> Option<Command> {
+    let tested = child(test);
+    let user = (100_000 + std::process::id()).to_string();
+    let as_the_user = |program: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &user, "--regid", &user, "--clear-groups", program]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    // Only root may become another user, and that user has to reach this program.
+    let may_run = as_the_user("test").arg("-x").arg(tested.get_program()).output();
+    if !may_run.is_ok_and(|tried| tried.status.success()) {
+        skip("this user may not become another, which may run the test");
+        return None;
+    }
+    let mut command = as_the_user("prlimit");
+    command.arg(format!("--nproc={threads}")).arg(tested.get_program()).args(tested.get_args());
+    Some(command)
+}
+
 /// Waits for all, and for each to have succeeded.
 pub fn all_succeed(children: Vec<Child>) {
     for child in children {
