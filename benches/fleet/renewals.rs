@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     postgres::Postgres,
-    support::{human, median, say, timed},
+    support::{human, median, rounds, say},
 };
 
 /// At least 70 % of the renewals per second of the bare loop.
@@ -136,7 +136,7 @@ fn one_worker(postgres: &Postgres, scale: Scale, OneWorker { what, goal, delay }
 /// How much of a save the server parses and plans: each statement of the crate is unnamed, so that PgBouncer may be in between in
 /// transaction mode.
 pub fn save_statements(postgres: &Postgres, scale: Scale) {
-    let (count, rounds) = scale.of((5, 1), (300, 9));
+    let (count, turns) = scale.of((5, 1), (300, 9));
     let stage = Stage::new(postgres);
     stage.insert(APP, 64, &stage.endpoint.uri, "interval '61 days'");
     renew_all(&stage, &stage.fleet(), 64);
@@ -172,18 +172,12 @@ pub fn save_statements(postgres: &Postgres, scale: Scale) {
         let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
         let named = stage.block_on(stage.observer.prepare_typed(statement, &types)).expect("a statement");
         let (mut unnamed_took, mut named_took) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            let each = |took: Duration| took.as_secs_f64() * 1e9 / f64::from(count);
-            unnamed_took.push(each(timed(|| {
-                for _ in 0..count {
-                    stage.block_on(stage.observer.query_typed(statement, parameters)).expect("a database");
-                }
-            })));
-            named_took.push(each(timed(|| {
-                for _ in 0..count {
-                    stage.block_on(stage.observer.query(&named, &values)).expect("a database");
-                }
-            })));
+        let each = |took: Duration| took.as_secs_f64() * 1e9 / count as f64;
+        for _ in 0..turns {
+            let unnamed = || stage.block_on(stage.observer.query_typed(statement, parameters));
+            unnamed_took.push(each(rounds(count, || unnamed().expect("a database"))));
+            let named = || stage.block_on(stage.observer.query(&named, &values));
+            named_took.push(each(rounds(count, || named().expect("a database"))));
         }
         let [unnamed, named] = [unnamed_took, named_took].map(|took| median(took.into_iter()));
         println!(
