@@ -317,6 +317,34 @@ async fn without_a_late_save_the_row_says_that_a_person_is_needed_until_one_come
     assert_eq!(company.row("state, reason IS NULL, in_doubt_since IS NULL"), "active|t|t");
 }
 
+/// The wait for a late save is cut off: that the token is dead is known by then, and no worker will look at it again.
+#[tokio::test]
+async fn a_refused_token_is_in_need_of_a_person_also_if_the_wait_for_a_late_save_fails() {
+    let name = "a_refused_token_is_in_need_of_a_person_also_if_the_wait_for_a_late_save_fails";
+    let Some(company) = Company::of(name).await else { return };
+    let machine = company.machine();
+    machine.access_token().await.unwrap();
+    let other = company.past_the_proxy();
+    let late = other.try_lock().await.unwrap().unwrap();
+    company.lapse();
+    company.concur.revoke();
+    let before = company.proxy.executed().len();
+    let call = refresh(&machine);
+    until(|| company.statements(before).contains(&"read")).await;
+    for _ in 0..3 {
+        company.proxy.cut_next_request(READ);
+    }
+    let error = call.await.unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store, "{error}");
+    assert_eq!(
+        company.row("state, reason, needed_since IS NOT NULL, renew_at IS NULL"),
+        "needs_reauthorization|Concur has refused this refresh token before; sign in again|t|t"
+    );
+    let saved = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    other.finish(&saved, None, &late).await.unwrap();
+    assert_eq!(company.row("state, reason IS NULL, renew_at IS NULL"), "active|t|f");
+}
+
 /// A lapsed lease, and a lease that was given back in doubt: only a caller who needs a token takes such a row.
 #[tokio::test]
 async fn a_renewal_ahead_of_time_leaves_a_row_in_doubt_alone_for_an_hour() {

@@ -126,6 +126,7 @@ async fn many_companies(test: &str, run: Run) {
     history.saved = Some(partner.noted());
     let mut judged = history.judge_renewals(run.companies, usize::MAX);
     parent.judge(&history, &mut judged);
+    judged.unexplained.extend(settled.err());
     let told = parent.told(&history, &judged, &counts, started);
     if !judged.unexplained.is_empty() {
         let kept = folder.keep();
@@ -137,7 +138,6 @@ async fn many_companies(test: &str, run: Run) {
             kept.display()
         );
     }
-    settled.unwrap();
     say(&format!("{test}, CONCUR_AUTH_SEED={seed}\n{told}"));
 }
 
@@ -160,6 +160,15 @@ impl<'a> Parent<'a> {
             really_wait(ANSWER / 3).await;
             self.mark(&format!("{may_be} AND {often}"));
         }
+    }
+
+    /// A line each.
+    fn rows(&self, which: &str) -> String {
+        self.partner.database.psql(&format!(
+            "SELECT principal, state, version, claims, failures, last_error, lease_owner, lease_until - clock_timestamp() AS lease,
+                    renew_at - clock_timestamp() AS due, in_doubt_since, clock_timestamp() - updated_at AS saved
+               FROM concur_auth_tokens WHERE {which} ORDER BY principal"
+        ))
     }
 
     fn mark(&mut self, which: &str) -> usize {
@@ -197,18 +206,18 @@ impl<'a> Parent<'a> {
         let is_left =
             "state = 'active' AND renew_at > clock_timestamp() AND lease_until <= clock_timestamp()";
         let is_at_rest = "renew_at > clock_timestamp() AND lease_owner IS NULL";
-        until_slowly(|| {
+        until_none(|| {
             self.mark(is_left);
-            partner.count(&format!("state = 'active' AND NOT ({is_at_rest})")) == 0
+            self.rows(&format!("state = 'active' AND NOT ({is_at_rest})"))
         })
-        .await;
+        .await?;
         self.lost.extend(partner.tokens("state = 'needs_reauthorization'"));
         let lost = self.lost.len();
         let before = partner.concur.requests().len();
         let at = partner.database.psql("SELECT clock_timestamp()");
         let marked = self.mark("state = 'active'");
         let is_waiting = format!("state = 'active' AND (updated_at < '{at}' OR lease_owner IS NOT NULL)");
-        until_slowly(|| partner.count(&is_waiting) == 0).await;
+        until_none(|| self.rows(&is_waiting)).await?;
         // Nothing more is sent, however often the workers look.
         really_wait(Duration::from_secs(1)).await;
         self.lost.extend(partner.tokens("state = 'needs_reauthorization'"));
@@ -314,13 +323,15 @@ fn lines_of(unexplained: &[String], parent: &Parent<'_>, folder: &Path, started:
     told
 }
 
-/// As `until`, with a question that starts a process.
-async fn until_slowly(mut condition: impl FnMut() -> bool) {
+/// As `until`, with a question that starts a process. An error names the rows that are still there.
+async fn until_none(mut rows: impl FnMut() -> String) -> Result<(), String> {
+    let mut left = String::new();
     for _ in 0..600 {
-        if condition() {
-            return;
+        left = rows();
+        if left.is_empty() {
+            return Ok(());
         }
         really_wait(Duration::from_millis(200)).await;
     }
-    panic!("it has not come about within two minutes");
+    Err(format!("after two minutes, these rows are not yet as they should be:\n{left}"))
 }

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     Limits,
-    row::{Base, Ending, Found, Leased, News, Note, ToSave, TokenRow, is_dead, reason_against},
+    row::{Base, Ending, Found, Leased, News, Note, ToSave, TokenRow, reason_against},
 };
 use crate::{
     Error, ErrorKind, RefreshTokenObject, StoreLock, Stored, caught::locked, log, runtime,
@@ -155,8 +155,8 @@ impl Claim {
                 return Ok(());
             }
             let news = News::between(known.note.as_deref(), text);
-            let is_dead = known.token.as_ref().is_some_and(|token| is_dead(token, text));
-            (known.base.clone(), Note { text, news, is_dead })
+            let against = known.token.as_ref().and_then(|token| reason_against(token, text));
+            (known.base.clone(), Note { text, news, against })
         };
         if !self.row.remember(&self.holder, &base, note).await? {
             return Err(self.lapsed("the note was not kept"));

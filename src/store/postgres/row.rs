@@ -86,8 +86,8 @@ pub(super) struct Ending<'a> {
 pub(super) struct Note<'a> {
     pub(super) text: Option<&'a str>,
     pub(super) news: Option<News>,
-    /// The stored token is.
-    pub(super) is_dead: bool,
+    /// What it says against the stored token, whatever else failed.
+    pub(super) against: Option<&'static str>,
 }
 
 /// What a note says that the one before did not, for operators and workers.
@@ -125,14 +125,9 @@ impl News {
     }
 }
 
-/// Whether Concur has refused the token for good.
-pub(super) fn is_dead(token: &RefreshTokenObject, note: Option<&str>) -> bool {
-    FailedRequests::from_note(note).is_dead(token)
-}
-
-/// Why a token is of no use from its first day: it was refused before, and taken over again.
+/// Why a token is of no use, also from its first day, if it was refused before and taken over again.
 pub(super) fn reason_against(token: &RefreshTokenObject, note: Option<&str>) -> Option<&'static str> {
-    is_dead(token, note).then_some(REFUSED_BEFORE)
+    FailedRequests::from_note(note).is_dead(token).then_some(REFUSED_BEFORE)
 }
 
 /// What errors and logs call the row.
@@ -266,7 +261,7 @@ impl TokenRow {
         &self,
         holder: &str,
         on: &Base,
-        Note { text, news, is_dead }: Note<'_>,
+        Note { text, news, against }: Note<'_>,
     ) -> Result<bool, Error> {
         let News { reason, since, failures, last_error, pause } = news.unwrap_or_default();
         let row = self
@@ -281,7 +276,7 @@ impl TokenRow {
                     (&failures, Type::INT4),
                     (&last_error, Type::TEXT),
                     (&pause, Type::FLOAT8),
-                    (&is_dead, Type::BOOL),
+                    (&against, Type::TEXT),
                 ],
             )
             .await?;

@@ -191,18 +191,20 @@ pub(super) const REPLACE: &str = concat!(
 
 /// No row: the lease is another holder's by now, or the stored save is not `$4` any more. `$3` holder, `$5` note. What is NULL of the
 /// rest is left as it was: `$6` why a person is needed, `$7` since when, in Unix seconds, `$8` failures in a row, `$9` the last
-/// error, `$10` in how many seconds the next attempt makes sense. `$11` whether Concur has refused the stored token for good: then
-/// no worker renews it, until a late save comes. Only a save makes a row active.
+/// error, `$10` in how many seconds the next attempt makes sense. `$11` what to say where Concur has refused the stored token for
+/// good, and nothing was said yet: then no worker renews it, until a late save comes. Only a save makes a row active.
 pub(super) const REMEMBER: &str = concat!(
     "
     UPDATE concur_auth_tokens
        SET refusal = $5,
-           state = CASE WHEN $6 IS NULL THEN state ELSE 'needs_reauthorization' END,
-           reason = coalesce($6, reason),
-           needed_since = CASE WHEN $6 IS NULL THEN needed_since ELSE to_timestamp($7) END,
+           state = CASE WHEN $6 IS NULL AND $11 IS NULL THEN state ELSE 'needs_reauthorization' END,
+           reason = coalesce($6, reason, $11),
+           needed_since = CASE WHEN $6 IS NOT NULL THEN to_timestamp($7)
+                               WHEN $11 IS NOT NULL THEN coalesce(needed_since, clock_timestamp())
+                               ELSE needed_since END,
            failures = coalesce($8, failures),
            last_error = coalesce($9, last_error),
-           renew_at = CASE WHEN $11 OR token IS NULL THEN NULL
+           renew_at = CASE WHEN $11 IS NOT NULL OR token IS NULL THEN NULL
                            WHEN $10 IS NULL THEN renew_at
                            ELSE clock_timestamp() + make_interval(secs => $10) END,
            updated_at = clock_timestamp()
