@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use concur_auth::{Fleet, PostgresFleet};
+use concur_auth::{Fleet, PostgresFleet, PostgresStore, TokenStore as _};
 use tokio_postgres::types::{ToSql, Type};
 
 use super::{
@@ -18,7 +18,7 @@ use super::{
     process::{processor_time, processor_time_of_children},
 };
 use crate::{
-    postgres::Postgres,
+    postgres::{Postgres, Proxy},
     support::{human, median, rounds, say},
 };
 
@@ -139,8 +139,8 @@ pub fn save_statements(postgres: &Postgres, scale: Scale) {
     let (count, turns) = scale.of((5, 1), (300, 9));
     let stage = Stage::new(postgres);
     stage.insert(APP, 64, &stage.endpoint.uri, "interval '61 days'");
-    renew_all(&stage, &stage.fleet(), 64);
     let (company, expires) = (members::uuid(1), 4e9);
+    let save = text_of_save(&stage, &company);
     stage
         .database
         .psql(&format!("UPDATE concur_auth_tokens SET save_id = 's' WHERE principal = '{company}'"));
@@ -162,9 +162,10 @@ pub fn save_statements(postgres: &Postgres, scale: Scale) {
     ];
     let bare: &[(&(dyn ToSql + Sync), Type)] =
         &[(&APP, Type::TEXT), (&company, Type::TEXT), (&token, Type::TEXT), (&expires, Type::FLOAT8)];
-    let save = stage.database.psql(
-        "SELECT query FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%sign_in = $9,%' LIMIT 1",
-    );
+    let version = || -> u64 {
+        let version = format!("SELECT version FROM concur_auth_tokens WHERE principal = '{company}'");
+        stage.database.psql(&version).parse().expect("a number")
+    };
     for (whose, statement, parameters) in
         [("the crate's", &*save, its_own), ("the bare loop's", bare::SAVE, bare)]
     {
@@ -172,6 +173,7 @@ pub fn save_statements(postgres: &Postgres, scale: Scale) {
         let values: Vec<_> = parameters.iter().map(|(value, _)| *value).collect();
         let named = stage.block_on(stage.observer.prepare_typed(statement, &types)).expect("a statement");
         let (mut unnamed_took, mut named_took) = (Vec::new(), Vec::new());
+        let before = version();
         let each = |took: Duration| took.as_secs_f64() * 1e9 / count as f64;
         for _ in 0..turns {
             let unnamed = || stage.block_on(stage.observer.query_typed(statement, parameters));
@@ -179,6 +181,7 @@ pub fn save_statements(postgres: &Postgres, scale: Scale) {
             let named = || stage.block_on(stage.observer.query(&named, &values));
             named_took.push(each(rounds(count, || named().expect("a database"))));
         }
+        assert_eq!(version() - before, 2 * turns as u64 * count, "each of them saves");
         let [unnamed, named] = [unnamed_took, named_took].map(|took| median(took.into_iter()));
         println!(
             "  >> a save without fsync, {whose} statement: {}; prepared by name: {}; so {} to parse and plan it",
@@ -187,6 +190,19 @@ pub fn save_statements(postgres: &Postgres, scale: Scale) {
             human(unnamed - named)
         );
     }
+}
+
+/// As the crate sends it.
+fn text_of_save(stage: &Stage<'_>, company: &str) -> String {
+    let proxy = Proxy::before(stage.database.postgres());
+    let store = PostgresStore::new(&stage.database.url_by(&proxy), company).expect("an address").app_id(APP);
+    stage.block_on(async {
+        let lock = store.try_lock().await.expect("a database").expect("a lease");
+        let token = store.load().await.expect("a database").expect("a token");
+        store.finish(&token, None, &lock).await.expect("a save");
+        store.unlock(lock).await;
+    });
+    proxy.executed().into_iter().find(|text| text.contains("sign_in = $9,")).expect("a save")
 }
 
 /// By the count of the server.
