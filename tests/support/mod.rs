@@ -29,7 +29,7 @@ use concur_auth::{
 use tempfile::TempDir;
 use tokio::net::TcpSocket;
 
-pub(crate) use self::seed::seed;
+pub(crate) use self::seed::{seed, seeded};
 pub use self::{
     seen::Seen,
     skip::skip,
@@ -259,6 +259,62 @@ pub fn as_a_user_with(threads: usize, test: &str) -> Option<Command> {
     let mut command = as_the_user("prlimit");
     command.arg(format!("--nproc={threads}")).arg(tested.get_program()).args(tested.get_args());
     Some(command)
+}
+
+/// The calls of the operating system that a child process makes with `DIR` set to `folder`, with so many bytes of each text; `None`,
+/// after a [`skip`], where they cannot be seen.
+#[cfg(target_os = "linux")]
+pub fn traced(test: &str, calls: &str, bytes: usize, folder: &Path) -> Option<String> {
+    let child = child(test);
+    let elsewhere = tempfile::tempdir().unwrap();
+    let trace = elsewhere.path().join("trace");
+    let output = Command::new("strace")
+        .args(["-f", "-y", "-s", &bytes.to_string(), "-e", &format!("trace={calls}"), "-o"])
+        .arg(&trace)
+        .arg(child.get_program())
+        .args(child.get_args())
+        .env("DIR", folder.canonicalize().unwrap())
+        .output();
+    // Not every machine has strace, and not every container lets it look.
+    match output {
+        Ok(output) if output.status.success() => return Some(std::fs::read_to_string(trace).unwrap()),
+        Ok(output) => skip(&format!(
+            "strace: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+        Err(e) => skip(&format!("strace: {e}")),
+    }
+    None
+}
+
+/// Runs a child, and kills it with SIGKILL as one of its threads makes this call of the operating system for the `nth` time. Whether that
+/// happened, or the child has succeeded before; `None`, after a [`skip`], where that cannot be done.
+#[cfg(target_os = "linux")]
+pub fn is_killed_at(test: &str, call: &str, nth: usize, variables: &[(&str, &str)]) -> Option<bool> {
+    use std::os::unix::process::ExitStatusExt as _;
+
+    let child = child(test);
+    let output = Command::new("strace")
+        .args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")])
+        .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
+        .arg(child.get_program())
+        .args(child.get_args())
+        .envs(variables.iter().copied())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => return Some(false),
+        Ok(output) if output.status.signal() == Some(9) || output.status.code() == Some(137) => {
+            return Some(true);
+        }
+        Ok(output) => skip(&format!(
+            "strace: {}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        )),
+        Err(e) => skip(&format!("strace: {e}")),
+    }
+    None
 }
 
 /// Waits for all, and for each to have succeeded.

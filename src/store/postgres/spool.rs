@@ -1,0 +1,373 @@
+//! Tokens that the database did not take, on the local disk until it takes them.
+//!
+//! ```text
+//! FOLDER/ROW.SAVE_ID.spooled      one save
+//! ```
+//!
+//! In it is whose token it is, what the save starts from, and the token's text as it would be in the row.
+//!
+//! ROW is a hash of whose token it is, so that a file that cannot be read keeps that row, and no other, from being used.
+//!
+//! Always:
+//! - A file is complete and synced, and is removed only once its save is done, or the row is certain to have gone on from there. So it
+//!   does no harm if two processes save one file, or a process dies at any step.
+//! - No stored token is presented while a file of its row may hold the token's successor.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize as _, Zeroizing};
+
+use super::{
+    database::Database,
+    row::{AtRest, Base, Ending, Now, ToSave, TokenRow, reason_against},
+};
+use crate::{
+    Error, ErrorKind, RefreshTokenObject,
+    caught::locked,
+    files::{self, TempFile},
+    log,
+    sealing::Unusable,
+    store::file_failure::could_not,
+};
+
+const FORMAT: u64 = 1;
+const EXTENSION: &str = "spooled";
+
+/// A folder of the local disk.
+#[derive(Clone, Debug)]
+pub(super) struct Spool {
+    folder: Arc<Path>,
+    /// What the log says already.
+    told: Arc<Mutex<BTreeSet<PathBuf>>>,
+}
+
+/// Whose token a file holds, as far as its name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RowHash(u64);
+
+impl RowHash {
+    /// FNV-1a: the same in every program, whatever built it.
+    pub(super) fn of(app_id: &str, principal: &str) -> Self {
+        let bytes = app_id.bytes().chain([0xff]).chain(principal.bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self(hash)
+    }
+}
+
+/// One save.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Spooled {
+    format: u64,
+    /// Database and server in words.
+    database: String,
+    app_id: String,
+    principal: String,
+    save_id: String,
+    base: Base,
+    /// Of a sign-in: its number. Otherwise the token was renewed from the base.
+    sign_in: Option<i64>,
+    /// Who held the lease.
+    holder: String,
+    /// Sealed, where the row is.
+    token: String,
+}
+
+impl Drop for Spooled {
+    fn drop(&mut self) {
+        self.token.zeroize();
+    }
+}
+
+/// What the row says of a save that waits.
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Done,
+    /// The row may be what the save starts from: the save itself compares again.
+    ToBeSaved,
+    /// Another token has been stored since, or the tokens were revoked.
+    Superseded,
+    /// It is another row, or it is not there.
+    Unknown,
+}
+
+impl Spooled {
+    pub(super) fn new(
+        row: &TokenRow,
+        to_save: ToSave<'_>,
+        sign_in: Option<i64>,
+        holder: &str,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            format: FORMAT,
+            database: row.database.describe(),
+            app_id: row.app_id.clone(),
+            principal: row.principal.clone(),
+            save_id: to_save.save_id.to_owned(),
+            base: to_save.base.clone(),
+            sign_in,
+            holder: holder.to_owned(),
+            token: row.text().of(to_save.token)?.to_string(),
+        })
+    }
+
+    fn is_of(&self, row: &TokenRow) -> bool {
+        self.app_id == row.app_id && self.principal == row.principal
+    }
+
+    /// Save ids are random, and the numbers of sign-ins are microseconds, so they also tell that it is the same database, whatever
+    /// name it has by now. Only of the database of the same name it is concluded that the row has gone on.
+    fn verdict(&self, now: Option<&Now>, database: &str) -> Verdict {
+        let Some(Now { base: now, has_token }) = now else { return Verdict::Unknown };
+        if now.save_id.as_ref() == Some(&self.save_id) {
+            return Verdict::Done;
+        }
+        let has_not_changed = now.version == self.base.version;
+        let is_base = now.sign_in == self.base.sign_in
+            && match self.sign_in {
+                Some(_) => *has_token || has_not_changed,
+                None => now.save_id == self.base.save_id && (now.save_id.is_some() || has_not_changed),
+            };
+        if is_base {
+            Verdict::ToBeSaved
+        } else if database != self.database {
+            Verdict::Unknown
+        } else if now.version > self.base.version || now.sign_in > self.base.sign_in {
+            Verdict::Superseded
+        } else {
+            // A restore has brought back what was stored before.
+            Verdict::ToBeSaved
+        }
+    }
+}
+
+impl Spool {
+    pub(super) fn new(folder: &Path) -> Self {
+        // Absolute, so that errors name a place that can be found.
+        let folder = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+        Self { folder: folder.into(), told: Arc::default() }
+    }
+
+    pub(super) fn add(&self, spooled: &Spooled) -> Result<PathBuf, Error> {
+        let path = self.path_of(RowHash::of(&spooled.app_id, &spooled.principal), &spooled.save_id);
+        let write = || {
+            files::create_private_folder(&self.folder)?;
+            // Sized beforehand: a growing buffer would leave unwiped copies behind.
+            let mut text = Zeroizing::new(Vec::with_capacity(2 * spooled.token.len() + 1024));
+            serde_json::to_writer(&mut *text, spooled)?;
+            let mut temp = TempFile::create(&path)?;
+            temp.write(&text)?;
+            // Complete: as good as the file that it becomes.
+            temp.keep();
+            temp.rename()?;
+            files::sync_folder(&self.folder)
+        };
+        write().map_err(|e| could_not("write", &path, ADVICE, e))?;
+        Ok(path)
+    }
+
+    /// Once the save is done, or superseded.
+    pub(super) fn remove(&self, row: &TokenRow, save_id: &str) {
+        remove(&self.path_of(row.hash(), save_id));
+    }
+
+    /// Saves what is here of this row. After an error nothing may be done with the token that is stored.
+    pub(super) async fn save_of(&self, row: &TokenRow) -> Result<(), Error> {
+        self.try_out();
+        for path in self.list(Some(row.hash()))? {
+            match read(&path)? {
+                Some(spooled) if spooled.is_of(row) => self.save(&path, &spooled, row).await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves what is here of any row: the process that was to save it may have gone. What cannot be saved stays.
+    pub(super) async fn save_all(&self, database: &Arc<Database>, at_rest: &AtRest) -> Result<(), Error> {
+        self.try_out();
+        for path in self.list(None)? {
+            let saved = async {
+                let Some(spooled) = read(&path)? else { return Ok(()) };
+                let (app_id, principal) = (spooled.app_id.clone(), spooled.principal.clone());
+                let row = TokenRow::new(Arc::clone(database), app_id, principal, at_rest.clone());
+                self.save(&path, &spooled, &row).await
+            };
+            if let Err(error) = saved.await {
+                self.tell(&path, &error);
+                // The database is out of reach for the rest, too.
+                if error.is_transient() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Of which rows there are files.
+    pub(super) fn waiting(&self) -> Result<BTreeSet<RowHash>, Error> {
+        Ok(self.list(None)?.iter().filter_map(|path| parts(path)).map(|(row, _)| row).collect())
+    }
+
+    /// Of each token that waits: which key has sealed it.
+    #[cfg(feature = "sealing")]
+    pub(super) fn sealing_keys(&self) -> Result<Vec<Option<String>>, Error> {
+        let spooled = self.list(None)?.into_iter().filter_map(|path| read(&path).transpose());
+        spooled.map(|spooled| Ok(crate::SealingKeys::key_of(&spooled?.token))).collect()
+    }
+
+    /// First the row is compared, then the text is opened: what is done needs no key.
+    async fn save(&self, path: &Path, spooled: &Spooled, row: &TokenRow) -> Result<(), Error> {
+        let name = row.database.describe();
+        let mut verdict = spooled.verdict(row.now().await?.as_ref(), &name);
+        if verdict == Verdict::ToBeSaved {
+            save_in(path, row, spooled).await?;
+            verdict = spooled.verdict(row.now().await?.as_ref(), &name);
+        }
+        let (file, store) = (path.display(), row);
+        match verdict {
+            Verdict::Done => log::event!(info, %file, %store, "a token that waited on the disk is saved"),
+            Verdict::Superseded => {
+                log::event!(info, %file, %store, "a token that waited on the disk has been replaced by a newer one");
+            }
+            Verdict::ToBeSaved | Verdict::Unknown => {
+                let message = format!(
+                    "{store} is not what the token in {file} was renewed from in {}: it is another database, or the row was deleted, or \
+                     restored; if the token is of no use, move the file away",
+                    spooled.database
+                );
+                self.tell(path, &Error::new(ErrorKind::Config, message));
+                return Ok(());
+            }
+        }
+        remove(path);
+        locked(&self.told).remove(path);
+        Ok(())
+    }
+
+    /// Once for each file.
+    fn tell(&self, path: &Path, error: &Error) {
+        if locked(&self.told).insert(path.to_owned()) {
+            let (file, cause) = (path.display(), log::causes(error));
+            log::event!(warn, %file, %error, cause, "a token that waits on the disk could not be saved");
+        }
+    }
+
+    /// Once: an outage is too late to find out that the folder cannot be used.
+    fn try_out(&self) {
+        if !locked(&self.told).insert(self.folder.to_path_buf()) {
+            return;
+        }
+        // Always the same file, so that processes that are killed meanwhile leave one at most.
+        let file = self.folder.join("try");
+        let tried = files::create_private_folder(&self.folder)
+            .and_then(|()| unless(io::ErrorKind::AlreadyExists, fs::File::create_new(&file).map(drop)))
+            .and_then(|()| unless(io::ErrorKind::NotFound, fs::remove_file(&file)));
+        if let Err(e) = tried {
+            let error = could_not("write in the spool folder", &self.folder, ADVICE, e);
+            log::event!(error, %error, "a token that the database does not take would be in memory only");
+        }
+    }
+
+    /// The files, of one row or all, temporary ones included: a complete one is the only copy of its token.
+    fn list(&self, of: Option<RowHash>) -> Result<Vec<PathBuf>, Error> {
+        let entries = match fs::read_dir(&self.folder) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries,
+        };
+        let names = entries
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
+        let mut paths = names
+            .map_err(|e| could_not("read the folder", &self.folder, "check that this user may read it", e))?;
+        paths.retain(|path| parts(path).is_some_and(|(row, _)| of.is_none_or(|of| of == row)));
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn path_of(&self, row: RowHash, save_id: &str) -> PathBuf {
+        self.folder.join(format!("{:016x}.{save_id}.{EXTENSION}", row.0))
+    }
+}
+
+const ADVICE: &str = "check that this user can create files there, and that the disk has room";
+
+/// Whose file it is, and whether it is a temporary one; `None` for a file of another name.
+fn parts(path: &Path) -> Option<(RowHash, bool)> {
+    let mut parts = path.file_name()?.to_str()?.splitn(4, '.');
+    let (row, save_id, extension, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next());
+    let is_hexadecimal = |text: &str, length| {
+        text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_temporary = rest.is_some_and(|rest| format!(".{rest}").starts_with(TempFile::INFIX));
+    let is_ours = is_hexadecimal(row, 16)
+        && is_hexadecimal(save_id, 32)
+        && extension == EXTENSION
+        && (rest.is_none() || is_temporary);
+    let row = RowHash(u64::from_str_radix(row, 16).ok()?);
+    is_ours.then_some((row, is_temporary))
+}
+
+async fn save_in(path: &Path, row: &TokenRow, spooled: &Spooled) -> Result<(), Error> {
+    let token = token_in(path, row, &spooled.token)?;
+    let to_save = ToSave { token: &token, save_id: &spooled.save_id, base: &spooled.base };
+    match spooled.sign_in {
+        Some(sign_in) => row.replace(to_save, sign_in, reason_against(&token, None)).await?,
+        None => row.save(to_save, Ending { holder: &spooled.holder, last: None }).await?,
+    };
+    row.release(&spooled.holder).await
+}
+
+fn token_in(path: &Path, row: &TokenRow, text: &str) -> Result<RefreshTokenObject, Error> {
+    let path = path.display();
+    row.text().token(text.as_bytes()).map_err(|e| match e {
+        Unusable::NotAToken(e) => {
+            let message = format!("{path} holds no refresh token object; move the file away");
+            Error::new(ErrorKind::Config, message).caused_by(e)
+        }
+        Unusable::Sealed(e) => {
+            let what = e.message();
+            let message = format!(
+                "could not read the token that waits in {path}: {what}; moved away, it blocks nothing"
+            );
+            Error::new(e.kind(), message)
+        }
+    })
+}
+
+/// `None` for a file that is gone by now, or that another process is just writing.
+fn read(path: &Path) -> Result<Option<Spooled>, Error> {
+    let text = match files::read(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        text => text.map_err(|e| could_not("read", path, "check that it is a file this user may read", e))?,
+    };
+    match serde_json::from_slice::<Spooled>(&text) {
+        Ok(spooled) if spooled.format == FORMAT => Ok(Some(spooled)),
+        _ if parts(path).is_some_and(|(_, is_temporary)| is_temporary) => Ok(None),
+        _ => {
+            let message = format!(
+                "{} is not what this version of concur-auth writes; use the version that wrote it, or move it away",
+                path.display()
+            );
+            Err(Error::new(ErrorKind::Config, message))
+        }
+    }
+}
+
+fn remove(path: &Path) {
+    if let Err(error) = unless(io::ErrorKind::NotFound, fs::remove_file(path)) {
+        let file = path.display();
+        log::event!(warn, %file, %error, "could not remove a file whose token is saved; it does no harm");
+    }
+}
+
+/// Another process may have done it already.
+fn unless(done: io::ErrorKind, result: io::Result<()>) -> io::Result<()> {
+    result.or_else(|e| if e.kind() == done { Ok(()) } else { Err(e) })
+}
