@@ -223,6 +223,11 @@ impl Deref for FailedRequests {
     }
 }
 
+/// Whether a note says that Concur has refused this token for good.
+pub(crate) fn is_dead(token: &RefreshTokenObject, note: Option<&str>) -> bool {
+    FailedRequests::from_note(note).is_dead(token)
+}
+
 impl FailedRequests {
     fn new(failures: Vec<FailedRequest>, dead: DeadTokens) -> Self {
         let is_empty = failures.is_empty() && dead.is_empty();

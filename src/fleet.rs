@@ -6,6 +6,7 @@
 mod builder;
 mod connect;
 mod events;
+mod import;
 mod managers;
 mod pace;
 mod worker;
@@ -17,6 +18,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 pub use self::{
     builder::FleetBuilder,
     events::{FleetEvent, FleetEvents},
+    import::Imported,
 };
 use self::{
     events::Events,
@@ -28,6 +30,8 @@ use crate::{
     MemberKind, TokenManager,
     clock::within,
     manager::Blueprint,
+    measured,
+    sealing::SealingKeys,
     store::{BoxFuture, DynFleetStore, member_name},
 };
 
@@ -63,6 +67,8 @@ struct Inner {
     /// How many renewals run at once.
     concurrent: usize,
     per_second: Option<f64>,
+    /// What the store was given; `import_files` reads sealed files with them.
+    keys: Option<SealingKeys>,
     managers: Managers,
     events: Events,
     /// One for each renewal that a worker makes.
@@ -153,6 +159,14 @@ impl Fleet {
         let mut health = self.0.call(|fleet| fleet.store.health(fleet.app.app_id())).await?;
         let unsaved = self.0.managers.in_use().iter().filter(|manager| manager.status().unsaved).count();
         health.unsaved = u64::try_from(unsaved).unwrap_or(u64::MAX);
+        measured::fleet(
+            [
+                ("active", health.active),
+                ("needs_reauthorization", health.needing_a_person),
+                ("signed_out", health.signed_out),
+            ],
+            health.soonest_expiry.map(|at| at.unix_timestamp()),
+        );
         Ok(health)
     }
 
@@ -168,6 +182,20 @@ impl Fleet {
                 Box::pin(async move { fleet.store.list(fleet.app.app_id(), after.as_deref(), most).await })
             })
             .await
+    }
+
+    /// How many texts each sealing key has sealed: tokens, what is noted about them, and what waits in the spool of this machine.
+    /// `None` has the tokens that are not sealed. A key that has none left can be taken away, once no backup needs it either.
+    /// Feature `sealing`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`] when the store cannot be read; [`ErrorKind::Config`] when it takes no sealing keys.
+    #[cfg(feature = "sealing")]
+    pub async fn count_by_sealing_key(
+        &self,
+    ) -> Result<std::collections::BTreeMap<Option<String>, u64>, Error> {
+        self.0.call(|fleet| fleet.store.count_by_sealing_key(fleet.app.app_id())).await
     }
 
     /// What happens to members in this process from now on.

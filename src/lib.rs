@@ -95,7 +95,25 @@
 //!
 //! # Features
 //!
-//! `simulator`: a stateful SAP Concur on loopback, for testing programs that use this crate.
+//! | feature | what it adds |
+//! |---|---|
+//! | `metrics` | counts for operators, through the facade of the crate [`metrics`](https://docs.rs/metrics); see below |
+//! | `postgres` | tokens in PostgreSQL, for programs on several machines: `PostgresStore`, `PostgresFleet` |
+//! | `sealing` | tokens are ciphertext where they are kept: `SealingKeys` |
+//! | `simulator` | a stateful SAP Concur on loopback, for testing programs that use this crate |
+//!
+//! # What is counted
+//!
+//! With the feature `metrics`, for the recorder that the program installs. No label names a company or user.
+//!
+//! | name | type | labels |
+//! |---|---|---|
+//! | `concur_auth_renewals_total` | counter | `need` as in the log; `outcome`: `renewed`, `found` (another process was faster), `busy`, `signed_out`, `held_back` (nothing was sent, because of the failure before), `failed`; `kind` of a failure, as in [`ErrorKind`] |
+//! | `concur_auth_renewal_seconds` | histogram | `outcome`: `renewed` or `failed` |
+//! | `concur_auth_unsaved_tokens` | gauge | – |
+//! | `concur_auth_leases_taken_over_total` | counter, of locks that the holder before did not give back | – |
+//! | `concur_auth_members` | gauge, as of the last [`Fleet::health`] | `state`: `active`, `needs_reauthorization`, `signed_out` |
+//! | `concur_auth_soonest_expiry_timestamp_seconds` | gauge, as of the last [`Fleet::health`] | – |
 //!
 //! # What the log says
 //!
@@ -164,6 +182,7 @@ mod failed_requests; // what must not be sent again too soon
 mod dead_tokens; // what no request can be made from
 mod credentials;
 mod principal; // the owner of a token
+mod sealing; // the text in which a token is kept
 mod refresh_token_object;
 mod access_token;
 mod claims; // what an `id_token` says
@@ -172,6 +191,7 @@ mod status;
 
 // Tools that fail with an `Error`.
 mod machine; // the time, chance and threads, handed in
+mod measured; // what is counted for operators
 mod keeper; // a caller's runtime waits for its flights
 mod server_pause; // what `Retry-After` asks for
 mod clock; // the only place that asks for the time
@@ -208,6 +228,8 @@ pub use reqwest;
 pub use time;
 pub use url;
 
+#[cfg(feature = "sealing")]
+pub use self::sealing::SealingKeys;
 pub use self::{
     access_token::AccessToken,
     app_center::AppCenterRedirect,
@@ -217,7 +239,7 @@ pub use self::{
     credential_source::{CredentialSource, CredentialsFile, EnvCredentials},
     credentials::{AppCredentials, Credentials},
     error::{Error, ErrorKind},
-    fleet::{Fleet, FleetBuilder, FleetEvent, FleetEvents, FleetKeepAlive},
+    fleet::{Fleet, FleetBuilder, FleetEvent, FleetEvents, FleetKeepAlive, Imported},
     geolocation::Geolocation,
     manager::{AppTokens, KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
     oauth_client::{
@@ -236,6 +258,6 @@ pub use self::{
 pub use self::store::{PostgresFleet, PostgresStore};
 
 /// The README's code compiles, with the features that it names.
-#[cfg(all(doctest, feature = "postgres"))]
+#[cfg(all(doctest, feature = "postgres", feature = "sealing"))]
 #[doc = include_str!("../README.md")]
 struct Readme;

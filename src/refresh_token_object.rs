@@ -6,6 +6,7 @@
 mod received;
 
 use std::{
+    cmp::Ordering,
     fmt,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -16,7 +17,7 @@ use zeroize::Zeroizing;
 
 pub(crate) use self::received::{Predecessor, Received, received_access};
 use crate::{
-    Error,
+    Error, ErrorKind,
     access_token::IssuedAccess,
     claims::UnverifiedClaims,
     clock,
@@ -93,6 +94,29 @@ pub(crate) enum NotAToken {
     Member(#[from] BadMember),
     #[error("the member refresh_token is missing or blank")]
     NoToken,
+    /// The value of the member `sealed`.
+    #[error("the token is sealed")]
+    Sealed(String),
+}
+
+impl NotAToken {
+    /// For a caller who has no keys.
+    pub(crate) fn into_error(self) -> Error {
+        if let Self::Sealed(_) = self {
+            let message =
+                "the text is a sealed refresh token object; open it with SealingKeys::open (feature sealing)";
+            return Error::new(ErrorKind::Config, message);
+        }
+        Error::store("the text is not a refresh token object; was it cut short or mixed up?", self)
+    }
+}
+
+/// The value of the member `sealed`, in a text that is a sealed one.
+pub(crate) fn sealed_member(text: &[u8]) -> Option<String> {
+    match RefreshTokenObject::parse(text) {
+        Err(NotAToken::Sealed(sealed)) => Some(sealed),
+        _ => None,
+    }
 }
 
 impl RefreshTokenObject {
@@ -100,13 +124,11 @@ impl RefreshTokenObject {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Store`](crate::ErrorKind::Store) when the text is not a JSON object with a usable
-    /// `refresh_token`; its source names the line and column, or the member, and quotes no value. Other members may be
-    /// missing or unusable.
+    /// [`ErrorKind::Store`] when the text is not a JSON object with a usable `refresh_token`; its source names the line and
+    /// column, or the member, and quotes no value. Other members may be missing or unusable. [`ErrorKind::Config`] when the text
+    /// is sealed (feature `sealing`).
     pub fn from_json(json: &str) -> Result<Self, Error> {
-        Self::parse(json.as_bytes()).map_err(|e| {
-            Error::store("the text is not a refresh token object; was it cut short or mixed up?", e)
-        })
+        Self::parse(json.as_bytes()).map_err(NotAToken::into_error)
     }
 
     /// The JSON form, pretty-printed with members in a stable order. It holds secrets: handle it as a secret.
@@ -124,7 +146,12 @@ impl RefreshTokenObject {
     }
 
     fn read(members: Members) -> Result<Self, NotAToken> {
-        let refresh_token = members.string("refresh_token")?.ok_or(NotAToken::NoToken)?;
+        let Some(refresh_token) = members.string("refresh_token")? else {
+            let sealed = members.string("sealed").ok().flatten();
+            return Err(
+                sealed.map_or(NotAToken::NoToken, |sealed| NotAToken::Sealed(sealed.expose().to_owned()))
+            );
+        };
         // A token that was damaged in transit must not replace a stored token that may still be valid.
         if refresh_token.expose().contains(|c: char| c.is_control() || c == char::REPLACEMENT_CHARACTER) {
             return Err(BadMember("refresh_token", "printable text").into());
@@ -194,6 +221,15 @@ impl RefreshTokenObject {
     /// The scopes granted (RFC 6749 section 3.3); empty if Concur named no scope.
     pub fn scopes(&self) -> impl Iterator<Item = &str> {
         self.0.scopes.iter().map(String::as_str)
+    }
+
+    /// Which of two tokens of one principal comes from a later grant; `None` if that cannot be told.
+    pub(crate) fn compare_age(&self, other: &Self) -> Option<Ordering> {
+        if self.secret() == other.secret() {
+            return Some(Ordering::Equal);
+        }
+        let later = |ours: Option<SystemTime>, theirs| Some(ours?.cmp(&theirs?)).filter(|it| it.is_ne());
+        later(self.0.received_at, other.0.received_at).or_else(|| later(self.expiry(), other.expiry()))
     }
 
     pub(crate) fn expiry(&self) -> Option<SystemTime> {

@@ -16,6 +16,8 @@ use concur_auth::{
     simulator::{ConcurSimulator, Fault, RecordedRequest, Rotation},
     url::form_urlencoded,
 };
+#[cfg(target_os = "linux")]
+use support::traced;
 use support::{Scene, alone, child, names_in, really_wait, seed, skip, succeeds_as_nobody, until};
 
 const CLEAN: [&str; 3] =
@@ -281,33 +283,6 @@ async fn an_adopted_leftover_does_not_overwrite_an_unusable_token_file() {
     assert_eq!(scene.folder().len(), CLEAN.len() + 1);
 }
 
-/// The calls of the operating system that a child process makes with `DIR` set to `folder`; `None`, after a [`skip`], where
-/// they cannot be seen.
-#[cfg(target_os = "linux")]
-fn traced(test: &str, calls: &str, folder: &Path) -> Option<String> {
-    let child = child(test);
-    let elsewhere = tempfile::tempdir().unwrap();
-    let trace = elsewhere.path().join("trace");
-    let output = std::process::Command::new("strace")
-        .args(["-f", "-y", "-s", "0", "-e", &format!("trace={calls}"), "-o"])
-        .arg(&trace)
-        .arg(child.get_program())
-        .args(child.get_args())
-        .env("DIR", folder.canonicalize().unwrap())
-        .output();
-    // Not every machine has strace, and not every container lets it look.
-    match output {
-        Ok(output) if output.status.success() => return Some(fs::read_to_string(trace).unwrap()),
-        Ok(output) => skip(&format!(
-            "strace: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )),
-        Err(e) => skip(&format!("strace: {e}")),
-    }
-    None
-}
-
 /// What the operating system is asked for, in its order: private at once, synced, renamed, and the folder synced.
 #[cfg(target_os = "linux")]
 #[tokio::test]
@@ -315,7 +290,7 @@ async fn a_save_is_private_from_its_creation_and_synced_around_its_rename() {
     let _alone = alone().await;
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().canonicalize().unwrap().display().to_string();
-    let Some(trace) = traced("saves_once", "openat,fsync,fdatasync,rename,renameat,renameat2", dir.path())
+    let Some(trace) = traced("saves_once", "openat,fsync,fdatasync,rename,renameat,renameat2", 0, dir.path())
     else {
         return;
     };
@@ -479,7 +454,7 @@ async fn a_long_lived_manager_finds_what_a_sibling_leaves_later() {
 async fn an_unchanged_folder_costs_three_looks_and_is_not_listed_again() {
     let _alone = alone().await;
     let dir = tempfile::tempdir().unwrap();
-    let Some(trace) = traced("looks_and_locks", "%file,getdents64", dir.path()) else { return };
+    let Some(trace) = traced("looks_and_locks", "%file,getdents64", 0, dir.path()) else { return };
     let folder = dir.path().canonicalize().unwrap().display().to_string();
     let mut steps: Vec<Vec<&str>> = Vec::new();
     for line in trace.lines().filter(|line| line.contains(&folder)) {
@@ -537,7 +512,7 @@ async fn a_leftover_is_opened_for_writing_before_it_is_synced() {
     let _alone = alone().await;
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("token.json.tmp-0000000000000001"), r#"{"refresh_token": "r"}"#).unwrap();
-    let Some(trace) = traced("adopts", "openat,fsync,rename", dir.path()) else { return };
+    let Some(trace) = traced("adopts", "openat,fsync,rename", 0, dir.path()) else { return };
     let of_leftover: Vec<&str> =
         trace.lines().filter(|line| line.contains(".tmp-0000000000000001")).collect();
     let [read, opened, synced, renamed] = of_leftover[..] else { panic!("{trace}") };

@@ -5,11 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 9] = [
     "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
     "benches/README.md",
+    "docs/fleet.md",
     "docs/promises.md",
     "docs/protocol.md",
     "docs/weight.md",

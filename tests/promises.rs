@@ -14,7 +14,7 @@ fn rows(heading: &str) -> Vec<Vec<&'static str>> {
 }
 
 fn promises() -> Vec<Vec<&'static str>> {
-    [rows("The promises"), rows("In PostgreSQL")].concat()
+    [rows("The promises"), rows("In PostgreSQL"), rows("In a fleet")].concat()
 }
 
 fn names(cell: &str) -> impl Iterator<Item = &str> {

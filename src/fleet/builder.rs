@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, watch};
 use super::{Fleet, Inner, events::Events, managers::Managers};
 use crate::{
     AppCredentials, Clock, Error, ErrorKind, FleetStore, FolderFleet, OAuthClient, TokenManager,
-    TokenManagerBuilder, store::DynFleetStore,
+    TokenManagerBuilder, sealing::SealingKeys, store::DynFleetStore,
 };
 
 /// Where tokens are kept, unless the program says otherwise.
@@ -32,7 +32,8 @@ const MOST_AT_ONCE: usize = 64;
 #[must_use]
 pub struct FleetBuilder {
     app: Option<AppCredentials>,
-    store: Option<Arc<dyn DynFleetStore>>,
+    store: Option<Box<dyn DynFleetStore>>,
+    keys: Option<SealingKeys>,
     managers: TokenManagerBuilder,
     client: Option<OAuthClient>,
     concurrent: usize,
@@ -44,6 +45,7 @@ impl FleetBuilder {
         Self {
             app: None,
             store: None,
+            keys: None,
             managers: TokenManager::builder(),
             client: None,
             concurrent: MOST_AT_ONCE,
@@ -59,7 +61,21 @@ impl FleetBuilder {
 
     /// Where the tokens are kept. Default: [`FolderFleet`] on `./tokens`.
     pub fn store(mut self, store: impl FleetStore) -> Self {
-        self.store = Some(Arc::new(store));
+        self.store = Some(Box::new(store));
+        self
+    }
+
+    /// Seals the tokens where they are kept. Tokens that are not sealed are read, and sealed at their next save. Feature `sealing`.
+    ///
+    /// ```no_run
+    /// use concur_auth::{Fleet, SealingKeys};
+    ///
+    /// let fleet = Fleet::builder().sealed_with(SealingKeys::from_env()?).build()?;
+    /// # Ok::<(), concur_auth::Error>(())
+    /// ```
+    #[cfg(feature = "sealing")]
+    pub fn sealed_with(mut self, keys: SealingKeys) -> Self {
+        self.keys = Some(keys);
         self
     }
 
@@ -110,7 +126,8 @@ impl FleetBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::CredentialsNeeded`] when the app's id or secret is blank; [`ErrorKind::Config`] when
-    /// `max_requests_per_second` was given something that is no positive number; and as [`TokenManagerBuilder::build`].
+    /// `max_requests_per_second` was given something that is no positive number, or there are sealing keys for a store that does
+    /// not take any; and as [`TokenManagerBuilder::build`].
     pub fn build(self) -> Result<Fleet, Error> {
         let app = self.app.map_or_else(AppCredentials::from_env, Ok)?;
         app.check()?;
@@ -123,12 +140,19 @@ impl FleetBuilder {
             }
             client = client.max_requests_per_second(most);
         }
+        #[allow(unused_mut, reason = "without keys")]
+        let mut store = self.store.unwrap_or_else(|| Box::new(FolderFleet::new(FOLDER)));
+        #[cfg(feature = "sealing")]
+        if let Some(keys) = &self.keys {
+            store.seal_with(keys.clone())?;
+        }
         Ok(Fleet(Arc::new(Inner {
             app,
-            store: self.store.unwrap_or_else(|| Arc::new(FolderFleet::new(FOLDER))),
+            store: store.into(),
             blueprint: self.managers.oauth_client(client).blueprint()?,
             concurrent: self.concurrent,
             per_second: self.per_second,
+            keys: self.keys,
             managers: Managers::new(),
             events: Events::new(),
             slots: Arc::new(Semaphore::new(self.concurrent)),

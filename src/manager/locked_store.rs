@@ -15,6 +15,7 @@ use crate::{
     Clock, Error, ErrorKind, RefreshTokenObject, StoreLock, Stored,
     clock::within,
     machine::Executor,
+    measured,
     oauth_client::REQUEST_TIMEOUT,
     store::{BoxFuture, DynTokenStore},
 };
@@ -57,6 +58,8 @@ struct Ours {
 struct Unsaved {
     token: RefreshTokenObject,
     replaces: Replaces,
+    /// From the first failure on.
+    _counted: Option<measured::UnsavedToken>,
 }
 
 /// What a token takes the place of.
@@ -100,6 +103,9 @@ impl Ours {
     /// `asked_at`: a reading of the monotonic clock from before the lock was asked for.
     fn new(lock: StoreLock, asked_at: Duration) -> Box<Self> {
         let lapses_at = lock.lease().map(|lease| asked_at.saturating_add(lease.lasts));
+        if lock.lease().is_some_and(|lease| !lease.late_save.is_zero()) {
+            measured::lease_taken_over();
+        }
         Box::new(Self { lock, flight: None, unsaved: None, lapses_at, is_handed_in: false })
     }
 }
@@ -238,10 +244,13 @@ impl LockedStore {
         let mut slot = self.ours.lock().await;
         let saved = match slot.as_mut() {
             Some(ours) => {
-                ours.unsaved = Some(Unsaved { token: token.clone(), replaces: saving.replaces });
+                ours.unsaved =
+                    Some(Unsaved { token: token.clone(), replaces: saving.replaces, _counted: None });
                 let saved = self.save_within_a_second(token, saving, &ours.lock, clock).await;
                 if saved.as_ref().map_or_else(Error::is_superseded, |()| true) {
                     ours.unsaved = None;
+                } else if let Some(unsaved) = &mut ours.unsaved {
+                    unsaved._counted = Some(measured::UnsavedToken::new());
                 }
                 saved
             }
@@ -287,7 +296,7 @@ impl LockedStore {
     pub(super) async fn save_unsaved(&self, publish: impl FnOnce()) -> Result<UnsavedToken, Error> {
         let mut slot = self.ours.lock().await;
         let Some(ours) = slot.as_mut() else { return Ok(UnsavedToken::None) };
-        let Some(Unsaved { token, replaces }) = &ours.unsaved else { return Ok(UnsavedToken::None) };
+        let Some(Unsaved { token, replaces, .. }) = &ours.unsaved else { return Ok(UnsavedToken::None) };
         let saving = Saving { save: Save::More, replaces: *replaces, note: None };
         let late = match self.call(self.attempt(token, saving, &ours.lock)).await {
             Ok(()) => UnsavedToken::Saved,

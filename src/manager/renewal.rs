@@ -44,7 +44,12 @@ use super::{
     single_flight::{Join, Leader},
 };
 use crate::{
-    Error, ErrorKind, caught::caught, failed_requests::FailedRequests, log, oauth_client::RetryBudget,
+    Error, ErrorKind,
+    caught::caught,
+    failed_requests::FailedRequests,
+    log,
+    measured::{self, Ended},
+    oauth_client::RetryBudget,
     store::LockWait,
 };
 
@@ -72,7 +77,10 @@ pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
 }
 
 async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome {
+    let clock = &core.machine.clock;
+    let began = clock.monotonic();
     let outcome = renew(core, need, leader).await.unwrap_or_else(Outcome::Failed);
+    measured::renewal(need.name(), &ended(&outcome), clock.monotonic().saturating_sub(began));
     let now = core.now();
     match &outcome {
         Outcome::Done(Renewed { held, fresh }) => {
@@ -100,6 +108,25 @@ async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome
     core.gate.flight_ended();
     core.announce();
     outcome
+}
+
+fn ended(outcome: &Outcome) -> Ended {
+    match outcome {
+        Outcome::Done(renewed) if renewed.fresh => Ended::Renewed,
+        Outcome::Done(_) => Ended::Found,
+        Outcome::SignedOut => Ended::SignedOut,
+        Outcome::Busy => Ended::Busy,
+        Outcome::Failed(e)
+        | Outcome::FailedOnce(e)
+        | Outcome::SavedWithFault(e)
+        | Outcome::WithoutAccess(_, e) => {
+            if e.is_held_back() {
+                Ended::HeldBack
+            } else {
+                Ended::Failed(e.kind())
+            }
+        }
+    }
 }
 
 /// What is left to do for a flight that panicked. What it received is saved, or kept to be saved.

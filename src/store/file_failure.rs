@@ -8,9 +8,14 @@ use crate::{Error, files};
 const RIGHT_USER: &str = "run this program as the user that owns them, or give them to the user that runs it (chown); if that is so already, \
      look for a read-only mount or an attribute (lsattr)";
 
-/// `what` could not be done to `path`. The advice is for other reasons than the owner.
+/// `what` could not be done to `path`. The advice is for other reasons than the owner. An error of this crate's own, such as that
+/// a text is sealed, says itself what to do.
 pub(super) fn could_not(what: &str, path: &Path, advice: &str, e: io::Error) -> Error {
     let at = path.display();
+    let e = match e.downcast::<Error>() {
+        Ok(own) => return Error::new(own.kind(), format!("could not {what} {at}: {}", own.message())),
+        Err(e) => e,
+    };
     let message = match files::owners(path, &e) {
         Some(owners) => format!("could not {what} {at}; {owners}; {RIGHT_USER}"),
         None => format!("could not {what} {at}; {advice}"),

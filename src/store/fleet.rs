@@ -1,5 +1,7 @@
 //! Where the tokens of many principals are kept.
 
+#[cfg(feature = "sealing")]
+use std::collections::BTreeMap;
 use std::{fmt, future::Future, time::Duration};
 
 use serde::Serialize;
@@ -99,6 +101,35 @@ pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
         }
     }
 
+    /// Seals the tokens with these keys from now on, as [`FleetBuilder::sealed_with`](crate::FleetBuilder::sealed_with) asks for.
+    /// A store of one's own calls [`SealingKeys::seal`](crate::SealingKeys::seal) and [`open`](crate::SealingKeys::open). Feature
+    /// `sealing`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) by default: this store keeps tokens as they are.
+    #[cfg(feature = "sealing")]
+    fn seal_with(&mut self, keys: crate::SealingKeys) -> Result<(), Error> {
+        let _ = keys;
+        Err(takes_no_keys(&self.describe()))
+    }
+
+    /// How many texts each key has sealed: tokens, and what is noted about them. `None` has the tokens that are not sealed. A key
+    /// that has none left can be taken away. Feature `sealing`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) by default: this store keeps tokens as they are. [`Error::store`] when they
+    /// cannot be read.
+    #[cfg(feature = "sealing")]
+    fn count_by_sealing_key(
+        &self,
+        app_id: &str,
+    ) -> impl Future<Output = Result<BTreeMap<Option<String>, u64>, Error>> + Send {
+        let _ = app_id;
+        std::future::ready(Err(takes_no_keys(&self.describe())))
+    }
+
     /// How long the leases of [`claim_due`](Self::claim_due) last, if its locks are leases: no more tokens are claimed at once
     /// than can be presented within a quarter of that.
     fn lease(&self) -> Option<Duration> {
@@ -109,6 +140,14 @@ pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
     fn describe(&self) -> String {
         std::any::type_name::<Self>().to_owned()
     }
+}
+
+#[cfg(feature = "sealing")]
+fn takes_no_keys(store: &str) -> Error {
+    let message = format!(
+        "{store} takes no sealing keys; implement FleetStore::seal_with and count_by_sealing_key, or give the fleet no keys"
+    );
+    Error::new(crate::ErrorKind::Config, message)
 }
 
 /// Tokens that were due, and are locked now.
@@ -272,6 +311,10 @@ pub(crate) trait DynFleetStore: fmt::Debug + Send + Sync {
     fn assign<'a>(&'a self, app_id: &'a str, pending: &'a str, principal: &'a str) -> BoxFuture<'a, ()>;
     fn needing_a_person<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, Vec<FleetMember>>;
     fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth>;
+    #[cfg(feature = "sealing")]
+    fn seal_with(&mut self, keys: crate::SealingKeys) -> Result<(), Error>;
+    #[cfg(feature = "sealing")]
+    fn count_by_sealing_key<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, BTreeMap<Option<String>, u64>>;
     fn lease(&self) -> Option<Duration>;
     fn describe(&self) -> String;
 }
@@ -304,6 +347,16 @@ impl<T: FleetStore> DynFleetStore for T {
 
     fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth> {
         guarded_call(|| FleetStore::describe(self), FleetStore::health(self, app_id))
+    }
+
+    #[cfg(feature = "sealing")]
+    fn seal_with(&mut self, keys: crate::SealingKeys) -> Result<(), Error> {
+        FleetStore::seal_with(self, keys)
+    }
+
+    #[cfg(feature = "sealing")]
+    fn count_by_sealing_key<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, BTreeMap<Option<String>, u64>> {
+        guarded_call(|| FleetStore::describe(self), FleetStore::count_by_sealing_key(self, app_id))
     }
 
     fn lease(&self) -> Option<Duration> {

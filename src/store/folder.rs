@@ -24,9 +24,11 @@ use std::{
 
 use self::{index::Index, member_store::MemberStore, rounds::Rounds};
 use crate::{
-    BoxedStore, Clock, DueTokens, Error, FleetMember, FleetStore, SystemClock, TokenStore as _,
+    BoxedStore, Clock, DueTokens, Error, FleetMember, FleetStore, JsonFileStore, SystemClock,
+    TokenStore as _,
     caught::locked,
     clock::Guarded,
+    sealing::{SealingKeys, TokenText},
     store::member_name::{Misnamed, is_name, misnamed},
 };
 
@@ -61,6 +63,7 @@ pub struct FolderFleet(Arc<Shared>);
 struct Shared {
     place: PathBuf,
     clock: Arc<dyn Clock>,
+    keys: Option<SealingKeys>,
     /// The app that the folder is known to belong to.
     app_id: OnceLock<Arc<str>>,
     index: Mutex<Index>,
@@ -82,18 +85,51 @@ impl FolderFleet {
         let place = place.as_ref();
         // Absolute, so that errors name a place that can be found.
         let place = std::path::absolute(place).unwrap_or_else(|_| place.to_owned());
-        Self::with(place, Arc::new(SystemClock))
+        let (app_id, index, keeps_index, rounds) = Default::default();
+        Self(Arc::new(Shared {
+            place,
+            clock: Arc::new(SystemClock),
+            keys: None,
+            app_id,
+            index,
+            keeps_index,
+            rounds,
+        }))
     }
 
     /// The clock. Default: [`SystemClock`].
     #[must_use]
     pub fn clock(self, clock: impl Clock) -> Self {
-        Self::with(self.0.place.clone(), Arc::new(Guarded(clock)))
+        self.change(|shared| shared.clock = Arc::new(Guarded(clock)))
     }
 
-    fn with(place: PathBuf, clock: Arc<dyn Clock>) -> Self {
-        let (app_id, index, keeps_index, rounds) = Default::default();
-        Self(Arc::new(Shared { place, clock, app_id, index, keeps_index, rounds }))
+    /// Seals the token files and their side files. A token file that is not sealed is read, and sealed at its next save. Feature
+    /// `sealing`.
+    ///
+    /// ```
+    /// use concur_auth::{FolderFleet, SealingKeys};
+    ///
+    /// # let line = SealingKeys::generate("2026-11")?;
+    /// let keys: SealingKeys = line.parse()?; // such as "2026-11:eyTz…"
+    /// let store = FolderFleet::new("/var/lib/my-app/tokens").sealed_with(keys);
+    /// # let _ = store;
+    /// # Ok::<(), concur_auth::Error>(())
+    /// ```
+    #[cfg(feature = "sealing")]
+    #[must_use]
+    pub fn sealed_with(self, keys: SealingKeys) -> Self {
+        self.change(|shared| shared.keys = Some(keys))
+    }
+
+    /// A store of its own: clones stay as they are.
+    fn change(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut changed = Self::new(&self.0.place);
+        if let Some(shared) = Arc::get_mut(&mut changed.0) {
+            shared.clock = Arc::clone(&self.0.clock);
+            shared.keys.clone_from(&self.0.keys);
+            change(shared);
+        }
+        changed
     }
 }
 
@@ -124,6 +160,15 @@ impl Shared {
         self.app_id.get().filter(|ours| ***ours == *app_id).map_or_else(|| app_id.into(), Arc::clone)
     }
 
+    /// The store of a member's token file.
+    fn file(&self, app_id: &str, name: &str) -> JsonFileStore {
+        JsonFileStore::new(layout::token_file(&self.place, name)).with_text(self.text(app_id, name))
+    }
+
+    fn text(&self, app_id: &str, name: &str) -> TokenText {
+        TokenText::of_principal(self.keys.as_ref(), app_id, name)
+    }
+
     fn index(&self) -> MutexGuard<'_, Index> {
         locked(&self.index)
     }
@@ -152,13 +197,13 @@ impl FleetStore for FolderFleet {
     async fn claim_due(&self, app_id: &str, most: usize) -> Result<DueTokens, Error> {
         let shared = &*self.0;
         shared.make(&shared.shared_app_id(app_id))?;
-        shared.rounds.lock().await.look(shared, shared.clock.now()).await?;
-        Ok(claims::claim(shared, most).await)
+        shared.rounds.lock().await.look(shared, app_id, shared.clock.now()).await?;
+        Ok(claims::claim(shared, app_id, most).await)
     }
 
     async fn list(&self, app_id: &str, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
         self.0.check(app_id)?;
-        listing::list(&self.0.place, after, most, self.0.clock.now())
+        listing::list(&self.0, app_id, after, most)
     }
 
     async fn assign(&self, app_id: &str, pending: &str, principal: &str) -> Result<(), Error> {
@@ -169,6 +214,21 @@ impl FleetStore for FolderFleet {
         let app_id = self.0.shared_app_id(app_id);
         self.0.make(&app_id)?;
         assignment::assign(&self.0, &app_id, &pending, &principal).await
+    }
+
+    #[cfg(feature = "sealing")]
+    async fn count_by_sealing_key(
+        &self,
+        app_id: &str,
+    ) -> Result<std::collections::BTreeMap<Option<String>, u64>, Error> {
+        self.0.check(app_id)?;
+        listing::count_by_sealing_key(&self.0.place)
+    }
+
+    #[cfg(feature = "sealing")]
+    fn seal_with(&mut self, keys: SealingKeys) -> Result<(), Error> {
+        *self = self.clone().sealed_with(keys);
+        Ok(())
     }
 
     fn describe(&self) -> String {

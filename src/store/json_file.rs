@@ -17,11 +17,12 @@ use std::{
 
 use self::lock::FileLock;
 use crate::{
-    Error, RefreshTokenObject, StoreLock, Stored, TokenStore,
+    Error, ErrorKind, RefreshTokenObject, StoreLock, Stored, TokenStore,
     caught::locked,
     clock::{Clock as _, SystemClock},
     files::{self, Stamp},
     log,
+    sealing::{TokenText, Unusable},
     store::file_failure::could_not,
 };
 
@@ -65,6 +66,7 @@ const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
 #[derive(Debug)]
 pub struct JsonFileStore {
     path: PathBuf,
+    text: TokenText,
     seen: Mutex<Seen>,
 }
 
@@ -104,7 +106,7 @@ struct LastRead {
 
 impl LastRead {
     /// `stamp` is the file's, from a moment ago.
-    fn of(path: &Path, stamp: Stamp) -> io::Result<Self> {
+    fn of(path: &Path, stamp: Stamp, text: &TokenText) -> io::Result<Self> {
         let nothing = Self { stamp: Stamp::NOTHING, token: None };
         if stamp == Stamp::NOTHING {
             return Ok(nothing);
@@ -114,7 +116,7 @@ impl LastRead {
             file => file?,
         };
         let stamp = Stamp::of(&file.metadata()?);
-        let token = usable(&files::read_open(&mut file)?);
+        let token = usable(&files::read_open(&mut file)?, text)?;
         if token.is_none() {
             log::event!(warn, file = %path.display(), "the token file holds no usable refresh token");
         }
@@ -129,7 +131,29 @@ impl JsonFileStore {
         // Absolute, so that errors name a place that can be found.
         let mut path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         path.shrink_to_fit();
-        Self { path, seen: Mutex::default() }
+        Self { path, text: TokenText::default(), seen: Mutex::default() }
+    }
+
+    /// Seals the token file and its side files. A token file that is not sealed is read, and sealed at the next save. Feature
+    /// `sealing`.
+    ///
+    /// ```
+    /// use concur_auth::{JsonFileStore, SealingKeys};
+    ///
+    /// # let line = SealingKeys::generate("2026-11")?;
+    /// let keys: SealingKeys = line.parse()?; // such as "2026-11:eyTz…"
+    /// let store = JsonFileStore::new("/var/lib/my-app/concur-token.json").sealed_with(keys);
+    /// # let _ = store;
+    /// # Ok::<(), concur_auth::Error>(())
+    /// ```
+    #[cfg(feature = "sealing")]
+    #[must_use]
+    pub fn sealed_with(self, keys: crate::SealingKeys) -> Self {
+        self.with_text(TokenText::sealed(keys, ""))
+    }
+
+    pub(crate) fn with_text(self, text: TokenText) -> Self {
+        Self { text, ..self }
     }
 
     /// The token as it is now, after which `seen` has the place, too. `NotFound`: the folder is missing.
@@ -148,7 +172,7 @@ impl JsonFileStore {
         let stamp = Stamp::of_file(&self.path)?;
         match &seen.token {
             Some(last) if last.stamp == stamp => Ok(last.token.clone()),
-            _ => Ok(seen.token.insert(LastRead::of(&self.path, stamp)?).token.clone()),
+            _ => Ok(seen.token.insert(LastRead::of(&self.path, stamp, &self.text)?).token.clone()),
         }
     }
 
@@ -160,7 +184,7 @@ impl JsonFileStore {
                 return Ok(listing.folder(SystemClock.now()));
             }
             if let Ok(Some(lock)) = FileLock::try_acquire(target.to_owned()) {
-                leftovers::adopt(leftovers::list(lock.target())?, lock.target())?;
+                leftovers::adopt(leftovers::list(lock.target())?, lock.target(), &self.text)?;
             }
             Ok(None)
         });
@@ -174,9 +198,10 @@ impl JsonFileStore {
     /// Token and note as they are. Nothing is locked or written, so what a killed process left is not found.
     pub(super) fn peek(&self) -> Result<Stored, Error> {
         let stamp = Stamp::of_file(&self.path);
-        let read =
-            stamp.and_then(|stamp| LastRead::of(&self.path, stamp)).map_err(|e| self.could_not_read(e))?;
-        let note = if read.token.is_some() { self.note(&self.target(), &mut None) } else { None };
+        let read = stamp
+            .and_then(|stamp| LastRead::of(&self.path, stamp, &self.text))
+            .map_err(|e| self.could_not_read(e))?;
+        let note = if read.token.is_some() { self.note(&self.target(), &mut None)? } else { None };
         Ok(Stored::new(read.token, note))
     }
 
@@ -191,14 +216,21 @@ impl JsonFileStore {
     /// is about the token that was here, so it goes first: a crash in between costs a request that is refused once more.
     pub(super) fn take_over(
         &self,
+        token: &RefreshTokenObject,
         lock: &StoreLock,
         from: &Self,
         from_lock: &StoreLock,
     ) -> Result<(), Error> {
         let (lock, from_lock) = (self.lock(lock)?, from.lock(from_lock)?);
         let moved = || {
-            note::write(lock.target(), None)?;
-            leftovers::set_aside_if_unusable(lock.target())?;
+            leftovers::set_aside_if_unusable(lock.target(), &self.text)?;
+            note::write(lock.target(), None, &self.text)?;
+            if self.text.is_sealed() {
+                // It is sealed for its new place before it is moved there, so that it is never in two places.
+                let mut temp = files::TempFile::create(from_lock.target())?;
+                temp.write(self.text.of(token).map_err(io::Error::other)?.as_bytes())?;
+                temp.rename()?;
+            }
             // Another program may have written it. Windows syncs only what may be written.
             fs::OpenOptions::new().read(true).write(true).open(from_lock.target())?.sync_all()?;
             fs::rename(from_lock.target(), lock.target())?;
@@ -213,7 +245,7 @@ impl JsonFileStore {
     /// them.
     pub(super) fn remove_folder(&self) -> io::Result<()> {
         let target = self.target();
-        note::write(&target, None)?;
+        note::write(&target, None, &self.text)?;
         match fs::remove_file(lock::path_for(&target)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             removed => removed?,
@@ -242,11 +274,15 @@ impl JsonFileStore {
         could_not("read", &self.path, "check that it is a file this user may read", e)
     }
 
-    /// A note that cannot be read is no reason not to renew.
-    fn note(&self, target: &Path, last: &mut Option<Box<note::LastRead>>) -> Option<String> {
-        note::read(target, last).unwrap_or_else(|error| {
-            log::event!(warn, file = %self.path.display(), %error, "could not read the note beside the token file");
-            None
+    /// A note that is out of reach is no reason not to renew. A note that is sealed may say that nothing must be sent.
+    fn note(&self, target: &Path, last: &mut Option<Box<note::LastRead>>) -> Result<Option<String>, Error> {
+        note::read(target, last, &self.text).or_else(|error| {
+            let failed = could_not("read", &note::path_for(target), "check that this user may read it", error);
+            if failed.kind() == ErrorKind::Config {
+                return Err(failed);
+            }
+            log::event!(warn, error = %failed, cause = log::causes(&failed), "could not read the note beside the token file");
+            Ok(None)
         })
     }
 
@@ -260,10 +296,12 @@ impl JsonFileStore {
             Some(temp) => temp,
             None => files::TempFile::create(lock.target())?,
         };
-        temp.write(token.as_json().as_bytes())?;
+        temp.write(self.text.of(token).map_err(io::Error::other)?.as_bytes())?;
         // If a step below fails, this file is the only copy of a token that has replaced its predecessor.
         temp.keep();
-        if let Err(e) = leftovers::set_aside_if_unusable(lock.target()).and_then(|_| temp.rename()) {
+        if let Err(e) =
+            leftovers::set_aside_if_unusable(lock.target(), &self.text).and_then(|_| temp.rename())
+        {
             // Where the folder was taken away, the file went with it, and the next attempt needs a new one.
             *reserved = Some(temp).filter(|_| e.kind() != io::ErrorKind::NotFound);
             return Err(e);
@@ -277,15 +315,15 @@ impl JsonFileStore {
         if !lock.is_as_known()? {
             return Ok(false);
         }
-        if leftovers::set_aside_if_unusable(lock.target())? {
+        if leftovers::set_aside_if_unusable(lock.target(), &self.text)? {
             lock.learn(Some(Stamp::NOTHING));
         }
-        let mut room = ROOM_FOR_REPLY;
+        let mut room = self.text.length_of(ROOM_FOR_REPLY);
         if let Some(token) = held {
-            let json = token.as_json();
-            room += json.len();
+            let text = self.text.of(token).map_err(io::Error::other)?;
+            room += text.len();
             let mut temp = files::TempFile::create(lock.target())?;
-            temp.write(json.as_bytes())?;
+            temp.write(text.as_bytes())?;
             // Again, as late as can be: to write and sync takes time.
             if !lock.is_as_known()? {
                 return Ok(false);
@@ -300,7 +338,7 @@ impl JsonFileStore {
     }
 
     fn delete(&self, lock: &FileLock) -> io::Result<()> {
-        leftovers::set_aside_if_unusable(lock.target())?;
+        leftovers::set_aside_if_unusable(lock.target(), &self.text)?;
         match fs::remove_file(lock.target()) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             removed => removed.and_then(|()| files::sync_folder(files::folder_of(lock.target())))?,
@@ -325,9 +363,13 @@ fn put_in_place(renamed: &files::TempFile, lock: &FileLock) -> io::Result<()> {
     files::sync_folder(files::folder_of(lock.target()))
 }
 
-/// The token in a file's content, if there is one.
-fn usable(json: &[u8]) -> Option<RefreshTokenObject> {
-    RefreshTokenObject::parse(json).ok()
+/// The token in a file's content, if there is one; an error if it is sealed and cannot be opened.
+fn usable(content: &[u8], text: &TokenText) -> io::Result<Option<RefreshTokenObject>> {
+    match text.token(content) {
+        Ok(token) => Ok(Some(token)),
+        Err(Unusable::NotAToken(_)) => Ok(None),
+        Err(Unusable::Sealed(e)) => Err(io::Error::other(e)),
+    }
 }
 
 impl TokenStore for JsonFileStore {
@@ -357,7 +399,7 @@ impl TokenStore for JsonFileStore {
             let failed = self.failed("look at unfinished saves of");
             let folder = leftovers::list(lock.target()).and_then(|listing| {
                 let folder = listing.folder(SystemClock.now());
-                leftovers::adopt(listing, lock.target()).map(|()| folder)
+                leftovers::adopt(listing, lock.target(), &self.text).map(|()| folder)
             });
             seen.place = Some(self.place(lock.target(), folder.map_err(failed)?));
         }
@@ -383,17 +425,21 @@ impl TokenStore for JsonFileStore {
             _ => self.could_not_read(e),
         })?;
         let Seen { place, note, .. } = &mut *seen;
-        let note = place.as_ref().and_then(|place| self.note(place.target(&self.path), note));
+        let note = match &place {
+            Some(place) => self.note(place.target(&self.path), note)?,
+            None => None,
+        };
         Ok(Stored::new(token, note))
     }
 
     /// Reads the file that is locked, wherever a symbolic link may lead by now.
     async fn read_locked(&self, lock: &StoreLock) -> Result<Stored, Error> {
         let lock = self.lock(lock)?;
-        let read = Stamp::of_file(lock.target()).and_then(|stamp| LastRead::of(lock.target(), stamp));
+        let stamp = Stamp::of_file(lock.target());
+        let read = stamp.and_then(|stamp| LastRead::of(lock.target(), stamp, &self.text));
         let LastRead { stamp, token } = read.map_err(|e| self.could_not_read(e))?;
         lock.learn(Some(stamp));
-        Ok(Stored::new(token, self.note(lock.target(), &mut None)))
+        Ok(Stored::new(token, self.note(lock.target(), &mut None)?))
     }
 
     async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
@@ -403,7 +449,7 @@ impl TokenStore for JsonFileStore {
             // Beside anything else, such as a folder, no process would read the note.
             metadata => metadata.and_then(|metadata| files::regular(&metadata)),
         };
-        let written = is_possible.and_then(|()| note::write(target, note));
+        let written = is_possible.and_then(|()| note::write(target, note, &self.text));
         written.map_err(self.failed("write the note beside"))
     }
 

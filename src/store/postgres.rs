@@ -12,12 +12,14 @@ mod fleet;
 mod lease_model;
 mod row;
 mod schema;
+mod spool;
 mod statements;
 mod tls;
 mod url;
 
 use std::{
     fmt,
+    path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -29,7 +31,8 @@ use self::{
     claim::{Claim, Unanswered, random_id, release_in_background},
     connection::Parameters,
     database::Database,
-    row::{Claimant, Found, TokenRow},
+    row::{AtRest, Claimant, Found, TokenRow},
+    spool::Spool,
 };
 use super::{StoreLock, Stored, TokenStore};
 use crate::{Error, RefreshTokenObject, caught::locked};
@@ -138,7 +141,8 @@ impl PostgresStore {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the URL cannot be used, or would send tokens unprotected over a
     /// network.
     pub fn new(url: &str, principal: impl Into<String>) -> Result<Self, Error> {
-        let row = TokenRow::new(Arc::new(Database::new(url)?), String::new(), principal.into());
+        let row =
+            TokenRow::new(Arc::new(Database::new(url)?), String::new(), principal.into(), AtRest::default());
         Ok(Self::of_row(row, Limits::DEFAULT))
     }
 
@@ -149,16 +153,53 @@ impl PostgresStore {
     /// The app that the row belongs to, where several apps share a table. Default: an empty text.
     #[must_use]
     pub fn app_id(self, app_id: impl Into<String>) -> Self {
-        let TokenRow { database, principal, .. } = &*self.row;
-        let row = TokenRow::new(Arc::clone(database), app_id.into(), principal.clone());
+        let TokenRow { database, principal, at_rest, .. } = &*self.row;
+        let row = TokenRow::new(Arc::clone(database), app_id.into(), principal.clone(), at_rest.clone());
         Self::of_row(row, self.limits)
     }
 
     /// The row of another principal, through the same connections.
     #[must_use]
     pub fn of_principal(&self, principal: impl Into<String>) -> Self {
-        let TokenRow { database, app_id, .. } = &*self.row;
-        let row = TokenRow::new(Arc::clone(database), app_id.clone(), principal.into());
+        let TokenRow { database, app_id, at_rest, .. } = &*self.row;
+        let row = TokenRow::new(Arc::clone(database), app_id.clone(), principal.into(), at_rest.clone());
+        Self::of_row(row, self.limits)
+    }
+
+    /// Seals the token in the row, and the note about what Concur refused (`refusal`), for the place `app_id/principal`. A token
+    /// that is not sealed is read, and sealed at its next save. Feature `sealing`.
+    ///
+    /// The other columns are not sealed: whose the row is, when its token expires, the last error, and what a person must do.
+    #[cfg(feature = "sealing")]
+    #[must_use]
+    pub fn sealed_with(self, keys: crate::SealingKeys) -> Self {
+        self.at_rest(|at_rest| at_rest.keys = Some(keys))
+    }
+
+    /// Keeps a token that the database does not take in this folder of the local disk at once, from where the next process with the
+    /// same folder saves it. Without such a folder it is in memory only, until the database takes it.
+    ///
+    /// A token is written there as soon as a save has failed, or has taken a second: a private, synced file, sealed where the row
+    /// is. Each process of one database on one machine should be given the same folder; another database needs another folder. The
+    /// folder that it is in must be there.
+    ///
+    /// ```no_run
+    /// use concur_auth::PostgresStore;
+    ///
+    /// let store = PostgresStore::new("postgres://app@db.example/concur", "b3f4e2a0")?;
+    /// let store = store.spool("/var/lib/my-app/spool");
+    /// # Ok::<(), concur_auth::Error>(())
+    /// ```
+    #[must_use]
+    pub fn spool(self, folder: impl AsRef<Path>) -> Self {
+        self.at_rest(|at_rest| at_rest.spool = Some(Spool::new(folder.as_ref())))
+    }
+
+    fn at_rest(self, change: impl FnOnce(&mut AtRest)) -> Self {
+        let TokenRow { database, app_id, principal, at_rest, .. } = &*self.row;
+        let mut at_rest = at_rest.clone();
+        change(&mut at_rest);
+        let row = TokenRow::new(Arc::clone(database), app_id.clone(), principal.clone(), at_rest);
         Self::of_row(row, self.limits)
     }
 
@@ -222,6 +263,7 @@ impl PostgresStore {
     }
 
     async fn claim(&self, leaves_alone: Duration) -> Result<Option<StoreLock>, Error> {
+        self.row.save_what_waits().await?;
         let holder = random_id()?;
         // Once: who was told that the row has changed reads it, or wants the lease in any case.
         let only_on = locked(&self.last_read).take();
@@ -261,6 +303,7 @@ impl TokenStore for PostgresStore {
     }
 
     async fn read(&self) -> Result<Stored, Error> {
+        self.row.save_what_waits().await?;
         let Found { stored, base } = self.row.read().await?;
         *locked(&self.last_read) = Some(base.save_id);
         Ok(stored)

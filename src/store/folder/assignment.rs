@@ -4,10 +4,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{Shared, layout, member_store::MemberStore, outlook};
+use super::{Shared, member_store::MemberStore, outlook};
 use crate::{
     Clock as _, Error, ErrorKind, JsonFileStore, RefreshTokenObject, StoreLock, Stored, TokenStore as _,
-    failed_requests::FailedRequests,
+    failed_requests::is_dead,
     log,
     store::{LONGEST_POLL, LockWait},
 };
@@ -26,7 +26,9 @@ pub(super) async fn assign(
             format!("{pending} cannot be assigned to itself; pass the UUID of the user who has signed in");
         return Err(Error::new(ErrorKind::Config, message));
     }
-    let from = JsonFileStore::new(layout::token_file(&shared.place, pending));
+    // A process that was killed may have sealed it for its new place already.
+    let text = shared.text(app_id, pending).or_of(&shared.text(app_id, principal));
+    let from = shared.file(app_id, pending).with_text(text);
     // Nothing is made for a token that is not there.
     if from.folder().is_dir() {
         usable(from.read().await?, pending, &from)?;
@@ -37,7 +39,7 @@ pub(super) async fn assign(
     let (lock, from_lock) = both_locks(shared, &to, &from).await?;
     // The lock of the destination has brought what a killed process left there into its place.
     let token = usable(from.read_locked(&from_lock).await?, pending, &from)?;
-    to.file().take_over(&lock, &from, &from_lock)?;
+    to.file().take_over(&token, &lock, &from, &from_lock)?;
     let outlook = outlook::Outlook::of_token(&token, principal, shared.clock.now());
     shared.tell(|index| {
         index.removed(pending);
@@ -76,7 +78,7 @@ async fn both_locks(
 /// A token that is no use to its user must not take the place of one that may be.
 fn usable(stored: Stored, pending: &str, from: &JsonFileStore) -> Result<RefreshTokenObject, Error> {
     let token = stored.token.ok_or_else(|| no_token(pending, from))?;
-    if FailedRequests::from_note(stored.note.as_deref()).is_dead(&token) {
+    if is_dead(&token, stored.note.as_deref()) {
         let message = format!(
             "Concur has refused the token of {pending} since it was saved; let the user sign in again"
         );

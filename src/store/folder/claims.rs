@@ -8,12 +8,12 @@ use super::{
     member_store::is_missing,
     outlook::{self, Outlook},
 };
-use crate::{Clock as _, DueToken, DueTokens, Error, JsonFileStore, TokenStore as _, clock, log};
+use crate::{Clock as _, DueToken, DueTokens, Error, TokenStore as _, clock, log};
 
 /// How many tokens are looked at in vain before what was found is returned.
 const IN_VAIN: usize = 256;
 
-pub(super) async fn claim(shared: &Shared, most: usize) -> DueTokens {
+pub(super) async fn claim(shared: &Shared, app_id: &str, most: usize) -> DueTokens {
     let mut tokens = Vec::new();
     let mut in_vain = 0;
     while tokens.len() < most && in_vain < IN_VAIN {
@@ -21,7 +21,7 @@ pub(super) async fn claim(shared: &Shared, most: usize) -> DueTokens {
         // Not in the condition of a loop: its guard would live as long as the body.
         let taken = shared.index().take_due(now);
         let Some(name) = taken else { break };
-        match claim_one(shared, &name).await {
+        match claim_one(shared, app_id, &name).await {
             Ok(Some(token)) => tokens.push(token),
             Ok(None) => in_vain += 1,
             Err(error) => {
@@ -36,13 +36,13 @@ pub(super) async fn claim(shared: &Shared, most: usize) -> DueTokens {
 }
 
 /// `None` where the token is not due any more, or another process works on it.
-async fn claim_one(shared: &Shared, name: &str) -> Result<Option<DueToken>, Error> {
+async fn claim_one(shared: &Shared, app_id: &str, name: &str) -> Result<Option<DueToken>, Error> {
     // Not the member's own store, which would make the folder again.
     if is_missing(&layout::member_folder(&shared.place, name)) {
         shared.index().removed(name);
         return Ok(None);
     }
-    let file = JsonFileStore::new(layout::token_file(&shared.place, name));
+    let file = shared.file(app_id, name);
     let Some(lock) = file.try_lock_ahead_of_time().await? else { return Ok(None) };
     let stored = file.read_locked(&lock).await?;
     let now = shared.clock.now();

@@ -41,6 +41,21 @@ pub(super) fn members(place: &Path, group: &str) -> io::Result<Vec<String>> {
     names_in(&place.join(group), |name| is_name(name) && group_of(name) == group)
 }
 
+/// The token file of a member, and its side files.
+#[cfg(feature = "sealing")]
+pub(super) fn files(place: &Path, name: &str) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(member_folder(place, name)) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        name.is_some_and(|name| name.contains(TOKEN_FILE) && !name.ends_with(".lock"))
+    };
+    Ok(paths.into_iter().filter(is_ours).collect())
+}
+
 /// The names of what may be folders.
 fn names_in(folder: &Path, is_ours: impl Fn(&str) -> bool) -> io::Result<Vec<String>> {
     let mut names = Vec::new();

@@ -4,18 +4,19 @@
 
 use std::{io, path::Path, time::SystemTime};
 
-use super::{layout, outlook};
+use super::{Shared, layout, outlook};
 use crate::{
-    Error, FleetMember, JsonFileStore, MemberState,
+    Clock as _, Error, FleetMember, JsonFileStore, MemberState,
     store::{file_failure::could_not, member_name::is_pending},
 };
 
 pub(super) fn list(
-    place: &Path,
+    shared: &Shared,
+    app_id: &str,
     after: Option<&str>,
     most: usize,
-    now: SystemTime,
 ) -> Result<Vec<FleetMember>, Error> {
+    let (place, now) = (&shared.place, shared.clock.now());
     let mut members = Vec::new();
     let groups = match layout::groups(place) {
         // No token was ever saved.
@@ -32,24 +33,61 @@ pub(super) fn list(
             if members.len() >= most {
                 return Ok(members);
             }
-            members.extend(member(place, name, now));
+            members.extend(member(&shared.file(app_id, name), name, now));
         }
     }
     Ok(members)
 }
 
 /// `None` for a sign-in of an unknown user that is not done, or failed.
-fn member(place: &Path, name: &str, now: SystemTime) -> Option<FleetMember> {
-    match JsonFileStore::new(layout::token_file(place, name)).peek() {
+fn member(file: &JsonFileStore, name: &str, now: SystemTime) -> Option<FleetMember> {
+    match file.peek() {
         Ok(stored) if stored.token.is_none() && is_pending(name) => None,
         Ok(stored) => Some(outlook::member(name, &stored, now)),
         Err(error) => {
             // Nothing can be renewed from such a file, until a person has put it right.
             let mut member = FleetMember::new(name, outlook::kind(name, None), MemberState::NeedsPerson);
-            member.needs = Some(error.to_string());
+            let needs = error.to_string();
+            member.needs = Some(if is_pending(name) {
+                format!(
+                    "{needs}; if it was being assigned when a process was killed, call Fleet::assign again"
+                )
+            } else {
+                needs
+            });
             Some(member)
         }
     }
+}
+
+/// Reads every token file and its side files.
+#[cfg(feature = "sealing")]
+pub(super) fn count_by_sealing_key(
+    place: &Path,
+) -> Result<std::collections::BTreeMap<Option<String>, u64>, Error> {
+    let mut count = std::collections::BTreeMap::new();
+    let groups = match layout::groups(place) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(count),
+        groups => groups.map_err(|e| not_read(place, e))?,
+    };
+    for group in groups {
+        for name in layout::members(place, &group).map_err(|e| not_read(&place.join(&group), e))? {
+            for path in layout::files(place, &name).map_err(|e| not_read(&place.join(&group), e))? {
+                let text = match crate::files::read(&path) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+                    text => text.map_err(|e| {
+                        could_not("read", &path, "check that it is a file this user may read", e)
+                    })?,
+                };
+                let text = String::from_utf8_lossy(&text);
+                let key = crate::SealingKeys::key_of(&text);
+                if key.is_some() || crate::RefreshTokenObject::from_json(&text).is_ok() {
+                    *count.entry(key).or_default() += 1;
+                }
+            }
+        }
+    }
+    Ok(count)
 }
 
 fn not_read(folder: &Path, e: io::Error) -> Error {

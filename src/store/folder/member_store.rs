@@ -4,7 +4,7 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use super::{Shared, layout, outlook::Outlook};
+use super::{Shared, outlook::Outlook};
 use crate::{
     Clock as _, Error, RefreshTokenObject, StoreLock, Stored, TokenStore, files,
     store::{
@@ -24,7 +24,7 @@ pub(super) struct MemberStore {
 
 impl MemberStore {
     pub(super) fn new(shared: Arc<Shared>, app_id: Arc<str>, name: &str) -> Self {
-        let file = JsonFileStore::new(layout::token_file(&shared.place, name));
+        let file = shared.file(&app_id, name);
         Self { file, shared, app_id }
     }
 

@@ -45,7 +45,7 @@ pub(super) struct Rounds {
 
 impl Rounds {
     /// Looks into the folder, if the last look is a minute ago.
-    pub(super) async fn look(&mut self, shared: &Shared, now: SystemTime) -> Result<(), Error> {
+    pub(super) async fn look(&mut self, shared: &Shared, app_id: &str, now: SystemTime) -> Result<(), Error> {
         let seconds = clock::unix_seconds(now);
         let minutes = match self.looked_at {
             None => ROUND,
@@ -73,7 +73,7 @@ impl Rounds {
             self.last_read = groups[(after + last) % groups.len()].clone();
         }
         for name in std::mem::take(&mut self.expected) {
-            self.look_at(shared, &name, now).await;
+            self.look_at(shared, app_id, &name, now).await;
         }
         self.groups.retain(|group, _| groups.binary_search(group).is_ok());
         for group in groups {
@@ -90,7 +90,7 @@ impl Rounds {
                 Ok(names) => {
                     for name in names {
                         if is_to_be_read || !shared.index().knows(&name) {
-                            self.look_at(shared, &name, now).await;
+                            self.look_at(shared, app_id, &name, now).await;
                         }
                     }
                 }
@@ -104,14 +104,15 @@ impl Rounds {
         Ok(())
     }
 
-    async fn look_at(&mut self, shared: &Shared, name: &str, now: SystemTime) {
-        match read(&shared.place, name).await {
+    async fn look_at(&mut self, shared: &Shared, app_id: &str, name: &str, now: SystemTime) {
+        let file = shared.file(app_id, name);
+        match read(&file).await {
             Ok(stored) => {
                 if stored.token.is_none() {
                     if is_new(&layout::member_folder(&shared.place, name)) {
                         self.expected.insert(name.to_owned());
                     } else if is_pending(name) {
-                        tidy_up(&shared.place, name).await;
+                        tidy_up(&file).await;
                     }
                 }
                 let outlook = Outlook::of(&stored, name, now);
@@ -125,15 +126,13 @@ impl Rounds {
 }
 
 /// A token that is not there may still lie in what a killed process left, for which the store looks.
-async fn read(place: &Path, name: &str) -> Result<Stored, Error> {
-    let store = JsonFileStore::new(layout::token_file(place, name));
+async fn read(store: &JsonFileStore) -> Result<Stored, Error> {
     let stored = store.peek()?;
     if stored.token.is_some() { Ok(stored) } else { store.read().await }
 }
 
 /// Removes what a sign-in of an unknown user has left that failed; its name is not used again.
-async fn tidy_up(place: &Path, name: &str) {
-    let store = JsonFileStore::new(layout::token_file(place, name));
+async fn tidy_up(store: &JsonFileStore) {
     let is_empty = match store.try_lock().await {
         Ok(Some(lock)) => store.read_locked(&lock).await.is_ok_and(|stored| stored.token.is_none()),
         _ => false,

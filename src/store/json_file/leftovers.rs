@@ -9,11 +9,11 @@ use std::{
     time::SystemTime,
 };
 
-use super::usable;
 use crate::{
-    clock,
+    Error, clock,
     files::{self, Stamp, TempFile},
     log,
+    sealing::{TokenText, Unusable},
 };
 
 /// The temporary files in a folder, and what the folder looked like before they were listed.
@@ -57,7 +57,7 @@ pub(super) fn list(target: &Path) -> io::Result<Listing> {
 ///
 /// A complete file that is not older than the target is a save that was killed before its rename: the only copy of a
 /// token whose predecessor may already be used up. A file that cannot be read may be such a copy, so it is an error.
-pub(super) fn adopt(listing: Listing, target: &Path) -> io::Result<()> {
+pub(super) fn adopt(listing: Listing, target: &Path, text: &TokenText) -> io::Result<()> {
     let mut leftovers = listing.files;
     if leftovers.is_empty() {
         return Ok(());
@@ -70,13 +70,13 @@ pub(super) fn adopt(listing: Listing, target: &Path) -> io::Result<()> {
     leftovers.sort();
     let mut newest = None;
     for (index, (modified, path)) in leftovers.iter().enumerate() {
-        if *modified >= not_before && holds_token(path)? {
+        if *modified >= not_before && holds_token(path, text)? {
             newest = Some(index);
         }
     }
     if let Some(index) = newest {
         let (_, path) = leftovers.remove(index);
-        set_aside_if_unusable(target)?;
+        set_aside_if_unusable(target, text)?;
         // The process that wrote it may have been killed before the sync. Windows syncs only what may be written.
         fs::OpenOptions::new().read(true).write(true).open(&path)?.sync_all()?;
         fs::rename(&path, target)?;
@@ -94,17 +94,24 @@ pub(super) fn adopt(listing: Listing, target: &Path) -> io::Result<()> {
 }
 
 /// A file without a usable token may still matter to its owner: it is moved out of the way. Whether that was so.
-pub(super) fn set_aside_if_unusable(target: &Path) -> io::Result<bool> {
-    let is_unusable = fs::exists(target)? && !holds_token(target)?;
+pub(super) fn set_aside_if_unusable(target: &Path, text: &TokenText) -> io::Result<bool> {
+    let is_unusable = fs::exists(target)? && !holds_token(target, text)?;
     if is_unusable {
         set_aside(target)?;
     }
     Ok(is_unusable)
 }
 
-fn holds_token(path: &Path) -> io::Result<bool> {
+fn holds_token(path: &Path, text: &TokenText) -> io::Result<bool> {
     match files::read(path) {
-        Ok(json) => Ok(usable(&json).is_some()),
+        Ok(content) => match text.token(&content) {
+            Ok(_) => Ok(true),
+            Err(Unusable::NotAToken(_)) => Ok(false),
+            Err(Unusable::Sealed(e)) => {
+                let message = format!("{}: {}", path.display(), e.message());
+                Err(io::Error::other(Error::new(e.kind(), message)))
+            }
+        },
         // Larger than any token file: a reservation, or a file of another program.
         Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(false),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),

@@ -12,6 +12,7 @@ use std::{
 use crate::{
     clock::{Clock as _, SystemClock},
     files::{self, Stamp},
+    sealing::TokenText,
 };
 
 /// A note that was read while its time stamp was old enough to show every change since.
@@ -22,7 +23,11 @@ pub(super) struct LastRead {
 }
 
 /// The note beside the token file; not read again if it is unchanged since it was `last` read.
-pub(super) fn read(target: &Path, last: &mut Option<Box<LastRead>>) -> io::Result<Option<String>> {
+pub(super) fn read(
+    target: &Path,
+    last: &mut Option<Box<LastRead>>,
+    text: &TokenText,
+) -> io::Result<Option<String>> {
     let path = path_for(target);
     let stamp = Stamp::of_file(&path)?;
     if stamp == Stamp::NOTHING {
@@ -35,11 +40,12 @@ pub(super) fn read(target: &Path, last: &mut Option<Box<LastRead>>) -> io::Resul
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         note => std::str::from_utf8(&note?).ok().map(str::to_owned),
     };
+    let note = note.map(|note| text.note(note)).transpose().map_err(io::Error::other)?;
     *last = stamp.is_settled(SystemClock.now()).then(|| Box::new(LastRead { stamp, note: note.clone() }));
     Ok(note)
 }
 
-pub(super) fn write(target: &Path, note: Option<&str>) -> io::Result<()> {
+pub(super) fn write(target: &Path, note: Option<&str>, text: &TokenText) -> io::Result<()> {
     let path = path_for(target);
     let Some(note) = note else {
         return match fs::remove_file(path) {
@@ -47,12 +53,13 @@ pub(super) fn write(target: &Path, note: Option<&str>) -> io::Result<()> {
             removed => removed,
         };
     };
+    let note = text.of_note(note).map_err(io::Error::other)?;
     let mut file = files::open_or_create_private(&path, target)?;
     file.set_len(0)?;
     file.write_all(note.as_bytes())?;
     file.sync_all()
 }
 
-fn path_for(target: &Path) -> PathBuf {
+pub(super) fn path_for(target: &Path) -> PathBuf {
     files::beside(target, ".note")
 }

@@ -6,6 +6,7 @@
 use std::{
     future::Future,
     mem,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -13,11 +14,15 @@ use std::{
 use super::{
     Limits,
     row::{Base, Ending, Found, Leased, News, Note, ToSave, TokenRow, reason_against},
+    spool::{Spool, Spooled},
 };
 use crate::{
-    Error, ErrorKind, RefreshTokenObject, StoreLock, Stored, caught::locked, log, runtime,
-    unguessable::hexadecimal,
+    Clock as _, Error, ErrorKind, RefreshTokenObject, StoreLock, Stored, SystemClock, caught::locked,
+    clock::within, log, runtime, unguessable::hexadecimal,
 };
+
+/// After so long a token that is being saved is written to the disk, too.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct Claim {
     row: Arc<TokenRow>,
@@ -38,6 +43,8 @@ struct Known {
     note: Option<String>,
     /// What was saved last, or is being saved, and its id.
     reply: Option<(RefreshTokenObject, String)>,
+    /// That reply waits on the disk.
+    is_spooled: bool,
     is_released: bool,
 }
 
@@ -57,7 +64,15 @@ impl Claim {
         let Limits { lease, late_save, .. } = limits;
         let Leased { found: Found { stored, base }, sign_in, in_doubt } = leased;
         let (token, note) = (stored.token.clone(), stored.note.clone());
-        let known = Known { found: Some(stored), base, token, note, reply: None, is_released: false };
+        let known = Known {
+            found: Some(stored),
+            base,
+            token,
+            note,
+            reply: None,
+            is_spooled: false,
+            is_released: false,
+        };
         let claim = Self { row, holder, lease, sign_in, known: Mutex::new(known) };
         let lock = StoreLock::new(claim).with_lease(lease);
         if in_doubt { lock.in_doubt(late_save) } else { lock }
@@ -95,7 +110,8 @@ impl Claim {
             return Ok(());
         }
         let to_save = ToSave { token, save_id: &save_id, base: &base };
-        let saved = self.row.save(to_save, Ending { holder: &self.holder, last }).await?;
+        let saving = self.row.save(to_save, Ending { holder: &self.holder, last });
+        let saved = self.or_spooled(saving, to_save, None).await?;
         let mut known = self.saved(token, saved)?;
         if let Some(note) = last {
             known.note = note.map(str::to_owned);
@@ -112,17 +128,64 @@ impl Claim {
         }
         let reason = reason_against(token, self.known().note.as_deref());
         let to_save = ToSave { token, save_id: &save_id, base: &base };
-        let mut saved = self.row.replace(to_save, self.sign_in, reason).await?;
-        // The row was deleted, and this sign-in comes after that. A repeated save cannot know: it may have been stored, renewed
-        // and then deleted.
-        if saved.is_none()
-            && is_first
-            && let Some(made) = self.row.make(&self.holder, self.lease).await?
-        {
+        let saving = async {
+            let saved = self.row.replace(to_save, self.sign_in, reason).await?;
+            // The row was deleted, and this sign-in comes after that. A repeated save cannot know: it may have been stored, renewed
+            // and then deleted.
+            if saved.is_some() || !is_first {
+                return Ok(saved);
+            }
+            let Some(made) = self.row.make(&self.holder, self.lease).await? else { return Ok(None) };
             let to_save = ToSave { base: &made.found.base, ..to_save };
-            saved = self.row.replace(to_save, made.sign_in, reason).await?;
-        }
+            self.row.replace(to_save, made.sign_in, reason).await
+        };
+        let saved = self.or_spooled(saving, to_save, Some(self.sign_in)).await?;
         self.saved(token, saved).map(drop)
+    }
+
+    /// The outcome of a save. If that fails, or takes long, the token is on the disk meanwhile, where there is a place for it.
+    async fn or_spooled(
+        &self,
+        saving: impl Future<Output = Result<Option<Base>, Error>>,
+        to_save: ToSave<'_>,
+        sign_in: Option<i64>,
+    ) -> Result<Option<Base>, Error> {
+        let Some(spool) = &self.row.at_rest.spool else { return saving.await };
+        let mut saving = pin!(saving);
+        let saved = match within(SystemClock.sleep(PATIENCE), saving.as_mut()).await {
+            Some(saved) => saved,
+            None => {
+                self.spool(spool, to_save, sign_in);
+                saving.await
+            }
+        };
+        if saved.is_err() {
+            self.spool(spool, to_save, sign_in);
+        } else if self.known().is_spooled {
+            spool.remove(&self.row, to_save.save_id);
+            self.known().is_spooled = false;
+        }
+        saved
+    }
+
+    /// Once for each reply.
+    fn spool(&self, spool: &Spool, to_save: ToSave<'_>, sign_in: Option<i64>) {
+        if self.known().is_spooled {
+            return;
+        }
+        let spooled = Spooled::new(&self.row, to_save, sign_in, &self.holder);
+        let store = &self.row;
+        match spooled.and_then(|spooled| spool.add(&spooled)) {
+            Ok(file) => {
+                self.known().is_spooled = true;
+                let file = file.display();
+                log::event!(warn, %store, %file, "the database has not taken a new token; it waits on the disk");
+            }
+            Err(error) => {
+                let cause = log::causes(&error);
+                log::event!(error, %store, %error, cause, "a new token is in memory only");
+            }
+        }
     }
 
     fn begin_save(&self, token: &RefreshTokenObject) -> Result<Saving, Error> {
@@ -132,7 +195,10 @@ impl Claim {
         let is_first = again.is_none();
         let save_id = match again {
             Some((_, save_id)) => save_id.clone(),
-            None => known.reply.insert((token.clone(), random_id()?)).1.clone(),
+            None => {
+                known.is_spooled = false;
+                known.reply.insert((token.clone(), random_id()?)).1.clone()
+            }
         };
         Ok(Saving { save_id, base: known.base.clone(), is_first, is_over: known.is_released })
     }

@@ -7,9 +7,16 @@ mod assign;
 mod due;
 mod members;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 
-use super::{Limits, PostgresStore, database::Database, mark_restored, row::TokenRow, schema};
+use super::{
+    Limits, PostgresStore,
+    database::Database,
+    mark_restored,
+    row::{AtRest, TokenRow},
+    schema,
+    spool::{RowHash, Spool},
+};
 use crate::{
     Error,
     store::{BoxedStore, DueTokens, FleetHealth, FleetMember, FleetStore, TokenStore as _},
@@ -45,6 +52,7 @@ use crate::{
 pub struct PostgresFleet {
     database: Arc<Database>,
     limits: Limits,
+    at_rest: AtRest,
 }
 
 impl PostgresFleet {
@@ -55,7 +63,33 @@ impl PostgresFleet {
     /// [`ErrorKind::Config`](crate::ErrorKind::Config) when the URL cannot be used, or would send tokens unprotected over a
     /// network.
     pub fn new(url: &str) -> Result<Self, Error> {
-        Ok(Self { database: Arc::new(Database::new(url)?), limits: Limits::DEFAULT })
+        Ok(Self {
+            database: Arc::new(Database::new(url)?),
+            limits: Limits::DEFAULT,
+            at_rest: AtRest::default(),
+        })
+    }
+
+    /// Seals the tokens, as [`PostgresStore::sealed_with`]. Feature `sealing`.
+    #[cfg(feature = "sealing")]
+    #[must_use]
+    pub fn sealed_with(mut self, keys: crate::SealingKeys) -> Self {
+        self.at_rest.keys = Some(keys);
+        self
+    }
+
+    /// Keeps tokens that the database does not take in this folder of the local disk at once, as [`PostgresStore::spool`].
+    ///
+    /// ```no_run
+    /// use concur_auth::PostgresFleet;
+    ///
+    /// let store = PostgresFleet::new("postgres://app@db.example/concur")?.spool("/var/lib/my-app/spool");
+    /// # Ok::<(), concur_auth::Error>(())
+    /// ```
+    #[must_use]
+    pub fn spool(mut self, folder: impl AsRef<Path>) -> Self {
+        self.at_rest.spool = Some(Spool::new(folder.as_ref()));
+        self
     }
 
     /// How long a renewal has its row to itself, as [`PostgresStore::lease`]. Default: 90 seconds.
@@ -103,8 +137,26 @@ impl PostgresFleet {
         mark_restored(&self.database, self.limits.lease).await
     }
 
+    /// Saves what waits on the disk for any row.
+    async fn save_what_waits(&self) -> Result<(), Error> {
+        match &self.at_rest.spool {
+            Some(spool) => spool.save_all(&self.database, &self.at_rest).await,
+            None => Ok(()),
+        }
+    }
+
+    /// The rows for which something waits still.
+    fn waiting(&self) -> Result<BTreeSet<RowHash>, Error> {
+        self.at_rest.spool.as_ref().map_or_else(|| Ok(BTreeSet::new()), Spool::waiting)
+    }
+
     fn row(&self, app_id: &str, principal: &str) -> TokenRow {
-        TokenRow::new(Arc::clone(&self.database), app_id.to_owned(), principal.to_owned())
+        TokenRow::new(
+            Arc::clone(&self.database),
+            app_id.to_owned(),
+            principal.to_owned(),
+            self.at_rest.clone(),
+        )
     }
 }
 
@@ -133,6 +185,24 @@ impl FleetStore for PostgresFleet {
 
     async fn health(&self, app_id: &str) -> Result<FleetHealth, Error> {
         members::health(&self.database, app_id).await
+    }
+
+    #[cfg(feature = "sealing")]
+    async fn count_by_sealing_key(
+        &self,
+        app_id: &str,
+    ) -> Result<std::collections::BTreeMap<Option<String>, u64>, Error> {
+        let mut count = members::count_by_sealing_key(&self.database, app_id).await?;
+        for key in self.at_rest.spool.as_ref().map_or_else(|| Ok(Vec::new()), Spool::sealing_keys)? {
+            *count.entry(key).or_default() += 1;
+        }
+        Ok(count)
+    }
+
+    #[cfg(feature = "sealing")]
+    fn seal_with(&mut self, keys: crate::SealingKeys) -> Result<(), Error> {
+        self.at_rest.keys = Some(keys);
+        Ok(())
     }
 
     fn lease(&self) -> Option<Duration> {

@@ -11,23 +11,38 @@ use std::{
     time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
 use tokio_postgres::{
     Row as SqlRow,
     types::{FromSql, ToSql, Type},
 };
 
-use super::{connection::Parameters, database::Database, statements};
+use super::{
+    connection::Parameters,
+    database::Database,
+    spool::{RowHash, Spool},
+    statements,
+};
 use crate::{
     Error, ErrorKind, RefreshTokenObject, Stored, clock, consequences,
-    failed_requests::{FailedRequests, REFUSED_BEFORE},
+    failed_requests::{FailedRequests, REFUSED_BEFORE, is_dead},
+    sealing::{SealingKeys, TokenText, Unusable},
     store::renewal_time::jitter,
 };
+
+/// How tokens are kept, in the rows and where a row is out of reach.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AtRest {
+    pub(super) keys: Option<SealingKeys>,
+    pub(super) spool: Option<Spool>,
+}
 
 #[derive(Debug)]
 pub(super) struct TokenRow {
     pub(super) database: Arc<Database>,
     pub(super) app_id: String,
     pub(super) principal: String,
+    pub(super) at_rest: AtRest,
     /// There was such a row when the database was last asked.
     is_there: AtomicBool,
 }
@@ -39,13 +54,19 @@ pub(super) struct Found {
 }
 
 /// What a save compares the row with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Base {
     /// Of the save that left the token there.
     pub(super) save_id: Option<String>,
-    version: i64,
+    pub(super) version: i64,
     /// The sign-in that the token descends from.
-    sign_in: i64,
+    pub(super) sign_in: i64,
+}
+
+/// What a row is, without a look at its token.
+pub(super) struct Now {
+    pub(super) base: Base,
+    pub(super) has_token: bool,
 }
 
 /// A lease that was taken, and what it was taken on.
@@ -127,7 +148,7 @@ impl News {
 
 /// Why a token is of no use, also from its first day, if it was refused before and taken over again.
 pub(super) fn reason_against(token: &RefreshTokenObject, note: Option<&str>) -> Option<&'static str> {
-    FailedRequests::from_note(note).is_dead(token).then_some(REFUSED_BEFORE)
+    is_dead(token, note).then_some(REFUSED_BEFORE)
 }
 
 /// What errors and logs call the row.
@@ -142,8 +163,23 @@ impl fmt::Display for TokenRow {
 }
 
 impl TokenRow {
-    pub(super) fn new(database: Arc<Database>, app_id: String, principal: String) -> Self {
-        Self { database, app_id, principal, is_there: AtomicBool::new(false) }
+    pub(super) fn new(database: Arc<Database>, app_id: String, principal: String, at_rest: AtRest) -> Self {
+        Self { database, app_id, principal, at_rest, is_there: AtomicBool::new(false) }
+    }
+
+    pub(super) fn hash(&self) -> RowHash {
+        RowHash::of(&self.app_id, &self.principal)
+    }
+
+    /// `None`: there is no row.
+    pub(super) async fn now(&self) -> Result<Option<Now>, Error> {
+        let Some(row) = self.run(statements::READ, &[]).await? else { return Ok(None) };
+        let token: Option<&str> = self.column(&row, 0)?;
+        Ok(Some(Now { base: self.base(&row)?, has_token: token.is_some() }))
+    }
+
+    pub(super) fn text(&self) -> TokenText {
+        TokenText::of_principal(self.at_rest.keys.as_ref(), &self.app_id, &self.principal)
     }
 
     pub(super) async fn read(&self) -> Result<Found, Error> {
@@ -203,11 +239,12 @@ impl TokenRow {
     /// Saves what was renewed; `None` if another token has been stored since, or the tokens were revoked.
     pub(super) async fn save(&self, to_save: ToSave<'_>, ending: Ending<'_>) -> Result<Option<Base>, Error> {
         let Ending { holder, last } = ending;
+        let note = self.text_of(last.flatten())?;
         let further: &Parameters<'_> = &[
             (&to_save.base.sign_in, Type::INT8),
             (&to_save.base.save_id, Type::TEXT),
             (&last.is_some(), Type::BOOL),
-            (&last.flatten(), Type::TEXT),
+            (&note, Type::TEXT),
             (&holder, Type::TEXT),
         ];
         self.store(statements::SAVE, to_save, further, to_save.base.sign_in).await
@@ -233,10 +270,10 @@ impl TokenRow {
         further: &Parameters<'_>,
         sign_in: i64,
     ) -> Result<Option<Base>, Error> {
-        let json = token.as_json();
+        let text = self.text().of(token)?;
         let kind = if token.company_uuid().is_some() { "company" } else { "user" };
         let (text, expires_at, jitter) =
-            (json.as_str(), token.expiry().map(seconds), jitter(&self.principal));
+            (text.as_str(), token.expiry().map(seconds), jitter(&self.principal));
         let common: &Parameters<'_> = &[
             (&save_id, Type::TEXT),
             (&text, Type::TEXT),
@@ -252,8 +289,16 @@ impl TokenRow {
                 sign_in,
             }));
         }
-        let found = self.read().await?.base;
-        Ok(Some(found).filter(|found| found.save_id.as_deref() == Some(save_id)))
+        let now = self.now().await?.map(|now| now.base);
+        Ok(now.filter(|now| now.save_id.as_deref() == Some(save_id)))
+    }
+
+    /// Saves what waits on the disk, so that no token is presented whose successor lies there.
+    pub(super) async fn save_what_waits(&self) -> Result<(), Error> {
+        match &self.at_rest.spool {
+            Some(spool) => spool.save_of(self).await,
+            None => Ok(()),
+        }
     }
 
     /// Whether the note is kept now; otherwise the lease has ended, or another token has been stored since.
@@ -264,6 +309,7 @@ impl TokenRow {
         Note { text, news, against }: Note<'_>,
     ) -> Result<bool, Error> {
         let News { reason, since, failures, last_error, pause } = news.unwrap_or_default();
+        let text = self.text_of(text)?;
         let row = self
             .run(
                 statements::REMEMBER,
@@ -305,19 +351,43 @@ impl TokenRow {
     }
 
     fn found(&self, row: &SqlRow) -> Result<Found, Error> {
-        let json: Option<&str> = self.column(row, 0)?;
-        let token = json.map(RefreshTokenObject::from_json).transpose().map_err(|e| {
-            let message = format!(
-                "{self} holds something that is no refresh token object; set its token and save_id to NULL, and sign in again"
-            );
-            Error::new(ErrorKind::Config, message).caused_by(e)
-        })?;
-        let base = Base {
+        let text: Option<&str> = self.column(row, 0)?;
+        let token = text.map(|text| self.token(text)).transpose()?;
+        let note = self.column::<Option<String>>(row, 1)?.map(|note| self.note(note)).transpose()?;
+        Ok(Found { stored: Stored::new(token, note), base: self.base(row)? })
+    }
+
+    fn base(&self, row: &SqlRow) -> Result<Base, Error> {
+        Ok(Base {
             save_id: self.column(row, 2)?,
             version: self.column(row, 3)?,
             sign_in: self.column(row, 4)?,
-        };
-        Ok(Found { stored: Stored::new(token, self.column(row, 1)?), base })
+        })
+    }
+
+    fn text_of(&self, note: Option<&str>) -> Result<Option<String>, Error> {
+        note.map(|note| self.text().of_note(note)).transpose()
+    }
+
+    /// It may say that nothing must be sent.
+    fn note(&self, text: String) -> Result<String, Error> {
+        self.text().note(text).map_err(|e| {
+            let message = format!("could not read the column refusal in {self}: {}", e.message());
+            Error::new(e.kind(), message)
+        })
+    }
+
+    /// The token that the row's text is.
+    pub(super) fn token(&self, text: &str) -> Result<RefreshTokenObject, Error> {
+        self.text().token(text.as_bytes()).map_err(|e| match e {
+            Unusable::NotAToken(e) => {
+                let message = format!(
+                    "{self} holds something that is no refresh token object; set its token and save_id to NULL, and sign in again"
+                );
+                Error::new(ErrorKind::Config, message).caused_by(e)
+            }
+            Unusable::Sealed(e) => Error::new(e.kind(), format!("could not read the token in {self}: {}", e.message())),
+        })
     }
 
     fn column<'r, T: FromSql<'r>>(&self, row: &'r SqlRow, number: usize) -> Result<T, Error> {

@@ -213,7 +213,8 @@ pub(super) const REMEMBER: &str = concat!(
     durable!()
 );
 
-/// After a revocation: removes every token that descends from sign-in `$3`. No row: none is left.
+/// After a revocation: removes every token that descends from sign-in `$3`, and raises the version also where there is none: a sign-in
+/// that waits on a disk since then is superseded.
 pub(super) const REMOVE: &str = concat!(
     "
     UPDATE concur_auth_tokens
@@ -230,7 +231,7 @@ pub(super) const REMOVE: &str = concat!(
            last_error = NULL,
            in_doubt_since = NULL,
            updated_at = clock_timestamp()
-     WHERE app_id = $1 AND principal = $2 AND sign_in = $3 AND token IS NOT NULL
+     WHERE app_id = $1 AND principal = $2 AND sign_in = $3
  RETURNING ",
     durable!()
 );

@@ -1,9 +1,10 @@
 //! The move of a token to the principal whose it is.
 //!
-//! Always: the token is under one of the two names, whatever fails. It does not leave the database. What another process saves
+//! Always: the token is under one of the two names, whatever fails. What another process saves
 //! late for the principal, or is just renewing, is superseded, as it is after a sign-in.
 
 use tokio_postgres::types::Type;
+use zeroize::Zeroizing;
 
 use super::PostgresFleet;
 use crate::{
@@ -28,20 +29,25 @@ pub(super) async fn assign(
     }
     let both: &Parameters<'_> = &[(&app_id, Type::TEXT), (&pending, Type::TEXT), (&principal, Type::TEXT)];
     let mut transaction = fleet.database.transaction(LIMIT).await?;
+    let to = fleet.row(app_id, principal);
     let mut found = None;
     for row in transaction.query(statements::LOCK_BOTH, both).await? {
+        let text = column::<Option<String>>(&fleet.database, &row, 1)?.map(Zeroizing::new);
         if column(&fleet.database, &row, 0)? {
-            found = Some((column(&fleet.database, &row, 1)?, column(&fleet.database, &row, 2)?));
+            found = Some((text, column(&fleet.database, &row, 2)?));
+        } else if let Some(text) = text {
+            // What cannot be opened is not overwritten.
+            to.token(&text)?;
         }
     }
-    match found {
+    let text = match found {
         Some((_, true)) => {
             let message = format!(
                 "the token in {from} was not assigned to {principal}: it is being saved or renewed just now; try again in a moment"
             );
             return Err(Error::new(ErrorKind::Store, message).transient());
         }
-        Some((true, false)) => {}
+        Some((Some(text), false)) => text,
         _ => {
             let message = format!(
                 "there is no token in {from} for {principal}: it was assigned before, or was never saved; see whether {principal} \
@@ -49,9 +55,12 @@ pub(super) async fn assign(
             );
             return Err(Error::new(ErrorKind::Config, message));
         }
-    }
-    let jitter = jitter(principal);
-    let move_to: &Parameters<'_> = &[both, &[(&jitter, Type::FLOAT8)]].concat();
+    };
+    let token = from.token(&text)?;
+    // Sealed for its new place, or as it is.
+    let text = if to.text().is_sealed() { to.text().of(&token)? } else { text };
+    let (text, jitter) = (text.as_str(), jitter(principal));
+    let move_to: &Parameters<'_> = &[both, &[(&jitter, Type::FLOAT8), (&text, Type::TEXT)]].concat();
     transaction.query(statements::ASSIGN, move_to).await?;
     transaction.query(statements::DELETE, &both[..2]).await?;
     transaction.commit().await

@@ -3,7 +3,7 @@
 //! Always: a row that was claimed is in the answer, or its lease is given back. One row that cannot be read does not keep the
 //! others from being renewed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio_postgres::{Row, types::Type};
 
@@ -17,6 +17,7 @@ use crate::{
             connection::Parameters,
             database::Database,
             row::column,
+            spool::RowHash,
             statements::fleet as statements,
         },
     },
@@ -28,7 +29,8 @@ const MANY: i64 = 500;
 const BUSY: Duration = Duration::from_secs(5);
 
 pub(super) async fn claim(fleet: &PostgresFleet, app_id: &str, most: usize) -> Result<DueTokens, Error> {
-    let PostgresFleet { database, limits } = fleet;
+    let PostgresFleet { database, limits, .. } = fleet;
+    fleet.save_what_waits().await?;
     let (due, next) = look(database, app_id).await?;
     if due == 0 || most == 0 {
         return Ok(DueTokens::new(Vec::new(), next));
@@ -47,12 +49,13 @@ pub(super) async fn claim(fleet: &PostgresFleet, app_id: &str, most: usize) -> R
     let rows = database.query(statement, parameters).await?;
     let claimed = rows.len();
     let rows = rows.iter().map(|row| Claimed::of(database, row)).collect::<Result<Vec<_>, _>>()?;
+    let waiting = fleet.waiting()?;
     unanswered.answered();
-    let tokens = locks(fleet, app_id, rows, &holder);
-    let next = if claimed >= most {
-        Some(Duration::ZERO)
-    } else if claimed == 0 {
+    let tokens = locks(fleet, app_id, rows, &holder, &waiting);
+    let next = if tokens.is_empty() {
         Some(BUSY)
+    } else if claimed >= most {
+        Some(Duration::ZERO)
     } else if usize::try_from(due).is_ok_and(|due| due > claimed) {
         Some(next.map_or(BUSY, |next| next.min(BUSY)))
     } else {
@@ -91,11 +94,21 @@ impl<'a> Claimed<'a> {
     }
 }
 
-/// `UPDATE` returns rows in any order.
-fn locks(fleet: &PostgresFleet, app_id: &str, mut rows: Vec<Claimed<'_>>, holder: &str) -> Vec<DueToken> {
+/// `UPDATE` returns rows in any order. A row whose newest token waits on the disk still is given back.
+fn locks(
+    fleet: &PostgresFleet,
+    app_id: &str,
+    mut rows: Vec<Claimed<'_>>,
+    holder: &str,
+    waiting: &BTreeSet<RowHash>,
+) -> Vec<DueToken> {
     rows.sort_by(|a, b| a.expires_at.total_cmp(&b.expires_at));
     let lock = |Claimed { row, principal, kind, .. }: Claimed<'_>| {
         let of = Arc::new(fleet.row(app_id, principal));
+        if waiting.contains(&of.hash()) {
+            release_in_background(&of, holder.to_owned());
+            return None;
+        }
         match of.leased(row) {
             Ok(leased) => {
                 let lock = Claim::lock(of, holder.to_owned(), fleet.limits, leased);

@@ -54,6 +54,19 @@ pub(super) async fn health(database: &Database, app_id: &str) -> Result<FleetHea
     })
 }
 
+#[cfg(feature = "sealing")]
+pub(super) async fn count_by_sealing_key(
+    database: &Database,
+    app_id: &str,
+) -> Result<std::collections::BTreeMap<Option<String>, u64>, Error> {
+    let rows = database.query(statements::BY_SEALING_KEY, &[(&app_id, Type::TEXT)]).await?;
+    let count = |row: &Row| {
+        let count: i64 = column(database, row, 1)?;
+        Ok((column(database, row, 0)?, u64::try_from(count).unwrap_or(0)))
+    };
+    rows.iter().map(count).collect()
+}
+
 fn member(database: &Database, row: &Row) -> Result<FleetMember, Error> {
     let (uuid, kind): (&str, &str) = (column(database, row, 0)?, column(database, row, 1)?);
     let (has_token, state): (bool, &str) = (column(database, row, 2)?, column(database, row, 3)?);

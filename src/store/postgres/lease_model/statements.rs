@@ -189,6 +189,7 @@ impl State {
     pub(super) fn remove(&mut self, w: usize, rules: Rules) {
         let (row, worker) = (self.row, self.workers[w]);
         if row.token == 0 {
+            self.row.version += u8::from(row.sign_in == worker.base_sign_in);
             return;
         }
         if row.sign_in != worker.base_sign_in {

@@ -112,22 +112,32 @@ pub(in super::super) const HEALTH: &str = "
 /// Keeps every other transaction from both rows until this one ends. First the row of the token: the other may not be there yet, and is
 /// then locked by `ASSIGN`, which comes later in any case. So no two transactions wait for each other.
 ///
-/// Returns for each whether it is that of `$2`, whether it has a token, and whether it has a live lease.
+/// Returns for each whether it is that of `$2`, its token, and whether it has a live lease.
 pub(in super::super) const LOCK_BOTH: &str = "
-    SELECT principal = $2, token IS NOT NULL, coalesce(lease_owner IS NOT NULL AND lease_until > clock_timestamp(), false)
+    SELECT principal = $2, token, coalesce(lease_owner IS NOT NULL AND lease_until > clock_timestamp(), false)
       FROM concur_auth_tokens
      WHERE app_id = $1 AND principal IN ($2, $3)
      ORDER BY principal = $2 DESC
        FOR UPDATE";
 
-/// Copies the token of `$2` to `$3`, in place of what may be there, as a sign-in stores it; `$4` is the jitter of `$3`. The number
-/// of this sign-in and the version are larger than any before in both rows, so that what comes late is superseded. A lease on
+/// How many tokens and notes each key has sealed, and how many tokens are not sealed.
+#[cfg(feature = "sealing")]
+pub(in super::super) const BY_SEALING_KEY: &str = r#"
+    SELECT substring(text FROM '"sealed":"v1\.([A-Za-z0-9_-]+)\.'), count(*)
+      FROM (SELECT app_id, token AS text FROM concur_auth_tokens WHERE token IS NOT NULL
+             UNION ALL
+            SELECT app_id, refusal FROM concur_auth_tokens WHERE refusal LIKE '{"sealed":%') AS texts
+     WHERE app_id = $1
+     GROUP BY 1"#;
+
+/// Copies the token of `$2` to `$3`, in place of what may be there, as a sign-in stores it; `$4` is the jitter of `$3`,
+/// `$5` the token's text there. The number of this sign-in and the version are larger than any before in both rows, so that what comes late is superseded. A lease on
 /// `$3` stays its holder's. A doubt about the token comes with it.
 pub(in super::super) const ASSIGN: &str = concat!(
     "
     INSERT INTO concur_auth_tokens AS member
            (app_id, principal, kind, token, save_id, version, sign_in, in_doubt_since, refresh_expires_at, renew_at, state)
-    SELECT app_id, $3, kind, token, save_id, version + 1, greatest(",
+    SELECT app_id, $3, kind, $5, save_id, version + 1, greatest(",
     now!(),
     ", sign_in + 1),
            CASE WHEN lease_owner IS NULL THEN in_doubt_since ELSE lease_until END,
