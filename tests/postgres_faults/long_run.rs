@@ -116,7 +116,7 @@ fn judge(history: &History, workers: usize) -> Judged {
     // Which of the killed has signed in and which has not come so far makes no difference: their number is known. The request
     // token may be used up before the parent has replaced it, which is no loss.
     let (mut answered, mut killed) = (0, Vec::new());
-    for sent in history.sent.iter().filter(|it| it.sent.presented.is_none() && !it.sent.is_refused) {
+    for sent in history.sent.iter().filter(|it| it.sent.presented.is_none() && it.sent.refused.is_none()) {
         if sent.sent.issued.is_some() {
             answered += 1;
             history.look_at(sent, &mut judged);

@@ -3,7 +3,8 @@
 //! The window of a request is from the last look at the lease before it until its save has ended. A loss is explained if its
 //! process was killed within the window, or suspended within it, or if the database was down within it and the save was late.
 //! With a short lease, a request is sent when half of the lease is left, whatever the request may take. So a suspension that
-//! begins in the window need not last for a whole lease to be the cause.
+//! begins in the window need not last for a whole lease to be the cause. A worker that was suspended before its request arrived, while
+//! another worker renewed and saved, presents a token a second time: then the window of the late request has the cause.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -104,7 +105,7 @@ impl History {
         }
         let (mut spenders, mut issued) = (HashMap::<_, Vec<_>>::new(), HashMap::new());
         for (number, SentBy { sent, .. }) in sent.iter().enumerate() {
-            if let (Some(token), false) = (&sent.presented, sent.is_refused) {
+            if let (Some(token), None) = (&sent.presented, sent.refused) {
                 spenders.entry(token.clone()).or_default().push(number);
             }
             if let Some(token) = &sent.issued {
@@ -126,7 +127,9 @@ impl History {
                 },
                 (400, Some(token)) => {
                     let lost = self.lost(token, at);
-                    match lost.and_then(|(spent, sent)| Some((spent, self.cause(sent)?))) {
+                    let cause =
+                        |(spent, sent)| Some((spent, self.cause(sent).or_else(|| self.came_late(spent))?));
+                    match lost.and_then(cause) {
                         Some((spent, cause)) => _ = families.insert(spent, cause),
                         None => {
                             let by = self.sent.iter().find(|it| it.sent.presented.as_ref() == Some(token));
@@ -225,13 +228,20 @@ impl History {
         None
     }
 
+    /// Why a request with this token came after the one that was granted: its worker was suspended between its look at the lease and
+    /// its request, say.
+    fn came_late(&self, token: &str) -> Option<Cause> {
+        let late = self.sent.iter().filter(|it| it.sent.refused.is_some());
+        late.filter(|it| it.sent.presented.as_deref() == Some(token)).find_map(|it| self.cause(it))
+    }
+
     /// What was done to the worker in the window of this request.
     fn cause(&self, SentBy { worker, logged, sent }: &SentBy) -> Option<Cause> {
-        let end = sent.settled.map_or(*logged, |(place, _)| place);
+        let end = sent.settled.map(|(place, _)| place).or(sent.refused).unwrap_or(*logged);
         // Whether the window was open while the log was so long.
         let is_open = |length: usize| (sent.checked + 1..=end).contains(&length);
         let causes = self.hits.get(worker)?.iter().filter_map(|hit| match *hit {
-            Hit::Killed => sent.settled.is_none().then_some(Cause::Killed),
+            Hit::Killed => (sent.settled.is_none() && sent.refused.is_none()).then_some(Cause::Killed),
             Hit::Suspended(length) => is_open(length).then_some(Cause::Suspended),
             Hit::CutOff(before, after) => (before <= end && after > sent.checked).then_some(Cause::CutOff),
         });

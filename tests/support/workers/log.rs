@@ -17,7 +17,8 @@ pub struct Sent {
     pub presented: Option<String>,
     /// The place of the last look at the lease before it.
     pub checked: usize,
-    pub is_refused: bool,
+    /// The place of the line that tells of its refusal.
+    pub refused: Option<usize>,
     /// The refresh token of its reply, if the worker came as far as saving it.
     pub issued: Option<String>,
     /// The place of the line that tells of the end of its save, if there is one, and whether the reply was saved.
@@ -102,7 +103,7 @@ impl<'a> Company<'a> {
             self.sent.push(Sent { company, presented, checked, ..Sent::default() });
         } else if let Some(last) = self.sent.last_mut() {
             if line.contains(": token request failed ") {
-                last.is_refused = true;
+                last.refused = Some(place);
             } else if let Some(token) = line.strip_prefix("SAVING ") {
                 last.issued.get_or_insert(token.to_owned());
             } else if matches!(line, "SAVED" | "SUPERSEDED") {
