@@ -229,10 +229,10 @@ impl History {
     }
 
     /// Why a request with this token came after the one that was granted: its worker was suspended between its look at the lease and
-    /// its request, say.
+    /// its request, or killed while its request was on its way.
     fn came_late(&self, token: &str) -> Option<Cause> {
-        let late = self.sent.iter().filter(|it| it.sent.refused.is_some());
-        late.filter(|it| it.sent.presented.as_deref() == Some(token)).find_map(|it| self.cause(it))
+        let mut all = self.sent.iter().filter(|it| it.sent.presented.as_deref() == Some(token));
+        all.find_map(|it| self.cause(it))
     }
 
     /// What was done to the worker in the window of this request.
