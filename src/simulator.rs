@@ -42,12 +42,13 @@
 //! | `GET /oauth2/v0/authorize` | sends a browser back with an authorization code, once [a user is at it](ConcurSimulator::consent_as) |
 //! | `DELETE /app-mgmt/v0/connections` | revokes all refresh tokens of the bearer's principal for the app; 401 without a live access token |
 //! | `GET /profile/identity/v4/Users` | a list of one user, to try an access token on; 401 without a live one |
+//! | what a test has [mounted](ConcurSimulator::mount) | the JSON that the test has given; 401 without a live access token |
 //!
 //! Everything else is 404, including `/oauth2/v0/jwks`: there is no key, and the signature of an `id_token` is made up.
 //! The payload of an `id_token` lacks `concur.version` and `concur.profile`, whose values SAP's page does not show; nor
 //! does it show the `concur.type` of a company, which is `company` here.
 //!
-//! [Faults](Fault) affect the first two and the `DELETE`. Browsers use the same base URI as programs: there is no
+//! [Faults](Fault) affect the first two and the `DELETE`, and [others](ConcurSimulator::fault_api) the last two. Browsers use the same base URI as programs: there is no
 //! second host with `www-`.
 //!
 //! # Grants
@@ -84,7 +85,10 @@
 //! The rest of SAP's table cannot be provoked by a request: use [`Fault::code`] for the next request, or
 //! [`refuse_app`](ConcurSimulator::refuse_app) (53, 59), [`refuse_grant_type`](ConcurSimulator::refuse_grant_type)
 //! (60, 107) and [`refuse_principal`](ConcurSimulator::refuse_principal) (10 to 14, 123, 139 and so on) until further
-//! notice. Wrong passwords do not lock accounts here: SAP does not say after how many attempts they do.
+//! notice. SAP does not say after how many wrong passwords an account is locked, nor how many requests are too many: here no account is
+//! locked and no request is too many, unless the builder is told the numbers
+//! ([`lock_after`](ConcurSimulatorBuilder::lock_after),
+//! [`requests_per_minute`](ConcurSimulatorBuilder::requests_per_minute)).
 //!
 //! Where SAP's page does not say which code applies (5 or 100, 105 or 108, 135), the table above is this simulator's
 //! choice. The order of checks, the lives of one-time passwords and authorization codes, and that access tokens work in
@@ -92,9 +96,10 @@
 //!
 //! # Other tools
 //!
-//! [`ManualClock`], which a test moves by hand, and [`store_contract`] and
-//! [`shared_store_contract`], which check a store of yours.
+//! [`ManualClock`], which a test moves by hand; [`FlakyStore`], a store that fails when a test wants it to; and
+//! [`store_contract`] and [`shared_store_contract`], which check a store of yours.
 
+mod apis;
 mod app_center;
 mod apps;
 mod authorize;
@@ -102,10 +107,12 @@ mod connections;
 mod data_centres;
 mod endpoints;
 mod fault;
+mod flaky_store;
 mod form;
 mod grants;
 mod held_replies;
 mod id_token;
+mod limits;
 mod made_up;
 mod manual_clock;
 mod otp;
@@ -119,6 +126,7 @@ mod tokens;
 
 use std::{
     fmt,
+    net::{Ipv4Addr, TcpListener},
     sync::{Arc, Mutex},
 };
 
@@ -127,6 +135,7 @@ use serde_json::{Value, json};
 pub use self::{
     apps::SimulatedApp,
     fault::Fault,
+    flaky_store::{FlakyStore, StoreCall},
     held_replies::HeldReplies,
     manual_clock::ManualClock,
     otp::Mail,
@@ -136,9 +145,10 @@ pub use self::{
     tokens::Rotation,
 };
 use self::{
-    endpoints::Concur,
+    endpoints::{Concur, Settings},
+    limits::Limits,
     server::Server,
-    tokens::{Connection, Tokens},
+    tokens::Connection,
 };
 use crate::{Clock, Credentials, SystemClock};
 
@@ -165,9 +175,15 @@ impl ConcurSimulator {
     #[must_use]
     pub fn builder() -> ConcurSimulatorBuilder {
         ConcurSimulatorBuilder {
-            clock: Arc::new(SystemClock),
-            rotation: Rotation::Never,
-            scopes: String::from("openid company.read user.read"),
+            port: None,
+            settings: Settings {
+                clock: Arc::new(SystemClock),
+                rotation: Rotation::Never,
+                scopes: String::from("openid company.read user.read"),
+                app: None,
+                company: None,
+                limits: Limits::default(),
+            },
         }
     }
 
@@ -269,13 +285,37 @@ impl ConcurSimulator {
     /// # }
     /// ```
     pub fn fault_next(&self, n: usize, fault: Fault) {
-        self.server.concur().faults.line_up(n, fault);
+        self.fault_where(n, |_| true, fault);
     }
 
-    /// Ends every fault and removes every member set with [`set_reply_member`](Self::set_reply_member).
+    /// The next `n` /token, /otp and connections requests of which this is true have this fault: those of one company, say, or one
+    /// grant.
+    ///
+    /// ```
+    /// # use concur_auth::simulator::{ConcurSimulator, Fault};
+    /// # async fn example(concur: ConcurSimulator) {
+    /// let company = concur.add_company();
+    /// let of_company = move |request: &concur_auth::simulator::RecordedRequest| {
+    ///     request.principal() == Some(company.uuid())
+    /// };
+    /// concur.fault_where(3, of_company, Fault::code(134)); // scheduled maintenance
+    /// concur.fault_where(1, |request| request.grant_type() == Some("refresh_token"), Fault::DropReply);
+    /// # }
+    /// ```
+    pub fn fault_where(
+        &self,
+        n: usize,
+        is_for: impl Fn(&RecordedRequest) -> bool + Send + 'static,
+        fault: Fault,
+    ) {
+        self.server.concur().faults.line_up(n, is_for, fault);
+    }
+
+    /// Ends every fault, those of API calls too, and removes every member set with [`set_reply_member`](Self::set_reply_member).
     pub fn clear_faults(&self) {
         let mut concur = self.server.concur();
         concur.faults.clear();
+        concur.apis.faults.clear();
         concur.odd_members.clear();
     }
 
@@ -406,42 +446,80 @@ impl fmt::Debug for ConcurSimulator {
 /// ```
 #[derive(Debug)]
 pub struct ConcurSimulatorBuilder {
-    clock: Arc<dyn Clock>,
-    rotation: Rotation,
-    scopes: String,
+    port: Option<u16>,
+    settings: Settings,
 }
 
 impl ConcurSimulatorBuilder {
     /// The clock for the expiry of tokens and the dates of replies.
     #[must_use]
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Arc::new(clock);
+        self.settings.clock = Arc::new(clock);
         self
     }
 
     /// What refresh grants do to refresh tokens.
     #[must_use]
     pub fn rotation(mut self, rotation: Rotation) -> Self {
-        self.rotation = rotation;
+        self.settings.rotation = rotation;
+        self
+    }
+
+    /// Listens on this port of 127.0.0.1. Default: a free one. A simulator that was dropped gives its port back a moment later.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.port = Some(port);
+        self
+    }
+
+    /// The first app's `client_id` and `client_secret`. Default: made up.
+    #[must_use]
+    pub fn app(mut self, id: impl Into<String>, secret: impl Into<String>) -> Self {
+        self.settings.app = Some((id.into(), secret.into()));
+        self
+    }
+
+    /// The company's UUID and its first company request token. Default: made up.
+    #[must_use]
+    pub fn company(mut self, uuid: impl Into<String>, request_token: impl Into<String>) -> Self {
+        self.settings.company = Some((uuid.into(), request_token.into()));
+        self
+    }
+
+    /// Locks an account (code 14) after so many wrong passwords or company request tokens in a row, until
+    /// [`end_refusals`](ConcurSimulator::end_refusals). Default: never; SAP does not say after how many.
+    #[must_use]
+    pub fn lock_after(mut self, wrong_attempts: u32) -> Self {
+        self.settings.limits.wrong_attempts = Some(wrong_attempts);
+        self
+    }
+
+    /// Answers more requests in a minute with 429 and `Retry-After`. Default: no limit; SAP publishes none.
+    #[must_use]
+    pub fn requests_per_minute(mut self, most: usize) -> Self {
+        self.settings.limits.requests_per_minute = Some(most);
         self
     }
 
     /// The scopes that apps may ask for, separated by spaces. A request that names no scope gets all of them.
     #[must_use]
     pub fn scopes(mut self, scopes: &str) -> Self {
-        scopes.clone_into(&mut self.scopes);
+        scopes.clone_into(&mut self.settings.scopes);
         self
     }
 
-    /// Starts the simulator on a free port.
+    /// Starts the simulator.
     ///
     /// # Panics
     ///
-    /// When no port on loopback is free.
+    /// When the port, or every port on loopback, is taken.
     pub async fn start(self) -> ConcurSimulator {
-        let Self { clock, rotation, scopes } = self;
-        let server =
-            Server::start(|base_uri| Concur::new(base_uri, clock, Tokens::new(rotation), scopes)).await;
+        let Self { port, settings } = self;
+        let listener = port.map(|port| match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+            Ok(listener) => listener,
+            Err(e) => panic!("the simulator cannot listen on 127.0.0.1:{port}: {e}"),
+        });
+        let server = Server::start(listener, |base_uri| Concur::new(base_uri, settings)).await;
         ConcurSimulator { server, other_servers: Mutex::default() }
     }
 }

@@ -60,9 +60,12 @@ pub(super) struct Apps {
 }
 
 impl Apps {
-    /// `issue_request_token` is given the id of the app that it is for.
-    pub(super) fn new(issue_request_token: impl FnOnce(&str) -> String) -> Self {
-        Self { first: app(issue_request_token), added: Vec::new() }
+    /// `given` are its id and secret, if they are not to be made up. `issue_request_token` gets the id of the app that it is for.
+    pub(super) fn new(
+        given: Option<(String, String)>,
+        issue_request_token: impl FnOnce(&str) -> String,
+    ) -> Self {
+        Self { first: app(given, issue_request_token), added: Vec::new() }
     }
 
     pub(super) fn find(&self, id: &str) -> Option<&SimulatedApp> {
@@ -70,9 +73,9 @@ impl Apps {
     }
 }
 
-fn app(issue_request_token: impl FnOnce(&str) -> String) -> SimulatedApp {
-    let id = uuid();
-    SimulatedApp { secret: uuid(), request_token: issue_request_token(&id), id }
+fn app(given: Option<(String, String)>, issue_request_token: impl FnOnce(&str) -> String) -> SimulatedApp {
+    let (id, secret) = given.unwrap_or_else(|| (uuid(), uuid()));
+    SimulatedApp { secret, request_token: issue_request_token(&id), id }
 }
 
 impl Concur {
@@ -109,7 +112,7 @@ impl ConcurSimulator {
         let mut concur = self.server.concur();
         let now = concur.clock.now();
         let company = concur.principals.company_uuid().to_owned();
-        let added = app(|id| concur.tokens.issue_request_token(id, &company, now));
+        let added = app(None, |id| concur.tokens.issue_request_token(id, &company, now));
         concur.apps.added.push(added.clone());
         added
     }

@@ -8,25 +8,37 @@ use std::{
     time::SystemTime,
 };
 
-use reqwest::StatusCode;
-use serde_json::{Value, json};
+use serde_json::Value;
 use wiremock::{Request, ResponseTemplate};
 
 use super::{
+    apis::Apis,
     apps::Apps,
     authorize::{AuthorizationCode, Consent},
     data_centres::DataCentres,
     fault::{Fault, Faults},
+    limits::Limits,
     made_up::uuid,
     otp::OneTimePasswords,
     principals::Principals,
     recorded_request::RecordedRequest,
     reply::{Code, Reply},
-    tokens::Tokens,
+    tokens::{Rotation, Tokens},
 };
 use crate::Clock;
 
-const USERS_PATH: &str = "/profile/identity/v4/Users";
+/// What a simulator is made with.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) rotation: Rotation,
+    pub(super) scopes: String,
+    /// Id and secret.
+    pub(super) app: Option<(String, String)>,
+    /// UUID and request token.
+    pub(super) company: Option<(String, String)>,
+    pub(super) limits: Limits,
+}
 
 pub(super) struct Concur {
     pub(super) data_centres: DataCentres,
@@ -44,23 +56,27 @@ pub(super) struct Concur {
     /// Whom Concur refuses, and how.
     pub(super) refusals: HashMap<String, Code>,
     pub(super) faults: Faults,
+    pub(super) apis: Apis,
+    pub(super) limits: Limits,
     /// Members of a successful reply that are other than they should be, or missing.
     pub(super) odd_members: BTreeMap<String, Option<Value>>,
     pub(super) requests: Vec<RecordedRequest>,
 }
 
 impl Concur {
-    pub(super) fn new(
-        landing_zone: String,
-        clock: Arc<dyn Clock>,
-        mut tokens: Tokens,
-        scopes: String,
-    ) -> Self {
-        let principals = Principals::new(landing_zone.clone());
+    pub(super) fn new(landing_zone: String, settings: Settings) -> Self {
+        let Settings { clock, rotation, scopes, app, company, limits } = settings;
+        let mut tokens = Tokens::new(rotation);
+        let (company, request_token) = company.unzip();
+        let principals = Principals::new(landing_zone.clone(), company);
         let company = principals.company_uuid();
+        let issue = |id: &str| match request_token {
+            Some(token) => tokens.issue_this_request_token(token, id, company, clock.now()),
+            None => tokens.issue_request_token(id, company, clock.now()),
+        };
         Self {
             data_centres: DataCentres::new(landing_zone),
-            apps: Apps::new(|id| tokens.issue_request_token(id, company, clock.now())),
+            apps: Apps::new(app, issue),
             scopes,
             principals,
             administrator_uuid: uuid(),
@@ -71,6 +87,8 @@ impl Concur {
             one_time_passwords: OneTimePasswords::default(),
             refusals: HashMap::new(),
             faults: Faults::default(),
+            apis: Apis::default(),
+            limits,
             odd_members: BTreeMap::new(),
             requests: Vec::new(),
         }
@@ -80,8 +98,10 @@ impl Concur {
     pub(super) fn answer(&mut self, base_uri: &str, request: &Request) -> Option<ResponseTemplate> {
         let now = self.clock.now();
         let mut recorded = RecordedRequest::new(base_uri, request);
-        let reply = match self.data_centres.redirect(&recorded) {
-            Some(redirect) => Some(redirect),
+        recorded.principal = self.principal_of(&recorded, now);
+        let answered = self.limits.count(now).or_else(|| self.data_centres.redirect(&recorded));
+        let reply = match answered {
+            Some(reply) => Some(reply),
             None => self.data_centre(&recorded, now),
         };
         recorded.status = reply.as_ref().map(|reply| reply.status.as_u16());
@@ -91,20 +111,46 @@ impl Concur {
 
     fn data_centre(&mut self, request: &RecordedRequest, now: SystemTime) -> Option<Reply> {
         match (request.method(), request.path().trim_end_matches('/')) {
-            _ if request.is_for_a_token() => self.unless_faulty(|concur| concur.token(request, now)),
-            ("POST", "/oauth2/v0/otp") => self.unless_faulty(|concur| concur.otp(request, now)),
+            _ if request.is_for_a_token() => self.oauth(request, |concur| concur.token(request, now)),
+            ("POST", "/oauth2/v0/otp") => self.oauth(request, |concur| concur.otp(request, now)),
             ("DELETE", "/app-mgmt/v0/connections") => {
-                self.unless_faulty(|concur| concur.disconnect(request, now))
+                self.oauth(request, |concur| concur.disconnect(request, now))
             }
             ("GET", "/oauth2/v0/authorize") => Some(self.authorize(request, now)),
-            ("GET", USERS_PATH) => Some(self.users(request, now)),
-            _ => Some(Reply::empty(StatusCode::NOT_FOUND)),
+            _ => self.api(request, now),
         }
     }
 
-    /// The reply that `process` makes, or what the next fault makes of it.
-    fn unless_faulty(&mut self, process: impl FnOnce(&mut Self) -> Reply) -> Option<Reply> {
-        match self.faults.next() {
+    fn principal_of(&self, request: &RecordedRequest, now: SystemTime) -> Option<String> {
+        if !request.is_for_a_token() {
+            return self.tokens.principal_of_access(request.bearer_token()?, now).map(str::to_owned);
+        }
+        if let Some(token) = request.field("refresh_token") {
+            return Some(self.tokens.connection(&token, now)?.principal.clone());
+        }
+        let name = request.field("username")?;
+        if self.principals.is_company(&name) {
+            return Some(name);
+        }
+        Some(self.principals.user(&name)?.uuid().to_owned())
+    }
+
+    fn oauth(
+        &mut self,
+        request: &RecordedRequest,
+        process: impl FnOnce(&mut Self) -> Reply,
+    ) -> Option<Reply> {
+        let fault = self.faults.next(request);
+        self.unless_faulty(fault, process)
+    }
+
+    /// The reply that `process` makes, or what the fault makes of it.
+    pub(super) fn unless_faulty(
+        &mut self,
+        fault: Option<Fault>,
+        process: impl FnOnce(&mut Self) -> Reply,
+    ) -> Option<Reply> {
+        match fault {
             None => Some(process(self)),
             Some(Fault::Status { status, headers, body }) => {
                 Some(Reply { headers, body, ..Reply::empty(status) })
@@ -116,13 +162,5 @@ impl Concur {
                 None
             }
         }
-    }
-
-    fn users(&self, request: &RecordedRequest, now: SystemTime) -> Reply {
-        if !request.bearer_token().is_some_and(|token| self.tokens.admits(token, now)) {
-            return Reply::unauthorized();
-        }
-        let user = json!({ "id": "5b8a4c3e-0000-4000-8000-000000000000", "userName": "ada@example.com" });
-        Reply::json(StatusCode::OK, &json!({ "totalResults": 1, "Resources": [user] }))
     }
 }

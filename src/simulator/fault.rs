@@ -1,13 +1,13 @@
 //! Faults of the endpoints that programs send requests to, made when a test asks for them.
 
-use std::{collections::VecDeque, time::Duration};
+use std::time::Duration;
 
 use reqwest::{
     StatusCode,
     header::{HeaderMap, HeaderName, HeaderValue},
 };
 
-use super::reply::refusal;
+use super::{recorded_request::RecordedRequest, reply::refusal};
 
 /// Something that goes wrong with a /token, /otp or connections request.
 ///
@@ -137,29 +137,39 @@ impl Fault {
 /// The faults of coming requests: first the queued faults, then the standing fault.
 #[derive(Default)]
 pub(super) struct Faults {
-    /// Each with the number of requests that it is for.
-    in_line: VecDeque<(usize, Fault)>,
+    in_line: Vec<Queued>,
     pub(super) standing: Option<Fault>,
 }
 
+struct Queued {
+    /// For how many requests.
+    left: usize,
+    is_for: Box<dyn Fn(&RecordedRequest) -> bool + Send>,
+    fault: Fault,
+}
+
 impl Faults {
-    pub(super) fn line_up(&mut self, n: usize, fault: Fault) {
-        self.in_line.push_back((n, fault));
+    pub(super) fn line_up(
+        &mut self,
+        n: usize,
+        is_for: impl Fn(&RecordedRequest) -> bool + Send + 'static,
+        fault: Fault,
+    ) {
+        self.in_line.push(Queued { left: n, is_for: Box::new(is_for), fault });
     }
 
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
 
-    /// The fault of the next request.
-    pub(super) fn next(&mut self) -> Option<Fault> {
-        while let Some((left, fault)) = self.in_line.front_mut() {
-            if *left > 0 {
-                *left -= 1;
-                return Some(fault.clone());
+    pub(super) fn next(&mut self, request: &RecordedRequest) -> Option<Fault> {
+        self.in_line.retain(|queued| queued.left > 0);
+        match self.in_line.iter_mut().find(|queued| (queued.is_for)(request)) {
+            Some(queued) => {
+                queued.left -= 1;
+                Some(queued.fault.clone())
             }
-            self.in_line.pop_front();
+            None => self.standing.clone(),
         }
-        self.standing.clone()
     }
 }

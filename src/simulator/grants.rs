@@ -53,17 +53,17 @@ impl Concur {
         let principal = match grant.form.field("credtype") {
             Some("authtoken") if self.principals.is_company(username) => {
                 self.admit(username, Reach::LandingZone, grant.request)?;
-                self.tokens.use_request_token(password, (&grant.app_id, username), grant.now)?;
+                let used = self.tokens.use_request_token(password, (&grant.app_id, username), grant.now);
+                self.attempted(username, used)?;
                 username.to_owned()
             }
             Some("authtoken") => return Err(5.into()),
             Some("password") | None => {
                 let user = self.principals.user(username).ok_or(100)?;
                 self.admit(user.uuid(), Reach::Geolocation, grant.request)?;
-                if password != user.password() {
-                    return Err(5.into());
-                }
-                user.uuid().to_owned()
+                let (uuid, is_right) = (user.uuid().to_owned(), password == user.password());
+                self.attempted(&uuid, is_right.then_some(()).ok_or(5))?;
+                uuid
             }
             Some(_) => return Err(120.into()),
         };

@@ -111,8 +111,8 @@ pub(super) struct Principals {
 }
 
 impl Principals {
-    pub(super) fn new(geolocation: String) -> Self {
-        let company_uuid = uuid();
+    pub(super) fn new(geolocation: String, company_uuid: Option<String>) -> Self {
+        let company_uuid = company_uuid.unwrap_or_else(uuid);
         let geolocations = HashMap::from([(company_uuid.clone(), geolocation)]);
         Self { company_uuid, other_companies: HashSet::new(), geolocations, users: HashMap::new() }
     }

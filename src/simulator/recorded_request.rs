@@ -36,6 +36,7 @@ pub struct RecordedRequest {
     headers: HeaderMap,
     body: String,
     grant_type: Option<String>,
+    pub(super) principal: Option<String>,
     pub(super) status: Option<u16>,
 }
 
@@ -50,6 +51,7 @@ impl RecordedRequest {
             headers: request.headers.clone(),
             body: String::from_utf8_lossy(&request.body).into_owned(),
             grant_type: grant_type.map(|(_, value)| value.into_owned()),
+            principal: None,
             status: None,
         }
     }
@@ -97,10 +99,23 @@ impl RecordedRequest {
         self.grant_type.as_deref()
     }
 
+    /// The UUID of the company or user whom it concerns: who signs in, or whose token it was when it came; `None` where the simulator
+    /// does not know that.
+    #[must_use]
+    pub fn principal(&self) -> Option<&str> {
+        self.principal.as_deref()
+    }
+
     /// The HTTP status of the reply; `None` where the connection was closed without one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.status
+    }
+
+    /// A field of the form in the body.
+    pub(super) fn field(&self, name: &str) -> Option<String> {
+        let found = form_urlencoded::parse(self.body.as_bytes()).find(|(field, _)| field == name);
+        found.map(|(_, value)| value.into_owned())
     }
 
     pub(super) fn bearer_token(&self) -> Option<&str> {

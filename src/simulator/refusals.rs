@@ -57,9 +57,11 @@ impl ConcurSimulator {
         self.refuse(uuid, code);
     }
 
-    /// Ends all refusals.
+    /// Ends all refusals, and unlocks every account.
     pub fn end_refusals(&self) {
-        self.server.concur().refusals.clear();
+        let mut concur = self.server.concur();
+        concur.refusals.clear();
+        concur.limits.forgive();
     }
 
     fn refuse(&self, name: &str, code: Code) {

@@ -5,6 +5,7 @@
 
 use std::{
     io,
+    net::TcpListener,
     sync::{Arc, Mutex, MutexGuard},
     thread,
 };
@@ -35,8 +36,12 @@ struct Desk {
 
 impl Server {
     /// Serves the Concur that `create` makes for a base URI.
-    pub(super) async fn start(create: impl FnOnce(String) -> Concur) -> Self {
-        let wiremock = MockServer::builder().disable_request_recording().start().await;
+    pub(super) async fn start(listener: Option<TcpListener>, create: impl FnOnce(String) -> Concur) -> Self {
+        let builder = MockServer::builder().disable_request_recording();
+        let wiremock = match listener {
+            Some(listener) => builder.listener(listener).start().await,
+            None => builder.start().await,
+        };
         let concur = Arc::new(Mutex::new(create(wiremock.uri())));
         Self::serve(wiremock, concur, Arc::default()).await
     }

@@ -102,7 +102,16 @@ impl Tokens {
         company_uuid: &str,
         now: SystemTime,
     ) -> String {
-        let token = format!("at-{}", random(28));
+        self.issue_this_request_token(format!("at-{}", random(28)), app_id, company_uuid, now)
+    }
+
+    pub(super) fn issue_this_request_token(
+        &mut self,
+        token: String,
+        app_id: &str,
+        company_uuid: &str,
+        now: SystemTime,
+    ) -> String {
         let granted = RequestToken {
             app_id: app_id.to_owned(),
             company_uuid: company_uuid.to_owned(),
@@ -213,6 +222,10 @@ impl Tokens {
 
     pub(super) fn admits(&self, access_token: &str, now: SystemTime) -> bool {
         self.live_access_token(access_token, now).is_some()
+    }
+
+    pub(super) fn principal_of_access(&self, access_token: &str, now: SystemTime) -> Option<&str> {
+        Some(&self.live_access_token(access_token, now)?.connection.as_ref()?.principal)
     }
 
     fn live_access_token(&self, access_token: &str, now: SystemTime) -> Option<&IssuedAccessToken> {

@@ -2,6 +2,7 @@
 #![cfg(feature = "simulator")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking, its helpers too")]
 
+mod apis;
 mod authorize;
 mod codes;
 mod connections;
