@@ -206,6 +206,16 @@ impl Error {
         self.clone().held_back().with_retry_after(Some(left)).change(|inner| inner.message = message)
     }
 
+    /// The same error for a caller who has asked for an access token that lasts longer than the one that is held.
+    pub(crate) fn with_left(self, left: Duration, least: Duration) -> Self {
+        let (left, least) = (left.as_secs(), least.as_secs());
+        let message = format!(
+            "{} [the access token that is held lasts {left} s, not the {least} s asked for]",
+            self.message()
+        );
+        self.change(|inner| inner.message = message)
+    }
+
     pub(crate) fn with_kind(self, kind: ErrorKind) -> Self {
         self.change(|inner| inner.kind = kind)
     }

@@ -17,10 +17,9 @@
 //! let refresh = tokens.get_valid_refresh_token().await?;
 //! // A bearer token, reused for its hour.
 //! let access = tokens.access_token().await?;
-//! let users = http
-//!     .get(access.geolocation().join("profile/identity/v4/Users")?)
-//!     .bearer_auth(access.secret())
-//!     .send()
+//! // An API call with that token, repeated with another one after a 401.
+//! let users = tokens
+//!     .send(|access| http.get(format!("{}profile/identity/v4/Users", access.geolocation())))
 //!     .await?;
 //! # Ok(()) }
 //! ```
@@ -101,6 +100,7 @@
 //! | `postgres` | tokens in PostgreSQL, for programs on several machines: `PostgresStore`, `PostgresFleet` |
 //! | `sealing` | tokens are ciphertext where they are kept: `SealingKeys` |
 //! | `simulator` | a stateful SAP Concur on loopback, for testing programs that use this crate |
+//! | `tower` | a valid bearer token for each request of any client that is a tower service: `BearerLayer` |
 //!
 //! # What is counted
 //!
@@ -166,6 +166,9 @@
 // Many companies and users: a manager for each, and one task for all.
 mod fleet;
 
+// One API call with a bearer token.
+mod api_call;
+
 // The decisions: serve, renew or obtain.
 mod manager;
 
@@ -224,10 +227,16 @@ mod seed; // repeats what is random in unit tests
 #[cfg(feature = "simulator")]
 pub mod simulator;
 
+// For readers only.
+#[cfg(any(doc, doctest))]
+pub mod guides;
+
 pub use reqwest;
 pub use time;
 pub use url;
 
+#[cfg(feature = "tower")]
+pub use self::api_call::{ApiRequest, ApiResponse, Bearer, BearerLayer};
 #[cfg(feature = "sealing")]
 pub use self::sealing::SealingKeys;
 pub use self::{

@@ -135,7 +135,31 @@ impl TokenManager {
         match self.0.cache.fresh_access(self.0.now()) {
             Some(token) => Ok(token),
             // Boxed, so that the future of the warm path stays small.
-            None => Box::pin(serving::access_token(&self.0)).await,
+            None => Box::pin(serving::access_token(&self.0, Duration::ZERO)).await,
+        }
+    }
+
+    /// A bearer token that is valid for at least this long, for work that goes on after the call, such as an upload or another
+    /// program.
+    ///
+    /// As [`access_token`](Self::access_token), but where the current token expires sooner, it is renewed first. A token that was
+    /// issued less than a minute ago always counts: Concur's live for an hour.
+    ///
+    /// ```no_run
+    /// # async fn example(tokens: concur_auth::TokenManager) -> Result<(), concur_auth::Error> {
+    /// let access = tokens.access_token_for(std::time::Duration::from_secs(20 * 60)).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`access_token`](Self::access_token); also where the current token is valid, but expires sooner and cannot be renewed: the
+    /// message names what is left.
+    pub async fn access_token_for(&self, least: Duration) -> Result<AccessToken, Error> {
+        let now = self.0.now();
+        match self.0.cache.fresh_access(now).filter(|access| access.lasts(least, now)) {
+            Some(token) => Ok(token),
+            None => Box::pin(serving::access_token(&self.0, least)).await,
         }
     }
 

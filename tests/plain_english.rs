@@ -5,12 +5,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PAGES: [&str; 9] = [
+const PAGES: [&str; 10] = [
     "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
     "benches/README.md",
     "docs/fleet.md",
+    "docs/guides/testing.md",
     "docs/promises.md",
     "docs/protocol.md",
     "docs/weight.md",

@@ -21,9 +21,13 @@ struct Run {
 
 /// Examples are built before tests run, beside them; but not where cargo is told which tests to build.
 fn program() -> Command {
+    example("refresh_token_management")
+}
+
+fn example(name: &str) -> Command {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().unwrap().parent().unwrap().join("examples");
-    let program = folder.join(format!("refresh_token_management{}", std::env::consts::EXE_SUFFIX));
+    let program = folder.join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
     assert!(
         program.exists(),
         "{} is not there; build it first: cargo build --all-features --examples",
@@ -200,4 +204,74 @@ fn a_foreign_base_uri_is_refused() {
             .unwrap()
             .starts_with("refused to send secrets to https://example.net (given to the builder);")
     );
+}
+
+/// The simulator as a program, for tests in other languages.
+#[cfg(unix)]
+#[tokio::test]
+async fn the_simulator_serves_until_it_is_interrupted() {
+    let mut simulator = example("simulator")
+        .args(["--port", "0", "--rotation", "revoke", "--per-minute", "2"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut json = String::new();
+    let mut lines = BufReader::new(simulator.stdout.take().unwrap());
+    while !json.ends_with("}\n") {
+        assert_ne!(lines.read_line(&mut json).unwrap(), 0, "{json}");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("credentials.json"), &json).unwrap();
+    let tokens = concur_auth::TokenManager::load_from(dir.path()).await.unwrap();
+    let first = tokens.get_valid_refresh_token().await.unwrap();
+    assert_ne!(tokens.refresh().await.unwrap().secret(), first.secret());
+    let error = tokens.refresh().await.unwrap_err();
+    assert_eq!(error.kind(), concur_auth::ErrorKind::Unavailable, "{error}");
+    let interrupted = Command::new("kill").args(["-s", "INT", &simulator.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    let output = simulator.wait_with_output().unwrap();
+    assert_eq!(
+        (output.status.code(), &*String::from_utf8(output.stderr).unwrap()),
+        (Some(0), "3 token requests in all\n")
+    );
+
+    let wrong = example("simulator").args(["--rotation", "sometimes"]).output().unwrap();
+    let usage = String::from_utf8(wrong.stderr).unwrap();
+    assert!(wrong.status.code() == Some(64) && usage.starts_with("usage: simulator"), "{usage}");
+}
+
+/// The example that a service starts from.
+#[cfg(all(feature = "metrics", unix))]
+#[tokio::test]
+async fn the_service_answers_and_ends_when_it_is_told_to() {
+    for signal in ["TERM", "INT"] {
+        let mut service = example("service")
+            .args(["--port", "0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut address = String::new();
+        BufReader::new(service.stdout.take().unwrap()).read_line(&mut address).unwrap();
+        let get = async |path: &str| {
+            let reply = concur_auth::reqwest::get(format!("{}{path}", address.trim())).await.unwrap();
+            (reply.status().as_u16(), reply.text().await.unwrap())
+        };
+        let (status, users) = get("/users").await;
+        assert!(status == 200 && users.contains("\"totalResults\":1"), "{users}");
+        let (status, health) = get("/healthz").await;
+        assert!(status == 200 && health.contains("access token valid"), "{health}");
+        let (status, metrics) = get("/metrics").await;
+        assert_eq!(status, 200);
+        assert!(metrics.contains("concur_auth_renewals_total{"), "{metrics}");
+        let ended = Command::new("kill").args(["-s", signal, &service.id().to_string()]).status().unwrap();
+        assert!(ended.success());
+        let output = service.wait_with_output().unwrap();
+        assert_eq!(
+            (output.status.code(), &*String::from_utf8(output.stderr).unwrap()),
+            (Some(0), ""),
+            "{signal}"
+        );
+    }
 }

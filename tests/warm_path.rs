@@ -48,6 +48,17 @@ async fn clones_of_a_manager_and_of_a_token_are_reference_counts() {
     assert_eq!(info.count_total, 0, "{info:?}");
 }
 
+/// The header's value is made once.
+#[tokio::test]
+async fn an_authorization_is_a_reference_count() {
+    let scene = Scene::new().await;
+    let access = scene.manager().access_token().await.unwrap();
+    let first = access.authorization();
+    assert_eq!(first.to_str().unwrap(), format!("Bearer {}", access.secret()));
+    let info = measure(|| drop((access.authorization(), first.clone())));
+    assert_eq!(info.count_total, 0, "{info:?}");
+}
+
 /// Callers keep futures inside their own: a large one would be copied about on every call.
 #[tokio::test]
 async fn the_future_of_a_call_is_small() {

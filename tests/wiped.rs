@@ -100,7 +100,10 @@ async fn holds_tokens() {
         .build()
         .unwrap();
     let access: AccessToken = tokens.access_token().await.unwrap();
+    let header = access.authorization();
     drop((token, grant, lock, tokens, access));
+    assert!(is_in_memory("access"), "the header has it");
+    drop(header);
     for name in ["refresh", "access"] {
         assert!(!is_in_memory(name), "a copy of the {name} token is left");
     }

@@ -133,7 +133,7 @@ impl Core {
 
     /// Whether what is held makes a flight needless.
     pub(super) fn meets(&self, need: &Need, held: &Held) -> bool {
-        let is_useless = !matches!(need, Need::AccessToken) && self.gate.is_dead(&held.object);
+        let is_useless = !matches!(need, Need::AccessToken { .. }) && self.gate.is_dead(&held.object);
         !is_useless && need.is_met_by(held, self.now(), self.policy.refresh_token_margin)
     }
 

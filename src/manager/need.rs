@@ -19,8 +19,8 @@ pub(super) enum Need {
     /// A refresh token that is valid and not due for renewal. The caller may have looked at the store already: then the flight
     /// asks for the lock first, and looks under it.
     RefreshToken { is_looked_at: bool },
-    /// An access token that is valid and not due for renewal.
-    AccessToken,
+    /// An access token that is valid for at least so long, and not due for renewal.
+    AccessToken { least: Duration },
     /// Both, and neither due for longer than callers ask for, so that no caller has to wait.
     KeepAlive,
     /// The stored token to be renewed, because a fleet's store has found it due and has handed in the lock for it. Without that
@@ -43,7 +43,7 @@ impl Need {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::RefreshToken { .. } => "refresh_token",
-            Self::AccessToken => "access_token",
+            Self::AccessToken { .. } => "access_token",
             Self::KeepAlive => "keep_alive",
             Self::Due => "due",
             Self::Grant => "grant",
@@ -65,9 +65,9 @@ impl Need {
         let has_refresh = || held.decide(now, margin, || false) == Decision::Serve;
         match self {
             Self::RefreshToken { .. } => has_refresh(),
-            Self::AccessToken => {
-                held.access().is_some_and(|access| decide(&access.window, now, || false) == Decision::Serve)
-            }
+            Self::AccessToken { least } => held.access().is_some_and(|access| {
+                access.token.lasts(*least, now) && decide(&access.window, now, || false) == Decision::Serve
+            }),
             Self::KeepAlive => {
                 has_refresh() && held.access().is_some_and(|access| access.window.is_early(now))
             }
@@ -85,9 +85,11 @@ impl Need {
     pub(super) fn has_fallback(&self, stored: Option<&Held>, held: Option<&Held>, now: SystemTime) -> bool {
         match self {
             Self::RefreshToken { .. } => stored.is_some_and(|stored| stored.is_valid(now)),
-            Self::AccessToken | Self::KeepAlive | Self::Due => {
-                held.is_some_and(|held| held.live_access(now).is_some())
+            Self::AccessToken { least } => {
+                let live = held.and_then(|held| held.live_access(now));
+                live.is_some_and(|access| access.lasts(*least, now))
             }
+            Self::KeepAlive | Self::Due => held.is_some_and(|held| held.live_access(now).is_some()),
             Self::Grant | Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
         }
     }
@@ -156,7 +158,7 @@ mod tests {
         let sign_in = Need::SignIn(Grant::refresh_token("r"));
         [
             Need::RefreshToken { is_looked_at: false },
-            Need::AccessToken,
+            Need::AccessToken { least: Duration::ZERO },
             Need::KeepAlive,
             Need::Due,
             Need::Grant,

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use super::{
     core::Core,
     decision::{Decision, decide},
-    held::Held,
+    held::{Held, HeldAccess},
     need::{Need, Outcome},
     renewal::fly,
     single_flight::Join,
@@ -87,11 +87,13 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
     }
 }
 
-pub(super) async fn access_token(core: &Arc<Core>) -> Result<AccessToken, Error> {
+/// `least`: how long it is to be valid.
+pub(super) async fn access_token(core: &Arc<Core>, least: Duration) -> Result<AccessToken, Error> {
     loop {
         let now = core.now();
         let held = core.cache.held();
         let access = held.as_ref().and_then(|held| held.access());
+        let access = access.filter(|access| access.token.lasts(least, now));
         let decision =
             access.map_or(Decision::Wait, |access| decide(&access.window, now, || core.is_backing_off(now)));
         let join = match (decision, access) {
@@ -99,12 +101,14 @@ pub(super) async fn access_token(core: &Arc<Core>) -> Result<AccessToken, Error>
             (Decision::RenewIfIdle, _) => Join::Never,
             _ => Join::Any,
         };
-        let outcome = fly(core, &Need::AccessToken, join).await;
-        let fallback = core.cache.held().and_then(|held| held.live_access(core.now()));
+        let outcome = fly(core, &Need::AccessToken { least }, join).await;
+        let live = core.cache.held().and_then(|held| held.live_access(core.now()));
+        let fallback = live.clone().filter(|access| access.lasts(least, core.now()));
         let fresh = match &outcome {
             Outcome::Done(renewed) => {
-                let access = renewed.held.access();
-                let access = access.filter(|access| renewed.fresh || access.window.is_valid(now));
+                let is_enough =
+                    |access: &HeldAccess| access.window.is_valid(now) && access.token.lasts(least, now);
+                let access = renewed.held.access().filter(|access| renewed.fresh || is_enough(access));
                 // An API may have refused it since: another caller had it sooner.
                 let still_held =
                     |token: &AccessToken| core.cache.held().is_some_and(|held| held.still_has(token));
@@ -113,7 +117,12 @@ pub(super) async fn access_token(core: &Arc<Core>) -> Result<AccessToken, Error>
             _ => None,
         };
         if let Next::Return(served) = next(outcome, fresh, fallback) {
-            return served;
+            return served.map_err(|e| match live {
+                Some(access) if !access.lasts(least, core.now()) => {
+                    e.with_left(access.left(core.now()), least)
+                }
+                _ => e,
+            });
         }
     }
 }

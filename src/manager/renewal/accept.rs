@@ -73,7 +73,7 @@ impl Flight<'_> {
         let fault = fault.or_else(|| geolocation_of(&held.object, &self.identity.base).err());
         Ok(match fault {
             Some(fault) => Outcome::SavedWithFault(fault),
-            None if matches!(self.need, Need::AccessToken) && held.access().is_none() => {
+            None if matches!(self.need, Need::AccessToken { .. }) && held.access().is_none() => {
                 Outcome::WithoutAccess(Renewed { held, fresh: true }, reply.without_access_token())
             }
             None => Outcome::Done(Renewed { held, fresh: true }),

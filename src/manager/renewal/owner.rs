@@ -30,7 +30,7 @@ impl Flight<'_> {
                 self.check_new(token, None)
             }
             Need::RefreshToken { .. }
-            | Need::AccessToken
+            | Need::AccessToken { .. }
             | Need::KeepAlive
             | Need::Due
             | Need::Grant
