@@ -118,6 +118,14 @@ fn create_private(path: &Path, original: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Another process may have removed it already.
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
+}
+
 /// A new folder that only its owner may use, whatever the umask; a folder that is there already stays as it is. Root leaves
 /// the new folder to the owner of the folder that it is in.
 pub(crate) fn create_private_folder(path: &Path) -> io::Result<()> {

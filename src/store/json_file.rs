@@ -246,10 +246,7 @@ impl JsonFileStore {
     pub(super) fn remove_folder(&self) -> io::Result<()> {
         let target = self.target();
         note::write(&target, None, &self.text)?;
-        match fs::remove_file(lock::path_for(&target)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
-        }
+        files::remove_if_there(&lock::path_for(&target))?;
         match fs::remove_dir(files::folder_of(&self.path)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed,

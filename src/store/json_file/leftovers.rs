@@ -84,11 +84,8 @@ pub(super) fn adopt(listing: Listing, target: &Path, text: &TokenText) -> io::Re
         log::event!(warn, file = %target.display(), "recovered the token that a killed process had not finished saving");
     }
     for (_, path) in leftovers {
-        match fs::remove_file(path) {
-            // A file with which a process has tried out, without the lock, whose files it can make.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            removed => removed?,
-        }
+        // It may be a file with which a process has tried out, without the lock, whose files it can make.
+        files::remove_if_there(&path)?;
     }
     Ok(())
 }

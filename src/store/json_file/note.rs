@@ -4,7 +4,6 @@
 //! counts as none. A file of its own, because a locked file cannot be read through a second handle on Windows.
 
 use std::{
-    fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
@@ -48,10 +47,7 @@ pub(super) fn read(
 pub(super) fn write(target: &Path, note: Option<&str>, text: &TokenText) -> io::Result<()> {
     let path = path_for(target);
     let Some(note) = note else {
-        return match fs::remove_file(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        };
+        return files::remove_if_there(&path);
     };
     let note = text.of_note(note).map_err(io::Error::other)?;
     let mut file = files::open_or_create_private(&path, target)?;

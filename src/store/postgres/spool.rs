@@ -267,9 +267,11 @@ impl Spool {
         }
         // Always the same file, so that processes that are killed meanwhile leave one at most.
         let file = self.folder.join("try");
-        let tried = files::create_private_folder(&self.folder)
-            .and_then(|()| unless(io::ErrorKind::AlreadyExists, fs::File::create_new(&file).map(drop)))
-            .and_then(|()| unless(io::ErrorKind::NotFound, fs::remove_file(&file)));
+        let tried =
+            files::create_private_folder(&self.folder).and_then(|()| match fs::File::create_new(&file) {
+                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+                _ => files::remove_if_there(&file),
+            });
         if let Err(e) = tried {
             let error = could_not("write in the spool folder", &self.folder, ADVICE, e);
             log::event!(error, %error, "a token that the database does not take would be in memory only");
@@ -361,13 +363,8 @@ fn read(path: &Path) -> Result<Option<Spooled>, Error> {
 }
 
 fn remove(path: &Path) {
-    if let Err(error) = unless(io::ErrorKind::NotFound, fs::remove_file(path)) {
+    if let Err(error) = files::remove_if_there(path) {
         let file = path.display();
         log::event!(warn, %file, %error, "could not remove a file whose token is saved; it does no harm");
     }
-}
-
-/// Another process may have done it already.
-fn unless(done: io::ErrorKind, result: io::Result<()>) -> io::Result<()> {
-    result.or_else(|e| if e.kind() == done { Ok(()) } else { Err(e) })
 }
