@@ -11,7 +11,7 @@
 mod layer;
 
 use reqwest::{
-    Client, Request, RequestBuilder, Response, StatusCode,
+    RequestBuilder, Response, StatusCode,
     header::{AUTHORIZATION, HeaderMap},
 };
 use url::Url;
@@ -57,7 +57,7 @@ impl TokenManager {
 }
 
 async fn send_with(access: &AccessToken, request: RequestBuilder) -> Result<Response, Error> {
-    let (client, request): (Client, Result<Request, reqwest::Error>) = request.build_split();
+    let (client, request) = request.build_split();
     let mut request = request.map_err(|e| {
         Error::new(ErrorKind::Config, "the API request cannot be built; see its cause")
             .caused_by(e.without_url())

@@ -11,7 +11,7 @@ mod support;
 use std::{ops::Deref, time::Duration};
 
 use concur_auth::{
-    ErrorKind, PostgresStore, RefreshTokenObject, TokenManager, TokenStore,
+    ErrorKind, PostgresStore, RefreshTokenObject, StoreLock, TokenManager, TokenStore,
     simulator::{
         ConcurSimulator, Rotation, SharedLock, StoreCondition, shared_store_contract, store_contract,
     },
@@ -101,6 +101,15 @@ impl Company<'_> {
     /// The same, without the proxy in between.
     fn past_the_proxy(&self) -> PostgresStore {
         PostgresStore::new(&self.database.url(), PRINCIPAL).unwrap()
+    }
+
+    /// Another machine has sent the token, and has not saved the reply when its lease lapses: what is stored is dead.
+    async fn spent_elsewhere(&self) -> (PostgresStore, StoreLock) {
+        let other = self.past_the_proxy();
+        let late = other.try_lock().await.unwrap().unwrap();
+        self.lapse();
+        self.concur.revoke();
+        (other, late)
     }
 
     /// A manager as on another machine.
@@ -270,10 +279,7 @@ async fn a_refusal_in_doubt_waits_for_a_late_save() {
     let Some(company) = Company::of("a_refusal_in_doubt_waits_for_a_late_save").await else { return };
     let machine = company.machine();
     machine.access_token().await.unwrap();
-    let other = company.past_the_proxy();
-    let late = other.try_lock().await.unwrap().unwrap();
-    company.lapse();
-    company.concur.revoke();
+    let (other, late) = company.spent_elsewhere().await;
     let before = company.proxy.executed().len();
     let call = refresh(&machine);
     until(|| company.statements(before).contains(&"read")).await;
@@ -292,10 +298,7 @@ async fn without_a_late_save_the_row_says_that_a_person_is_needed_until_one_come
     let Some(company) = Company::of(name).await else { return };
     let store = company.store().late_save(Duration::from_millis(600));
     company.machine().access_token().await.unwrap();
-    let other = company.past_the_proxy();
-    let late = other.try_lock().await.unwrap().unwrap();
-    company.lapse();
-    company.concur.revoke();
+    let (other, late) = company.spent_elsewhere().await;
     // Without a request token.
     let json: serde_json::Value = serde_json::from_str(&company.concur.credentials_json()).unwrap();
     let [id, secret] = ["appID", "clientSecret"].map(|name| json[name].as_str().unwrap());
@@ -324,10 +327,7 @@ async fn a_refused_token_is_in_need_of_a_person_also_if_the_wait_for_a_late_save
     let Some(company) = Company::of(name).await else { return };
     let machine = company.machine();
     machine.access_token().await.unwrap();
-    let other = company.past_the_proxy();
-    let late = other.try_lock().await.unwrap().unwrap();
-    company.lapse();
-    company.concur.revoke();
+    let (other, late) = company.spent_elsewhere().await;
     let before = company.proxy.executed().len();
     let call = refresh(&machine);
     until(|| company.statements(before).contains(&"read")).await;

@@ -16,7 +16,7 @@ use tower_service::Service;
 use url::Url;
 
 use super::{another, authorize, check, is_refused};
-use crate::{Error, ErrorKind, Geolocation, TokenManager};
+use crate::{AccessToken, Error, ErrorKind, Geolocation, TokenManager};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
@@ -159,6 +159,12 @@ impl ApiResponse for reqwest::Response {
     }
 }
 
+fn prepare(request: &mut impl ApiRequest, access: &AccessToken) -> Result<(), Error> {
+    check(&request.url(access.geolocation())?, access)?;
+    authorize(request.headers_mut(), access);
+    Ok(())
+}
+
 impl<S, Q> Service<Q> for Bearer<S>
 where
     S: Service<Q> + Clone + Send + 'static,
@@ -182,8 +188,7 @@ where
         Box::pin(async move {
             let access = tokens.access_token().await?;
             let again = request.try_clone();
-            check(&request.url(access.geolocation())?, &access)?;
-            authorize(request.headers_mut(), &access);
+            prepare(&mut request, &access)?;
             let response = inner.call(request).await.map_err(Into::into)?;
             if !is_refused(response.status(), response.url(), &access) {
                 return Ok(response);
@@ -193,8 +198,7 @@ where
                 return Ok(response);
             };
             let Some(access) = another(&tokens, &access).await? else { return Ok(response) };
-            check(&request.url(access.geolocation())?, &access)?;
-            authorize(request.headers_mut(), &access);
+            prepare(&mut request, &access)?;
             poll_fn(|context| inner.poll_ready(context)).await.map_err(Into::into)?;
             inner.call(request).await.map_err(Into::into)
         })

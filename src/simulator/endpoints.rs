@@ -17,6 +17,7 @@ use super::{
     authorize::{AuthorizationCode, Consent},
     data_centres::DataCentres,
     fault::{Fault, Faults},
+    form::Form,
     limits::Limits,
     made_up::uuid,
     otp::OneTimePasswords,
@@ -125,14 +126,14 @@ impl Concur {
         if !request.is_for_a_token() {
             return self.tokens.principal_of_access(request.bearer_token()?, now).map(str::to_owned);
         }
-        if let Some(token) = request.field("refresh_token") {
-            return Some(self.tokens.connection(&token, now)?.principal.clone());
+        let form = Form::parse(request.body());
+        if let Some(token) = form.field("refresh_token") {
+            return Some(self.tokens.connection(token, now)?.principal.clone());
         }
-        let name = request.field("username")?;
-        if self.principals.is_company(&name) {
-            return Some(name);
-        }
-        Some(self.principals.user(&name)?.uuid().to_owned())
+        let name = form.field("username")?;
+        let is_company = self.principals.is_company(name);
+        let uuid = if is_company { name } else { self.principals.user(name)?.uuid() };
+        Some(uuid.to_owned())
     }
 
     fn oauth(

@@ -78,7 +78,7 @@ impl<S: TokenStore> FlakyStore<S> {
         let mut failures = locked(&self.failures);
         match failures.get_mut(&call) {
             Some(left) if *left > 0 => {
-                *left = left.saturating_sub(1);
+                *left -= 1;
                 let message = format!("{} fails, because the test wants it to", self.inner.describe());
                 Err(Error::store(message, format!("FlakyStore: {call:?}")))
             }

@@ -112,12 +112,6 @@ impl RecordedRequest {
         self.status
     }
 
-    /// A field of the form in the body.
-    pub(super) fn field(&self, name: &str) -> Option<String> {
-        let found = form_urlencoded::parse(self.body.as_bytes()).find(|(field, _)| field == name);
-        found.map(|(_, value)| value.into_owned())
-    }
-
     pub(super) fn bearer_token(&self) -> Option<&str> {
         self.header("authorization")?.strip_prefix("Bearer ")
     }

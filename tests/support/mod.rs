@@ -265,19 +265,27 @@ pub fn as_a_user_with(threads: usize, test: &str) -> Option<Command> {
 /// after a [`skip`], where they cannot be seen.
 #[cfg(target_os = "linux")]
 pub fn traced(test: &str, calls: &str, bytes: usize, folder: &Path) -> Option<String> {
-    let child = child(test);
     let elsewhere = tempfile::tempdir().unwrap();
     let trace = elsewhere.path().join("trace");
-    let output = Command::new("strace")
-        .args(["-f", "-y", "-s", &bytes.to_string(), "-e", &format!("trace={calls}"), "-o"])
-        .arg(&trace)
-        .arg(child.get_program())
-        .args(child.get_args())
-        .env("DIR", folder.canonicalize().unwrap())
-        .output();
-    // Not every machine has strace, and not every container lets it look.
-    match output {
-        Ok(output) if output.status.success() => return Some(std::fs::read_to_string(trace).unwrap()),
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-y", "-s", &bytes.to_string(), "-e", &format!("trace={calls}"), "-o"]).arg(&trace);
+    strace.env("DIR", folder.canonicalize().unwrap());
+    under(strace, test, |_| false)?;
+    Some(std::fs::read_to_string(trace).unwrap())
+}
+
+/// Runs a child under strace. Whether it has succeeded, or has ended as expected; `None`, after a [`skip`], where it did neither: not every
+/// machine has strace, and not every container lets it look.
+#[cfg(target_os = "linux")]
+fn under(
+    mut strace: Command,
+    test: &str,
+    has_ended: impl Fn(std::process::ExitStatus) -> bool,
+) -> Option<bool> {
+    let child = child(test);
+    match strace.arg(child.get_program()).args(child.get_args()).output() {
+        Ok(output) if output.status.success() => return Some(true),
+        Ok(output) if has_ended(output.status) => return Some(false),
         Ok(output) => skip(&format!(
             "strace: {}{}",
             String::from_utf8_lossy(&output.stdout),
@@ -294,27 +302,12 @@ pub fn traced(test: &str, calls: &str, bytes: usize, folder: &Path) -> Option<St
 pub fn is_killed_at(test: &str, call: &str, nth: usize, variables: &[(&str, &str)]) -> Option<bool> {
     use std::os::unix::process::ExitStatusExt as _;
 
-    let child = child(test);
-    let output = Command::new("strace")
-        .args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")])
-        .args(["-e", &format!("inject={call}:signal=KILL:when={nth}")])
-        .arg(child.get_program())
-        .args(child.get_args())
-        .envs(variables.iter().copied())
-        .output();
-    match output {
-        Ok(output) if output.status.success() => return Some(false),
-        Ok(output) if output.status.signal() == Some(9) || output.status.code() == Some(137) => {
-            return Some(true);
-        }
-        Ok(output) => skip(&format!(
-            "strace: {}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        )),
-        Err(e) => skip(&format!("strace: {e}")),
-    }
-    None
+    let mut strace = Command::new("strace");
+    strace.args(["-f", "-o", "/dev/null", "-e", &format!("trace={call}")]);
+    strace.args(["-e", &format!("inject={call}:signal=KILL:when={nth}")]).envs(variables.iter().copied());
+    let is_killed =
+        |status: std::process::ExitStatus| status.signal() == Some(9) || status.code() == Some(137);
+    Some(!under(strace, test, is_killed)?)
 }
 
 /// Waits for all, and for each to have succeeded.
