@@ -289,7 +289,7 @@ impl ConcurSimulator {
     }
 
     /// The next `n` /token, /otp and connections requests of which this is true have this fault: those of one company, say, or one
-    /// grant.
+    /// grant. `is_for` is asked for each request while no other request is answered: it must not call the simulator.
     ///
     /// ```
     /// # use concur_auth::simulator::{ConcurSimulator, Fault};
@@ -444,10 +444,16 @@ impl fmt::Debug for ConcurSimulator {
 /// let concur = builder.start().await;
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct ConcurSimulatorBuilder {
     port: Option<u16>,
     settings: Settings,
+}
+
+/// Shows no secret.
+impl fmt::Debug for ConcurSimulatorBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConcurSimulatorBuilder").field("port", &self.port).finish_non_exhaustive()
+    }
 }
 
 impl ConcurSimulatorBuilder {

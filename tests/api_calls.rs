@@ -92,6 +92,25 @@ async fn an_api_that_refuses_every_token_is_asked_twice_at_most() {
     assert!(requests.iter().all(|request| request.body == b"new"));
 }
 
+/// The client leaves the token out where it is redirected to another host. So a 401 from there says nothing about the token.
+#[tokio::test]
+async fn a_redirect_to_another_host_costs_no_token() {
+    let scene = Scene::new().await;
+    let (tokens, http) = (scene.manager(), Client::new());
+    let elsewhere = api(ResponseTemplate::new(401)).await;
+    let api = api(ResponseTemplate::new(307).insert_header("location", elsewhere.uri())).await;
+    let access = tokens.access_token().await.unwrap();
+    for calls in 1..4 {
+        let reply = tokens.send(|_| http.get(api.uri())).await.unwrap();
+        assert_eq!(reply.status(), StatusCode::UNAUTHORIZED);
+        let there = elsewhere.received_requests().await.unwrap();
+        assert_eq!(there.len(), calls);
+        assert!(there.iter().all(|request| !request.headers.contains_key(AUTHORIZATION)));
+    }
+    assert_eq!(tokens.access_token().await.unwrap().secret(), access.secret());
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
 #[tokio::test]
 async fn any_other_status_is_the_callers() {
     let scene = Scene::new().await;

@@ -27,6 +27,9 @@ type BoxError = Box<dyn StdError + Send + Sync>;
 /// that names no host, such as one for `/profile/identity/v4/Users`, goes to the token's
 /// [`geolocation`](crate::AccessToken::geolocation).
 ///
+/// The header is a header of the request: a client below this layer that follows redirects must leave it out where it goes to
+/// another host, as reqwest does.
+///
 /// ```
 /// use concur_auth::{BearerLayer, TokenManager, reqwest};
 /// use tower::{ServiceBuilder, ServiceExt as _};
@@ -159,10 +162,12 @@ impl ApiResponse for reqwest::Response {
     }
 }
 
-fn prepare(request: &mut impl ApiRequest, access: &AccessToken) -> Result<(), Error> {
-    check(&request.url(access.geolocation())?, access)?;
+/// Returns the URL to which the token is sent.
+fn prepare(request: &mut impl ApiRequest, access: &AccessToken) -> Result<Url, Error> {
+    let url = request.url(access.geolocation())?;
+    check(&url, access)?;
     authorize(request.headers_mut(), access);
-    Ok(())
+    Ok(url)
 }
 
 impl<S, Q> Service<Q> for Bearer<S>
@@ -188,9 +193,9 @@ where
         Box::pin(async move {
             let access = tokens.access_token().await?;
             let again = request.try_clone();
-            prepare(&mut request, &access)?;
+            let asked = prepare(&mut request, &access)?;
             let response = inner.call(request).await.map_err(Into::into)?;
-            if !is_refused(response.status(), response.url(), &access) {
+            if !is_refused(response.status(), &asked, response.url()) {
                 return Ok(response);
             }
             let Some(mut request) = again else {

@@ -29,7 +29,6 @@ use super::{
 use crate::Clock;
 
 /// What a simulator is made with.
-#[derive(Debug)]
 pub(super) struct Settings {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) rotation: Rotation,

@@ -47,10 +47,16 @@ pub enum StoreCall {
 /// tokens.access_token().await?;
 /// # Ok(()) }
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct FlakyStore<S> {
     inner: Arc<S>,
     failures: Arc<Mutex<HashMap<StoreCall, usize>>>,
+}
+
+impl<S> Clone for FlakyStore<S> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), failures: Arc::clone(&self.failures) }
+    }
 }
 
 impl<S: TokenStore> FlakyStore<S> {

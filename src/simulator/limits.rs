@@ -19,7 +19,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// SAP's code for a locked account.
 const LOCKED: Code = 14;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Limits {
     pub(super) wrong_attempts: Option<u32>,
     pub(super) requests_per_minute: Option<usize>,

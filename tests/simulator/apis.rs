@@ -3,8 +3,8 @@
 use std::{net::TcpListener, time::Duration};
 
 use concur_auth::{
-    Clock as _, Credentials, ErrorKind, Grant, MemoryStore, OAuthClient, SystemClock, TokenManager,
-    TokenStore as _,
+    Clock as _, Credentials, ErrorKind, Grant, JsonFileStore, MemoryStore, OAuthClient, SystemClock,
+    TokenManager, TokenStore as _,
     reqwest::{Client, StatusCode},
     simulator::{ConcurSimulator, Fault, FlakyStore, ManualClock, Rotation, StoreCall},
 };
@@ -147,7 +147,9 @@ async fn port_ids_and_secrets_can_be_the_same_at_each_start() {
     for _ in 0..2 {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let builder = ConcurSimulator::builder().port(port).rotation(Rotation::Always);
-        let concur = builder.app("the app", "its secret").company("uuid", "at-x").start().await;
+        let builder = builder.app("the app", "its secret").company("uuid", "at-x");
+        assert_eq!(format!("{builder:?}"), format!("ConcurSimulatorBuilder {{ port: Some({port}), .. }}"));
+        let concur = builder.start().await;
         assert_eq!(concur.base_uri(), format!("http://127.0.0.1:{port}"));
         let json: serde_json::Value = serde_json::from_str(&concur.credentials_json()).unwrap();
         let members = ["appID", "clientSecret", "companyUUID", "companyRequestToken"];
@@ -160,7 +162,9 @@ async fn port_ids_and_secrets_can_be_the_same_at_each_start() {
 #[tokio::test]
 async fn a_flaky_store_fails_as_often_as_it_is_told() {
     let concur = ConcurSimulator::start().await;
-    let store = FlakyStore::new(MemoryStore::new());
+    // Its clones are the same store, also where the store below cannot be cloned.
+    let dir = tempfile::tempdir().unwrap();
+    let store = FlakyStore::new(JsonFileStore::new(dir.path().join("token.json")));
     let tokens =
         TokenManager::builder().credentials(concur.credentials()).store(store.clone()).build().unwrap();
     tokens.access_token().await.unwrap();
