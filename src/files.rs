@@ -118,6 +118,13 @@ fn create_private(path: &Path, original: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// What is in a folder, in the order of its names.
+pub(crate) fn paths_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut paths = fs::read_dir(folder)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// Another process may have removed it already.
 pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {

@@ -3,7 +3,7 @@
 //! Always: the token's place is locked there from before it is read until it is saved here, so no process renews it in between. Of
 //! two tokens of one member, the one of the later grant stays. The other place keeps its tokens.
 
-use std::{cmp::Ordering, fs, io, path::Path};
+use std::{cmp::Ordering, path::Path};
 
 use super::{Fleet, Inner, managers::AskedBy};
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
     MemberKind, RefreshTokenObject, StoreLock, Stored, TokenStore,
     clock::SystemClock,
     failed_requests::{REFUSED_BEFORE, is_dead},
-    log,
+    files, log,
     principal::Principal,
     sealing::TokenText,
     store::{BoxFuture, DynFleetStore, DynTokenStore, LockWait, member_name},
@@ -135,9 +135,7 @@ type Changed = Vec<(MemberKind, String)>;
 impl Inner {
     async fn import_files(&self, folder: &Path) -> Result<(Imported, Changed), Error> {
         let (mut imported, mut changed) = (Imported::default(), Vec::new());
-        let names = fs::read_dir(folder)
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
-        let mut paths = names.map_err(|e| {
+        let mut paths = files::paths_in(folder).map_err(|e| {
             Error::store(
                 format!("could not read the folder {}; check that this user may read it", folder.display()),
                 e,
@@ -147,7 +145,6 @@ impl Inner {
             path.extension().is_some_and(|extension| extension == "json")
                 && path.file_name().is_some_and(|name| name != "credentials.json" && name != "fleet.json")
         });
-        paths.sort();
         let credentials = folder.join("credentials.json");
         let company = company_in(&credentials).await.unwrap_or_else(|error| {
             imported.refuse(credentials.display().to_string(), &error);

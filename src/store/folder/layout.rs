@@ -44,11 +44,10 @@ pub(super) fn members(place: &Path, group: &str) -> io::Result<Vec<String>> {
 /// The token file of a member, and its side files.
 #[cfg(feature = "sealing")]
 pub(super) fn files(place: &Path, name: &str) -> io::Result<Vec<PathBuf>> {
-    let entries = match fs::read_dir(member_folder(place, name)) {
+    let paths = match crate::files::paths_in(&member_folder(place, name)) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
+        paths => paths?,
     };
-    let paths = entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
     let is_ours = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy());
         name.is_some_and(|name| name.contains(TOKEN_FILE) && !name.ends_with(".lock"))

@@ -280,16 +280,13 @@ impl Spool {
 
     /// The files, of one row or all, temporary ones included: a complete one is the only copy of its token.
     fn list(&self, of: Option<RowHash>) -> Result<Vec<PathBuf>, Error> {
-        let entries = match fs::read_dir(&self.folder) {
+        let mut paths = match files::paths_in(&self.folder) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries,
+            paths => paths.map_err(|e| {
+                could_not("read the folder", &self.folder, "check that this user may read it", e)
+            })?,
         };
-        let names = entries
-            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>());
-        let mut paths = names
-            .map_err(|e| could_not("read the folder", &self.folder, "check that this user may read it", e))?;
         paths.retain(|path| parts(path).is_some_and(|(row, _)| of.is_none_or(|of| of == row)));
-        paths.sort();
         Ok(paths)
     }
 
