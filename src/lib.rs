@@ -31,6 +31,8 @@
 //! third of that life has passed: at equal intervals shorter than that life, or with no pause longer than two thirds of it
 //! (120 days). A program that stays running with [`TokenManager::keep_alive`] renews by itself.
 //!
+//! The module [`guides`] has a page for each thing that a program does with this crate.
+//!
 //! # The parts
 //!
 //! A [`TokenManager`] decides when a token is served, renewed or obtained. [`TokenManager::builder`] makes it from
@@ -99,6 +101,8 @@
 //! | `metrics` | counts for operators, through the facade of the crate [`metrics`](https://docs.rs/metrics); see below |
 //! | `postgres` | tokens in PostgreSQL, for programs on several machines: `PostgresStore`, `PostgresFleet` |
 //! | `sealing` | tokens are ciphertext where they are kept: `SealingKeys` |
+//! | `rustls` (default) | TLS by rustls with aws-lc-rs |
+//! | `rustls-no-provider` | TLS by rustls with the cryptography that the program installs: see [`connections`](guides::connections) |
 //! | `simulator` | a stateful SAP Concur on loopback, for testing programs that use this crate |
 //! | `tower` | a valid bearer token for each request of any client that is a tower service: `BearerLayer` |
 //!
@@ -196,6 +200,8 @@ mod status;
 mod machine; // the time, chance and threads, handed in
 mod measured; // what is counted for operators
 mod keeper; // a caller's runtime waits for its flights
+#[cfg(any(feature = "rustls-no-provider", feature = "postgres"))]
+mod tls; // its cryptography, and why a server is not trusted
 mod server_pause; // what `Retry-After` asks for
 mod clock; // the only place that asks for the time
 mod runtime; // the runtime that owns the connections
@@ -206,7 +212,6 @@ mod returned_query; // what a browser brings back
 mod consequences;
 mod error;
 mod code;
-mod certificate; // why a server is not trusted
 mod shown; // what may be shown of Concur's texts
 
 // Below everything: no word of OAuth or Concur.
@@ -266,7 +271,7 @@ pub use self::{
 #[cfg(feature = "postgres")]
 pub use self::store::{PostgresFleet, PostgresStore};
 
-/// The README's code compiles, with the features that it names.
-#[cfg(all(doctest, feature = "postgres", feature = "sealing"))]
+/// The README's code compiles.
+#[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -96,7 +96,7 @@ impl OAuthClient {
     }
 
     /// A client with your own HTTP settings: proxy, certificates, addresses. This crate sets redirects, retries, TLS
-    /// version and time-outs.
+    /// version and time-outs. See [`TokenManagerBuilder::http_client`](crate::TokenManagerBuilder::http_client).
     pub fn with_http_client(settings: reqwest::ClientBuilder) -> Self {
         Self::over(Arc::new(Http::given(settings)))
     }

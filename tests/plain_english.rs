@@ -5,12 +5,21 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PAGES: [&str; 10] = [
+const PAGES: [&str; 19] = [
     "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
     "benches/README.md",
     "docs/fleet.md",
+    "docs/guides/connections.md",
+    "docs/guides/errors.md",
+    "docs/guides/getting_started.md",
+    "docs/guides/many_companies.md",
+    "docs/guides/own_store.md",
+    "docs/guides/running_for_years.md",
+    "docs/guides/security.md",
+    "docs/guides/several_machines.md",
+    "docs/guides/signing_in.md",
     "docs/guides/testing.md",
     "docs/promises.md",
     "docs/protocol.md",

@@ -5,9 +5,9 @@
 mod support;
 #[path = "store_contract/faulty.rs"]
 mod faulty;
-/// The store in the README: a test checks that this is the same text.
-#[path = "store_contract/readme_store.rs"]
-mod readme_store;
+/// The store in the guide "A store of your own": a test checks that this is the same text.
+#[path = "store_contract/guides_store.rs"]
+mod guides_store;
 
 use std::{
     fs,
@@ -86,15 +86,15 @@ async fn holds_the_lock() {
 }
 
 #[tokio::test]
-async fn the_store_in_the_readme_keeps_the_contract() {
+async fn the_store_in_the_guide_keeps_the_contract() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let readme = fs::read_to_string(root.join("README.md")).unwrap().replace("\r\n", "\n");
-    let (_, store) = include_str!("store_contract/readme_store.rs").split_once("use ").unwrap();
+    let guide = fs::read_to_string(root.join("docs/guides/own_store.md")).unwrap().replace("\r\n", "\n");
+    let (_, store) = include_str!("store_contract/guides_store.rs").split_once("use ").unwrap();
     let store = store.split_once("#[derive").unwrap().1.replace("pub(crate) ", "").replace("\r\n", "\n");
-    assert!(readme.contains(&store), "the README's store is not the one that is checked here: {store}");
+    assert!(guide.contains(&store), "the guide's store is not the one that is checked here: {store}");
 
     let dir = tempfile::tempdir().unwrap();
-    check(|| readme_store::MyStore(dir.path().join("token.json"))).await.unwrap();
+    check(|| guides_store::MyStore(dir.path().join("token.json"))).await.unwrap();
 }
 
 #[tokio::test]

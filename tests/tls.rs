@@ -1,6 +1,8 @@
 //! Secrets are sent over TLS 1.2 or later, to a server that proves its identity; otherwise nothing is sent, and the
 //! error says why.
 
+#![cfg(feature = "rustls-no-provider")]
+
 use std::{
     io::{Read as _, Write as _},
     net::{TcpListener, TcpStream},
@@ -88,6 +90,9 @@ impl Server {
 
     /// Asks for a token, by the client and by a manager.
     async fn ask(&self, uri: &str, settings: impl Fn() -> ClientBuilder) -> [Result<(), Error>; 2] {
+        // In the build whose programs bring their own cryptography.
+        #[cfg(not(feature = "rustls"))]
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let app = Credentials::new("the-app", "the-secret").company("uuid", "at-token");
         let client = OAuthClient::with_http_client(settings());
         let grant = Grant::company_request_token("uuid", "at-token");

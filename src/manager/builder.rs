@@ -103,6 +103,17 @@ impl TokenManagerBuilder {
 
     /// The HTTP settings to use: proxy, certificates, addresses. Redirects, retries, TLS version and time-outs
     /// are set by this crate. The client is built at the first request.
+    ///
+    /// In a build without the features `rustls` and `rustls-no-provider`, nothing is sent over https without these settings, and
+    /// the TLS version is theirs, too.
+    ///
+    /// ```
+    /// use concur_auth::{TokenManager, reqwest};
+    ///
+    /// let proxy = reqwest::Proxy::https("http://proxy.example:3128")?;
+    /// let builder = TokenManager::builder().http_client(reqwest::Client::builder().proxy(proxy));
+    /// # Ok::<(), reqwest::Error>(())
+    /// ```
     pub fn http_client(mut self, settings: reqwest::ClientBuilder) -> Self {
         self.http_client = Some(settings);
         self

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use reqwest::{RequestBuilder, header, redirect, retry, tls};
+use reqwest::{RequestBuilder, header, redirect, retry};
 use zeroize::Zeroizing;
 
 use super::{
@@ -21,6 +21,8 @@ use super::{
     transport::{Authorization, OutgoingCall, REQUEST_TIMEOUT, Sent, Transport},
     unreachable::{self, Broken, Cut},
 };
+#[cfg(feature = "rustls-no-provider")]
+use crate::tls;
 use crate::{
     Clock as _, Error, ErrorKind, Geolocation, SystemClock,
     caught::locked,
@@ -82,14 +84,14 @@ impl Http {
             return Ok(client);
         }
         let client = if base.is_plain() {
-            build(reqwest::Client::builder().no_proxy().tls_certs_only([]))
+            build(for_loopback()?)
         } else {
             match &mut *settings {
-                Settings::Ours => build(reqwest::Client::builder()),
+                Settings::Ours => build(for_https()?),
                 Settings::Given(given) => {
                     let given = mem::take(&mut **given);
                     *settings = Settings::Spent;
-                    build(given)
+                    build_given(given)?
                 }
                 Settings::Spent => return Err(spent()),
             }
@@ -153,7 +155,46 @@ impl Transport for Http {
     }
 }
 
+/// Plain http needs no proxy and no certificates. reqwest asks for cryptography all the same.
+fn for_loopback() -> Result<reqwest::ClientBuilder, Error> {
+    let settings = reqwest::Client::builder().no_proxy();
+    #[cfg(feature = "rustls-no-provider")]
+    let settings = {
+        tls::cryptography()?;
+        settings.tls_certs_only([])
+    };
+    Ok(settings)
+}
+
+#[cfg(feature = "rustls-no-provider")]
+fn for_https() -> Result<reqwest::ClientBuilder, Error> {
+    tls::cryptography().map(|_| reqwest::Client::builder())
+}
+
+/// What TLS reqwest has then, and with which defaults, only the caller knows.
+#[cfg(not(feature = "rustls-no-provider"))]
+fn for_https() -> Result<reqwest::ClientBuilder, Error> {
+    Err(Error::new(
+        ErrorKind::Config,
+        "this program is built without TLS for Concur; enable the feature `rustls` of concur-auth, or give a client with \
+         other TLS to http_client",
+    ))
+}
+
+/// Where rustls lacks cryptography, reqwest panics; only the caller knows whether these settings bring their own.
+fn build_given(settings: reqwest::ClientBuilder) -> Result<Result<reqwest::Client, reqwest::Error>, Error> {
+    #[cfg(feature = "rustls-no-provider")]
+    if let Err(missing) = tls::cryptography() {
+        let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| build(settings)));
+        return built.map_err(|_| missing);
+    }
+    Ok(build(settings))
+}
+
 fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::Error> {
+    // Without this feature reqwest may have no TLS, and then not this method either.
+    #[cfg(feature = "rustls-no-provider")]
+    let settings = settings.tls_version_min(reqwest::tls::Version::TLS_1_2);
     settings
         .user_agent(concat!("concur-auth/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -165,7 +206,6 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::E
         .no_brotli()
         .no_deflate()
         .no_zstd()
-        .tls_version_min(tls::Version::TLS_1_2)
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(NEVER)
         .build()

@@ -2,18 +2,16 @@
 //!
 //! Always: nothing is sent to a server that cannot prove its identity, and nothing that a server says about itself is shown.
 
+#[cfg(feature = "rustls-no-provider")]
 use rustls::{AlertDescription, PeerIncompatible};
 
 use super::{
     failure::{Failure, Fate},
     outgoing_request::OutgoingRequest,
 };
-use crate::{
-    Error, ErrorKind,
-    certificate::{self, Advice, tls_refusal},
-    members::BadJson,
-    shown,
-};
+#[cfg(feature = "rustls-no-provider")]
+use crate::tls::{self, Advice, tls_refusal};
+use crate::{Error, ErrorKind, members::BadJson, shown};
 
 /// Why a reply could not be read to its end.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +50,10 @@ impl From<reqwest::Error> for Broken {
             text: shown::with_causes(&e),
             is_timeout: e.is_timeout(),
             is_connect: e.is_connect(),
+            #[cfg(feature = "rustls-no-provider")]
             tls: tls_refusal(&e).filter(|_| e.is_connect()).and_then(explain_tls),
+            #[cfg(not(feature = "rustls-no-provider"))]
+            tls: None,
         }
     }
 }
@@ -121,6 +122,7 @@ fn lost(what: &str, request: &OutgoingRequest) -> Failure {
 }
 
 /// What is wrong with the server's TLS, and what to do about it; `None` for a fault that may pass, such as most alerts.
+#[cfg(feature = "rustls-no-provider")]
 fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> {
     const ANOTHER: &str = "check the base URI and any proxy";
     const ADVICE: Advice = Advice {
@@ -133,7 +135,7 @@ fn explain_tls(refusal: &rustls::Error) -> Option<(&'static str, &'static str)> 
         host: ANOTHER,
     };
     Some(match refusal {
-        rustls::Error::InvalidCertificate(fault) => certificate::explain(fault, &ADVICE),
+        rustls::Error::InvalidCertificate(fault) => tls::explain(fault, &ADVICE),
         rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13)
         | rustls::Error::AlertReceived(AlertDescription::ProtocolVersion) => {
             ("it offers no TLS 1.2 or later", ANOTHER)

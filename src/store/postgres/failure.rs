@@ -9,9 +9,8 @@ use std::{error::Error as StdError, io};
 use tokio_postgres::error::SqlState;
 
 use crate::{
-    Error, ErrorKind,
-    certificate::{self, Advice, tls_refusal},
-    shown,
+    Error, ErrorKind, shown,
+    tls::{self, Advice, tls_refusal},
 };
 
 const URL: &str = "in the database URL";
@@ -263,7 +262,7 @@ fn explain_tls(refusal: &rustls::Error) -> (&'static str, &'static str) {
         host: "check the host in the database URL",
     };
     match refusal {
-        rustls::Error::InvalidCertificate(fault) => certificate::explain(fault, &ADVICE),
+        rustls::Error::InvalidCertificate(fault) => tls::explain(fault, &ADVICE),
         _ => ("no safe TLS connection could be made", "check the server's TLS settings"),
     }
 }

@@ -1,7 +1,6 @@
 //! TLS to the database server.
 //!
-//! Always: the server's certificate and host name are checked, with the cryptography that reqwest uses; what the program
-//! has chosen as the default of its process does not matter.
+//! Always: the server's certificate and host name are checked, with the cryptography that reqwest uses.
 
 use std::{
     future::Future,
@@ -13,7 +12,6 @@ use std::{
 
 use rustls::{
     ClientConfig, RootCertStore,
-    crypto::aws_lc_rs,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 use rustls_platform_verifier::BuilderVerifierExt as _;
@@ -22,7 +20,7 @@ use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
 use tokio_rustls::TlsConnector;
 
 use super::url::Roots;
-use crate::Error;
+use crate::{Error, tls};
 
 /// Registered for TLS without the exchange before it (`sslnegotiation=direct`), which requires it.
 const ALPN: &[u8] = b"postgresql";
@@ -36,7 +34,7 @@ impl Tls {
     pub(super) fn new(roots: &Roots) -> Result<Self, Error> {
         let cannot =
             |e| Error::store("could not prepare TLS for the database; check this machine's certificates", e);
-        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        let builder = ClientConfig::builder_with_provider(tls::cryptography()?)
             .with_safe_default_protocol_versions()
             .map_err(cannot)?;
         let builder = match roots {

@@ -1,4 +1,4 @@
-//! What is below the imports is the store in README's "A store of your own", word for word but for `pub(crate)`.
+//! What is below the imports is the store in the guide "A store of your own", word for word but for `pub(crate)`.
 
 use std::{fs, io::ErrorKind, path::PathBuf};
 

@@ -1,10 +1,26 @@
-//! Why a server's certificate is not accepted, in words, for all servers that this crate connects to.
+//! TLS by rustls, for all servers that this crate connects to: its cryptography, and in words why a server is not trusted.
 //!
 //! Always: nothing that the server says about itself is in the words.
 
-use std::{error::Error as StdError, io};
+use std::{error::Error as StdError, io, sync::Arc};
 
-use rustls::CertificateError;
+use rustls::{CertificateError, crypto::CryptoProvider};
+
+use crate::{Error, ErrorKind};
+
+/// The cryptography that the program has installed for its process, or else what comes with the feature `rustls`.
+pub(crate) fn cryptography() -> Result<Arc<CryptoProvider>, Error> {
+    let installed = CryptoProvider::get_default().cloned();
+    #[cfg(feature = "rustls")]
+    let installed = installed.or_else(|| Some(Arc::new(rustls::crypto::aws_lc_rs::default_provider())));
+    installed.ok_or_else(|| {
+        Error::new(
+            ErrorKind::Config,
+            "there is no cryptography for TLS; install a provider when the program starts, as with \
+             rustls::crypto::ring::default_provider().install_default(), or enable the feature `rustls` of concur-auth",
+        )
+    })
+}
 
 /// What to do about each fault. It depends on how the connecting program is configured.
 pub(crate) struct Advice {
