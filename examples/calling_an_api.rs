@@ -26,8 +26,9 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         TokenManager::builder().credentials(concur.credentials()).store(MemoryStore::new()).build()?;
     let http = Client::new();
 
-    let get_users =
-        || tokens.send(|access| http.get(format!("{}profile/identity/v4/Users", access.geolocation())));
+    let get_users = || {
+        tokens.send(|access| http.get(format!("{}profile/identity/v4/Users", access.geolocation().as_str())))
+    };
     let reply = get_users().await?;
     writeln!(out, "{}: {}", reply.status(), reply.text().await?)?;
 

@@ -57,8 +57,9 @@ async fn healthz(State(service): State<Service>) -> (StatusCode, String) {
 
 async fn users(State(Service { tokens, http, .. }): State<Service>) -> Result<String, (StatusCode, String)> {
     let unavailable = |e: &dyn Error| (StatusCode::BAD_GATEWAY, e.to_string());
-    let users =
-        tokens.send(|access| http.get(format!("{}profile/identity/v4/Users", access.geolocation()))).await;
+    let users = tokens
+        .send(|access| http.get(format!("{}profile/identity/v4/Users", access.geolocation().as_str())))
+        .await;
     users.map_err(|e| unavailable(&e))?.text().await.map_err(|e| unavailable(&e))
 }
 

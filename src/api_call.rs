@@ -32,7 +32,7 @@ impl TokenManager {
     /// # async fn example(tokens: concur_auth::TokenManager, http: concur_auth::reqwest::Client)
     /// # -> Result<(), Box<dyn std::error::Error>> {
     /// let users = tokens
-    ///     .send(|access| http.get(format!("{}profile/identity/v4/Users", access.geolocation())))
+    ///     .send(|access| http.get(format!("{}profile/identity/v4/Users", access.geolocation().as_str())))
     ///     .await?
     ///     .error_for_status()?;
     /// # Ok(()) }

@@ -127,6 +127,14 @@ impl Credentials {
         self.change(|parts| parts.base_uri = (!uri.is_empty()).then(|| uri.to_owned()))
     }
 
+    /// Without the company or user.
+    pub(crate) fn of_the_app_alone(self) -> Self {
+        self.change(|parts| {
+            parts.who = WhoSignsIn::Company;
+            (parts.username, parts.password, parts.user_uuid) = (None, None, None);
+        })
+    }
+
     pub(crate) fn with_origin(self, origin: Origin) -> Self {
         self.change(|parts| parts.origin = origin)
     }

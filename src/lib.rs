@@ -19,7 +19,7 @@
 //! let access = tokens.access_token().await?;
 //! // An API call with that token, repeated with another one after a 401.
 //! let users = tokens
-//!     .send(|access| http.get(format!("{}profile/identity/v4/Users", access.geolocation())))
+//!     .send(|access| http.get(format!("{}profile/identity/v4/Users", access.geolocation().as_str())))
 //!     .await?;
 //! # Ok(()) }
 //! ```

@@ -4,6 +4,9 @@
 
 #![cfg(not(feature = "rustls"))]
 
+#[cfg(not(feature = "rustls-no-provider"))]
+use std::{io, net::TcpListener};
+
 use concur_auth::{Credentials, ErrorKind, MemoryStore, TokenManager, TokenManagerBuilder, reqwest};
 
 /// A port at which no server listens.
@@ -43,6 +46,8 @@ async fn without_cryptography_the_error_says_what_to_do_and_with_it_the_same_man
     for manager in [&plain, &secure] {
         assert_eq!(refusal(manager).await, not_connected());
     }
+    // Its settings are used up.
+    assert_eq!(refusal(&given).await, (ErrorKind::Config, message.to_owned()));
 }
 
 #[cfg(not(feature = "rustls-no-provider"))]
@@ -52,8 +57,16 @@ async fn without_tls_the_error_says_what_to_do() {
                    with other TLS to http_client";
     let secure = manager(NO_SERVER).build().unwrap();
     assert_eq!(refusal(&secure).await, (ErrorKind::Config, message.to_owned()));
-    let given = manager(NO_SERVER).http_client(reqwest::Client::builder()).build().unwrap();
-    assert_eq!(refusal(&given).await, not_connected());
+    // Nor is anything sent in clear text to a proxy, by a client that has no TLS either.
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    proxy.set_nonblocking(true).unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    let settings = reqwest::Client::builder().proxy(reqwest::Proxy::all(address).unwrap());
+    let given = manager(NO_SERVER).http_client(settings).build().unwrap();
+    for _ in 0..2 {
+        assert_eq!(refusal(&given).await, (ErrorKind::Config, message.to_owned()));
+    }
+    assert_eq!(proxy.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
     // A Concur on loopback needs no TLS.
     let plain = manager("http://localhost:1").build().unwrap();
     assert_eq!(refusal(&plain).await, not_connected());

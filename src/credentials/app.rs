@@ -50,6 +50,13 @@ impl AppCredentials {
     }
 }
 
+/// The app's part of any credentials, such as those of a [`CredentialsFile`](crate::CredentialsFile), with their base URI.
+impl From<Credentials> for AppCredentials {
+    fn from(credentials: Credentials) -> Self {
+        Self(credentials.of_the_app_alone())
+    }
+}
+
 impl fmt::Debug for AppCredentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AppCredentials").finish_non_exhaustive()

@@ -52,8 +52,8 @@ pub(super) struct Http {
 enum Settings {
     Ours,
     Given(Box<reqwest::ClientBuilder>),
-    /// The caller's settings were tried. They cannot be tried again, because building consumes them.
-    Spent,
+    /// The caller's settings were tried, and this is what came of it. They cannot be tried again, because building consumes them.
+    Spent(Error),
 }
 
 impl Http {
@@ -90,14 +90,15 @@ impl Http {
                 Settings::Ours => build(for_https()?),
                 Settings::Given(given) => {
                     let given = mem::take(&mut **given);
-                    *settings = Settings::Spent;
-                    build_given(given)?
+                    let built = build_given(given);
+                    *settings = Settings::Spent(built.as_ref().err().cloned().unwrap_or_else(spent));
+                    built?
                 }
-                Settings::Spent => return Err(spent()),
+                Settings::Spent(error) => return Err(error.clone()),
             }
         };
         client.map(|client| slot.get_or_init(|| client)).map_err(|e| match *settings {
-            Settings::Spent => spent().caused_by(e.without_url()),
+            Settings::Spent(_) => spent().caused_by(e.without_url()),
             // The cause may pass, such as too little memory or too many open files: the next request tries again.
             _ => Error::new(
                 ErrorKind::Unavailable,
@@ -161,24 +162,75 @@ fn for_loopback() -> Result<reqwest::ClientBuilder, Error> {
     #[cfg(feature = "rustls-no-provider")]
     let settings = {
         tls::cryptography()?;
-        settings.tls_certs_only([])
+        settings.tls_backend_rustls().tls_certs_only([])
     };
     Ok(settings)
 }
 
 #[cfg(feature = "rustls-no-provider")]
 fn for_https() -> Result<reqwest::ClientBuilder, Error> {
-    tls::cryptography().map(|_| reqwest::Client::builder())
+    tls::cryptography().map(|_| reqwest::Client::builder().tls_backend_rustls())
 }
 
 /// What TLS reqwest has then, and with which defaults, only the caller knows.
 #[cfg(not(feature = "rustls-no-provider"))]
 fn for_https() -> Result<reqwest::ClientBuilder, Error> {
-    Err(Error::new(
+    Err(no_tls())
+}
+
+#[cfg(not(feature = "rustls-no-provider"))]
+fn no_tls() -> Error {
+    Error::new(
         ErrorKind::Config,
         "this program is built without TLS for Concur; enable the feature `rustls` of concur-auth, or give a client with \
          other TLS to http_client",
-    ))
+    )
+}
+
+/// Whether reqwest has TLS, which depends on features that other crates ask for. Without TLS it would send a request for https to
+/// a proxy in clear text.
+///
+/// Where reqwest has TLS, its client builder has a method `tls_certs_merge`, which takes precedence over the trait's.
+#[cfg(not(feature = "rustls-no-provider"))]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "one half is used where reqwest has TLS, the other where it has none"
+)]
+mod has_tls {
+    use std::convert::Infallible;
+
+    use reqwest::ClientBuilder;
+
+    pub(super) struct NoTls;
+
+    pub(super) trait WithoutTls: Sized {
+        fn tls_certs_merge(self, _: [Infallible; 0]) -> NoTls {
+            NoTls
+        }
+    }
+
+    impl WithoutTls for ClientBuilder {}
+
+    pub(super) trait Checked {
+        fn checked(self) -> Option<ClientBuilder>;
+    }
+
+    impl Checked for ClientBuilder {
+        fn checked(self) -> Option<ClientBuilder> {
+            Some(self)
+        }
+    }
+
+    impl Checked for NoTls {
+        fn checked(self) -> Option<ClientBuilder> {
+            None
+        }
+    }
+
+    pub(super) fn checked(settings: ClientBuilder) -> Option<ClientBuilder> {
+        settings.tls_certs_merge([]).checked()
+    }
 }
 
 /// Where rustls lacks cryptography, reqwest panics; only the caller knows whether these settings bring their own.
@@ -188,6 +240,8 @@ fn build_given(settings: reqwest::ClientBuilder) -> Result<Result<reqwest::Clien
         let built = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| build(settings)));
         return built.map_err(|_| missing);
     }
+    #[cfg(not(feature = "rustls-no-provider"))]
+    let settings = has_tls::checked(settings).ok_or_else(no_tls)?;
     Ok(build(settings))
 }
 
