@@ -295,6 +295,32 @@ pub async fn who_is_not_connected_is_told_so<P: Place>(scene: Scene<P>) {
     assert_eq!(scene.concur.token_requests(), 0);
 }
 
+/// By its UUID alone, in upper case too, a member is found with its kind. Where there is no such member, to ask makes neither a row
+/// nor a folder.
+pub async fn a_member_is_found_by_its_uuid<P: Place>(scene: Scene<P>) {
+    let (fleet, other_process) = (scene.fleet(), scene.fleet());
+    let stranger = "b3f4e2a0-0000-4000-8000-000000000000";
+    assert_eq!(fleet.member(stranger).await.unwrap(), None);
+    let company = scene.companies(&fleet, 1).await.remove(0);
+    let user = scene.concur.add_user();
+    fleet.connect(Grant::user_password(user.username(), user.password())).await.unwrap();
+    for (uuid, kind) in [(company.uuid(), MemberKind::Company), (user.uuid(), MemberKind::User)] {
+        let found = other_process.member(&uuid.to_uppercase()).await.unwrap().unwrap();
+        assert_eq!((&*found.uuid, found.kind, found.state), (uuid, kind, MemberState::Active));
+        let listed = other_process.list(None, 10).await.unwrap();
+        assert_eq!(listed.iter().filter(|member| **member == found).count(), 1, "{listed:?}");
+    }
+    // A token that does not say whose it is, such as those of SAP's sample program, is a company's.
+    let sample = RefreshTokenObject::from_json(r#"{"refresh_token": "of a company"}"#).unwrap();
+    fleet.adopt("0f", sample).await.unwrap();
+    assert_eq!(fleet.member("0f").await.unwrap().unwrap().kind, MemberKind::Company);
+    fleet.disconnect(company.uuid()).await.unwrap();
+    assert_eq!(fleet.member(company.uuid()).await.unwrap().unwrap().state, MemberState::SignedOut);
+    assert_eq!(fleet.member(stranger).await.unwrap(), None);
+    assert_eq!(fleet.member("../x").await.unwrap_err().kind(), ErrorKind::Config);
+    assert!(!scene.place.names().iter().any(|name| name == stranger));
+}
+
 /// Two processes keep 40 companies alive: once each token is due, it is renewed once, by one of them.
 pub async fn workers_share_what_is_due<P: Place>(scene: Scene<P>) {
     let fleets = [scene.fleet(), scene.fleet()];
@@ -508,6 +534,7 @@ macro_rules! suite {
             a_token_is_adopted,
             a_member_is_disconnected,
             who_is_not_connected_is_told_so,
+            a_member_is_found_by_its_uuid,
             workers_share_what_is_due,
             who_needs_a_person_is_named,
             an_outage_is_waited_out,
