@@ -88,16 +88,16 @@ impl Fleet {
     /// The manager stays in memory while it is used, and for an hour.
     #[must_use]
     pub fn company(&self, uuid: &str) -> TokenManager {
-        self.member(MemberKind::Company, uuid)
+        self.manager_of(MemberKind::Company, uuid)
     }
 
     /// The manager of a user, by the UUID that is `sub` in Concur's `id_token`. As [`company`](Self::company).
     #[must_use]
     pub fn user(&self, uuid: &str) -> TokenManager {
-        self.member(MemberKind::User, uuid)
+        self.manager_of(MemberKind::User, uuid)
     }
 
-    fn member(&self, kind: MemberKind, uuid: &str) -> TokenManager {
+    fn manager_of(&self, kind: MemberKind, uuid: &str) -> TokenManager {
         match member_name::normalized(uuid) {
             Ok(name) => self.0.manager(kind, &name, AskedBy::Program),
             // Every call of this manager says what is wrong.
@@ -148,6 +148,31 @@ impl Fleet {
     /// [`ErrorKind::Store`] when the store cannot be read.
     pub async fn needing_a_person(&self) -> Result<Vec<FleetMember>, Error> {
         self.0.call(|fleet| fleet.store.needing_a_person(fleet.app.app_id())).await
+    }
+
+    /// The member with this UUID, or of this pending name; `None` if there is none. Says whether the UUID is a company's, for
+    /// [`company`](Self::company), or a user's, for [`user`](Self::user).
+    ///
+    /// ```no_run
+    /// use concur_auth::MemberKind;
+    ///
+    /// # async fn example(fleet: concur_auth::Fleet, uuid: &str) -> Result<(), concur_auth::Error> {
+    /// let tokens = match fleet.member(uuid).await?.map(|member| member.kind) {
+    ///     Some(MemberKind::User) => fleet.user(uuid),
+    ///     _ => fleet.company(uuid),
+    /// };
+    /// # let _ = tokens;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`] when the store cannot be read; [`ErrorKind::Config`] when this cannot be the name of a member.
+    pub async fn member(&self, uuid: &str) -> Result<Option<FleetMember>, Error> {
+        let name = member_name::normalized(uuid)?.into_owned();
+        self.0
+            .call(move |fleet| Box::pin(async move { fleet.store.member(fleet.app.app_id(), &name).await }))
+            .await
     }
 
     /// How many members there are, and how they are.

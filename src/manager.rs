@@ -283,7 +283,7 @@ impl TokenManager {
     /// needs; [`ErrorKind::Store`] when the store could not be locked (nothing was sent then), or could not be emptied
     /// afterwards.
     pub async fn revoke(&self) -> Result<(), Error> {
-        serving::revoke(&self.0).await
+        serving::sign_out(&self.0, Need::Revoke).await
     }
 
     /// Subscribes to changes of this manager's status.

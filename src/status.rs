@@ -52,7 +52,7 @@ pub struct Status {
     pub source: Option<TokenOrigin>,
     /// Whether the newest token is in memory only: it could not be saved yet, and saving is being repeated.
     pub unsaved: bool,
-    /// Whether this manager has revoked all tokens and has had none since.
+    /// Whether this manager has revoked all tokens, or a fleet was told to forget them, and has had none since.
     pub signed_out: bool,
     /// When a renewal or a revocation last succeeded, or a renewal found a sibling's token.
     #[serde(serialize_with = "rfc3339")]
@@ -200,7 +200,7 @@ impl fmt::Display for TokenOrigin {
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.source {
-            None if self.signed_out => f.write_str("signed out: all tokens were revoked")?,
+            None if self.signed_out => f.write_str("signed out")?,
             None => f.write_str("no token held yet")?,
             Some(origin) => {
                 match (&self.company_uuid, &self.principal_uuid) {

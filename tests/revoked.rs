@@ -39,7 +39,7 @@ async fn a_revocation_leaves_no_token() {
     let status = tokens.status();
     assert!(status.signed_out && !status.refresh_token_valid && !status.access_token_valid);
     assert_eq!((status.source, status.last_error.as_ref()), (None, None));
-    assert_eq!(status.to_string(), "signed out: all tokens were revoked");
+    assert_eq!(status.to_string(), "signed out");
     assert_eq!(changes.next().await.unwrap(), status);
 
     let request = scene.concur.requests().pop().unwrap();
@@ -220,9 +220,7 @@ async fn a_store_that_cannot_be_emptied_is_reported_and_serves_no_token() {
     assert!(status.signed_out && !status.refresh_token_valid && !status.access_token_valid);
     assert_eq!(
         status.to_string(),
-        format!(
-            "signed out: all tokens were revoked; last error: {error}: the vault is sealed; unseal it: sealed"
-        )
+        format!("signed out; last error: {error}: the vault is sealed; unseal it: sealed")
     );
 
     // Nor does the next process take the dead token for a valid one.

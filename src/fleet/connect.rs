@@ -5,8 +5,8 @@
 
 use super::{Fleet, managers::AskedBy};
 use crate::{
-    Error, ErrorKind, Grant, MemberKind, RefreshTokenObject, oauth_client::SignsIn, principal::Principal,
-    store::member_name,
+    Error, ErrorKind, Grant, MemberKind, MemberState, RefreshTokenObject, oauth_client::SignsIn,
+    principal::Principal, store::member_name,
 };
 
 impl Fleet {
@@ -118,5 +118,36 @@ impl Fleet {
         let is_user = self.0.managers.has(MemberKind::User, &name);
         let kind = if is_user { MemberKind::User } else { MemberKind::Company };
         self.0.manager(kind, &name, AskedBy::Program).revoke().await
+    }
+
+    /// Removes the member's token from the store and from this process, and sends nothing to Concur, where the token stays valid.
+    /// Returns whether there was a token. To revoke it, too, take [`disconnect`](Self::disconnect).
+    ///
+    /// A token file that cannot be read as a token is set aside, as every such file before it is replaced. The member stays in the
+    /// list, without a token.
+    ///
+    /// ```no_run
+    /// # async fn example(fleet: concur_auth::Fleet, uuid: &str) -> Result<(), concur_auth::Error> {
+    /// if !fleet.forget(uuid).await? {
+    ///     println!("the fleet has no token of {uuid}");
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Store`] when the store could not be locked, or could not be emptied; [`ErrorKind::Config`] when this cannot be the
+    /// name of a member, and in PostgreSQL where the row holds something that cannot be read.
+    pub async fn forget(&self, uuid: &str) -> Result<bool, Error> {
+        let name = member_name::normalized(uuid)?;
+        // Nothing is made for a name that was mistyped.
+        let Some(member) = self.member(&name).await? else { return Ok(false) };
+        for kind in [MemberKind::Company, MemberKind::User, MemberKind::Pending] {
+            // Each manager that the program uses must not go on serving what is removed.
+            if kind == member.kind || self.0.managers.has(kind, &name) {
+                self.0.manager(kind, &name, AskedBy::Program).forget().await?;
+            }
+        }
+        Ok(member.state != MemberState::SignedOut)
     }
 }

@@ -33,11 +33,11 @@ pub(super) struct TokenCache {
     read_at: AtomicU64,
 }
 
-/// What is known of the last revocation.
+/// What is known of the last sign-out.
 #[derive(Default)]
 struct SignedOut {
-    /// This manager revoked all tokens.
-    revoked: bool,
+    /// This manager revoked all tokens, or was told to forget its token.
+    is_done: bool,
     /// The refresh token that was revoked. The store may still hold it.
     last: Option<RefreshTokenObject>,
 }
@@ -222,12 +222,12 @@ impl TokenCache {
         }
     }
 
-    /// After a revocation: nothing is held any longer, and nothing is left in the store. What is revoked is not handed out
-    /// again, even if the store cannot be emptied.
+    /// Nothing is held any longer, and nothing is left in the store. What is revoked is not handed out again, even if the store
+    /// cannot be emptied.
     pub(super) async fn empty(&self, revoked: Option<&RefreshTokenObject>) -> Result<(), Error> {
         {
             let mut signed_out = self.signed_out();
-            signed_out.revoked = true;
+            signed_out.is_done = true;
             // Of a second revocation there is no token, and the first one's may still be in the store.
             signed_out.last = revoked.cloned().or(signed_out.last.take());
         }
@@ -235,9 +235,9 @@ impl TokenCache {
         self.store.remove().await
     }
 
-    /// Whether this manager revoked its tokens and holds none since.
+    /// Whether this manager revoked or forgot its tokens and holds none since.
     pub(super) fn is_signed_out(&self) -> bool {
-        self.held.load().is_none() && self.signed_out().revoked
+        self.held.load().is_none() && self.signed_out().is_done
     }
 
     /// Whether there was a token. If the store is empty now, it was emptied on purpose.

@@ -10,6 +10,7 @@ use super::{
     TokenManager,
     keep_alive::{fly_from, is_to_be_renewed, renew_if_due},
     need::{Need, Outcome},
+    serving::sign_out,
 };
 use crate::{Credentials, Error, StoreLock};
 
@@ -48,6 +49,11 @@ impl TokenManager {
             }
             Outcome::Failed(e) | Outcome::FailedOnce(e) | Outcome::SavedWithFault(e) => Due::Failed(e),
         }
+    }
+
+    /// Empties the store and this manager's memory. Sends nothing.
+    pub(crate) async fn forget(&self) -> Result<(), Error> {
+        sign_out(&self.0, Need::Forget).await
     }
 
     /// Gives back a lock that was handed in for a flight that did not begin.

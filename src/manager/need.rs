@@ -36,6 +36,8 @@ pub(super) enum Need {
     Adopt(RefreshTokenObject),
     /// All tokens to be revoked.
     Revoke,
+    /// The stored token to be removed, whatever it is, and nothing to be sent.
+    Forget,
 }
 
 impl Need {
@@ -51,12 +53,13 @@ impl Need {
             Self::SignIn(_) => "sign_in",
             Self::Adopt(_) => "adopt",
             Self::Revoke => "revoke",
+            Self::Forget => "forget",
         }
     }
 
     /// Whether a person or a program asked for this very thing, so that no earlier failure holds it back.
     pub(super) fn is_explicit(&self) -> bool {
-        matches!(self, Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke)
+        matches!(self, Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke | Self::Forget)
     }
 
     /// Whether what is held makes a flight needless. `margin`: how long before its expiry a refresh token is
@@ -72,7 +75,13 @@ impl Need {
                 has_refresh() && held.access().is_some_and(|access| access.window.is_early(now))
             }
             // What is due is the store's to say.
-            Self::Due | Self::Grant | Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
+            Self::Due
+            | Self::Grant
+            | Self::Retry
+            | Self::SignIn(_)
+            | Self::Adopt(_)
+            | Self::Revoke
+            | Self::Forget => false,
         }
     }
 
@@ -90,7 +99,9 @@ impl Need {
                 live.is_some_and(|access| access.lasts(*least, now))
             }
             Self::KeepAlive | Self::Due => held.is_some_and(|held| held.live_access(now).is_some()),
-            Self::Grant | Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke => false,
+            Self::Grant | Self::Retry | Self::SignIn(_) | Self::Adopt(_) | Self::Revoke | Self::Forget => {
+                false
+            }
         }
     }
 }
@@ -153,7 +164,7 @@ mod tests {
         Held::new(object, TokenOrigin::Stored, &base, None, &random)
     }
 
-    fn all() -> [Need; 9] {
+    fn all() -> [Need; 10] {
         let token = RefreshTokenObject::from_json(r#"{"refresh_token": "other"}"#).unwrap();
         let sign_in = Need::SignIn(Grant::refresh_token("r"));
         [
@@ -166,6 +177,7 @@ mod tests {
             sign_in,
             Need::Adopt(token),
             Need::Revoke,
+            Need::Forget,
         ]
     }
 
@@ -181,7 +193,7 @@ mod tests {
             (9_700, [false, false, false]),
             (10_000, [false, false, false]),
         ] {
-            let expected = met.into_iter().chain([false; 6]);
+            let expected = met.into_iter().chain([false; 7]);
             for (need, met) in all().iter().zip(expected) {
                 assert_eq!(need.is_met_by(&held(), at(now), MARGIN), met, "{} at {now}", need.name());
             }
@@ -198,7 +210,7 @@ mod tests {
             (5_000, Some(&held), Some(&held), [true, false, false, false]),
             (10_000, Some(&held), Some(&held), [false, false, false, false]),
         ] {
-            for (need, fallback) in all().iter().zip(fallback.into_iter().chain([false; 5])) {
+            for (need, fallback) in all().iter().zip(fallback.into_iter().chain([false; 6])) {
                 assert_eq!(
                     need.has_fallback(stored, in_memory, at(now)),
                     fallback,

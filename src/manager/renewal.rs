@@ -179,21 +179,26 @@ impl Flight<'_> {
         // The store's own calls take time, too, which no injected clock may know of.
         let mut deadline = None;
         loop {
-            // Another process may have renewed meanwhile. To see that, and to serve a read-only folder, takes no lock.
-            let looked = self.look().await?;
-            self.check_geolocation(&looked)?;
-            if let Some(held) = looked.held.as_ref().filter(|held| self.core.meets(self.need, held)) {
-                return Ok(Start::Met(Arc::clone(held)));
-            }
-            self.check_gate(&looked)?;
-            self.check_sign_in(&looked)?;
-            if was_refused && self.need.can_wait() {
-                return Ok(Start::Busy);
+            // What is to be forgotten need not be a token that can be read.
+            let mut held = None;
+            if !matches!(self.need, Need::Forget) {
+                // Another process may have renewed meanwhile. To see that, and to serve a read-only folder, takes no lock.
+                let looked = self.look().await?;
+                self.check_geolocation(&looked)?;
+                if let Some(held) = looked.held.as_ref().filter(|held| self.core.meets(self.need, held)) {
+                    return Ok(Start::Met(Arc::clone(held)));
+                }
+                self.check_gate(&looked)?;
+                self.check_sign_in(&looked)?;
+                if was_refused && self.need.can_wait() {
+                    return Ok(Start::Busy);
+                }
+                held = looked.held;
             }
             if self.lock().await? {
                 return Ok(Start::Locked);
             }
-            if self.leader.is_alone() || self.need.can_wait() || self.has_fallback(looked.held.as_deref()) {
+            if self.leader.is_alone() || self.need.can_wait() || self.has_fallback(held.as_deref()) {
                 return Ok(Start::Busy);
             }
             let deadline = deadline.get_or_insert_with(|| machine.executor.wait(policy.lock_timeout));
@@ -224,6 +229,9 @@ impl Flight<'_> {
 
     /// Under the lock.
     async fn go_on(&mut self) -> Result<Outcome, Error> {
+        if matches!(self.need, Need::Forget) {
+            return self.core.cache.empty(None).await.map(|()| Outcome::SignedOut);
+        }
         for race in 0..RACES {
             let mut looked = self.look_again().await?;
             self.check_geolocation(&looked)?;

@@ -186,10 +186,10 @@ pub(super) async fn replace(core: &Arc<Core>, need: Need) -> Result<RefreshToken
     }
 }
 
-/// Revokes all tokens, in a flight of its own.
-pub(super) async fn revoke(core: &Arc<Core>) -> Result<(), Error> {
+/// For [`Need::Revoke`] or [`Need::Forget`], in a flight of its own.
+pub(super) async fn sign_out(core: &Arc<Core>, need: Need) -> Result<(), Error> {
     loop {
-        let outcome = fly(core, &Need::Revoke, Join::Own).await;
+        let outcome = fly(core, &need, Join::Own).await;
         if matches!(outcome, Outcome::SignedOut) {
             return Ok(());
         }

@@ -57,6 +57,28 @@ pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
         most: usize,
     ) -> impl Future<Output = Result<Vec<FleetMember>, Error>> + Send;
 
+    /// The member of this name; `None` if there is none. The default reads the whole [`list`](Self::list).
+    ///
+    /// # Errors
+    ///
+    /// As [`list`](Self::list).
+    fn member(
+        &self,
+        app_id: &str,
+        principal: &str,
+    ) -> impl Future<Output = Result<Option<FleetMember>, Error>> + Send {
+        async move {
+            let mut found = None;
+            read_all(self, app_id, |member| {
+                if member.uuid == principal {
+                    found = Some(member);
+                }
+            })
+            .await?;
+            Ok(found)
+        }
+    }
+
     /// Moves the token of `pending` to `principal`, in place of the token that may be there, in one step. Afterwards `pending` is
     /// no member any more.
     ///
@@ -308,6 +330,7 @@ pub(crate) trait DynFleetStore: fmt::Debug + Send + Sync {
         after: Option<&'a str>,
         most: usize,
     ) -> BoxFuture<'a, Vec<FleetMember>>;
+    fn member<'a>(&'a self, app_id: &'a str, principal: &'a str) -> BoxFuture<'a, Option<FleetMember>>;
     fn assign<'a>(&'a self, app_id: &'a str, pending: &'a str, principal: &'a str) -> BoxFuture<'a, ()>;
     fn needing_a_person<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, Vec<FleetMember>>;
     fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth>;
@@ -335,6 +358,10 @@ impl<T: FleetStore> DynFleetStore for T {
         most: usize,
     ) -> BoxFuture<'a, Vec<FleetMember>> {
         guarded_call(|| FleetStore::describe(self), FleetStore::list(self, app_id, after, most))
+    }
+
+    fn member<'a>(&'a self, app_id: &'a str, principal: &'a str) -> BoxFuture<'a, Option<FleetMember>> {
+        guarded_call(|| FleetStore::describe(self), FleetStore::member(self, app_id, principal))
     }
 
     fn assign<'a>(&'a self, app_id: &'a str, pending: &'a str, principal: &'a str) -> BoxFuture<'a, ()> {

@@ -206,6 +206,15 @@ impl FleetStore for FolderFleet {
         listing::list(&self.0, app_id, after, most)
     }
 
+    async fn member(&self, app_id: &str, principal: &str) -> Result<Option<FleetMember>, Error> {
+        let name = principal.to_ascii_lowercase();
+        if !is_name(&name) {
+            return Err(misnamed());
+        }
+        self.0.check(app_id)?;
+        Ok(listing::member_called(&self.0, app_id, &name))
+    }
+
     async fn assign(&self, app_id: &str, pending: &str, principal: &str) -> Result<(), Error> {
         let (pending, principal) = (pending.to_ascii_lowercase(), principal.to_ascii_lowercase());
         if !is_name(&pending) || !is_name(&principal) {

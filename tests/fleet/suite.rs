@@ -143,7 +143,7 @@ async fn select<T>(
     .await
 }
 
-fn grant(company: &SimulatedCompany) -> Grant {
+pub fn grant(company: &SimulatedCompany) -> Grant {
     Grant::company_request_token(company.uuid(), company.request_token())
 }
 
@@ -262,6 +262,62 @@ pub async fn a_member_is_disconnected<P: Place>(scene: Scene<P>) {
     assert_eq!(fleet.health().await.unwrap().active, 1);
 }
 
+/// Forgotten is what the store and this process have, whatever the member's kind: nothing is sent, and the token stays valid.
+pub async fn a_member_is_forgotten_without_a_request<P: Place>(scene: Scene<P>) {
+    let (fleet, other_process) = (scene.fleet(), scene.fleet());
+    let company = scene.companies(&fleet, 1).await.remove(0);
+    let user = scene.concur.add_user();
+    fleet.connect(Grant::user_password(user.username(), user.password())).await.unwrap();
+    let requests = scene.concur.requests().len();
+    // The user's UUID was taken for a company's, too.
+    let mut tokens = Vec::new();
+    for manager in [fleet.company(company.uuid()), fleet.user(user.uuid()), fleet.company(user.uuid())] {
+        manager.access_token().await.unwrap();
+        tokens.push(manager.get_valid_refresh_token().await.unwrap());
+    }
+    for uuid in [company.uuid(), user.uuid()] {
+        assert!(fleet.forget(&uuid.to_uppercase()).await.unwrap());
+        assert_eq!(fleet.member(uuid).await.unwrap().unwrap().state, MemberState::SignedOut);
+        assert!(!fleet.forget(uuid).await.unwrap(), "there is none any more");
+        for manager in [fleet.company(uuid), fleet.user(uuid), other_process.company(uuid)] {
+            let error = manager.access_token().await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::CredentialsNeeded, "{error}");
+        }
+        assert!(fleet.company(uuid).status().signed_out);
+    }
+    let stranger = "b3f4e2a0-0000-4000-8000-000000000000";
+    assert!(!fleet.forget(stranger).await.unwrap());
+    assert!(!scene.place.names().iter().any(|name| name == stranger));
+    assert_eq!(scene.concur.requests().len(), requests, "nothing is sent");
+    assert!(tokens.iter().all(|token| scene.concur.is_live(token.secret())));
+    // The same token comes back.
+    fleet.adopt(company.uuid(), tokens.remove(0)).await.unwrap();
+    other_process.company(company.uuid()).get_valid_refresh_token().await.unwrap();
+    fleet.company(company.uuid()).access_token().await.unwrap();
+}
+
+/// A renewal under way comes to its end first.
+pub async fn a_member_is_forgotten_after_the_renewal_under_way<P: Place>(scene: Scene<P>) {
+    let (fleet, other_process) = (scene.fleet(), scene.fleet());
+    let company = scene.companies(&fleet, 1).await.remove(0);
+    let replies = scene.concur.hold_replies();
+    let tokens = other_process.company(company.uuid());
+    let renewal = tokio::spawn(async move { tokens.refresh().await });
+    until(|| scene.concur.count("refresh_token") == 1).await;
+    let uuid = company.uuid().to_owned();
+    let forgetting = tokio::spawn({
+        let fleet = fleet.clone();
+        async move { fleet.forget(&uuid).await }
+    });
+    until(|| scene.clock.sleepers() > 0).await;
+    replies.release();
+    assert!(scene.while_time_passes(forgetting).await.unwrap().unwrap());
+    let renewed = renewal.await.unwrap().unwrap();
+    assert!(scene.concur.is_live(renewed.secret()), "saved, and then removed");
+    assert_eq!(fleet.member(company.uuid()).await.unwrap().unwrap().state, MemberState::SignedOut);
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
 /// A UUID that was mistyped makes neither a row nor a folder, and the error says what to do.
 pub async fn who_is_not_connected_is_told_so<P: Place>(scene: Scene<P>) {
     let fleet = scene.fleet();
@@ -293,6 +349,32 @@ pub async fn who_is_not_connected_is_told_so<P: Place>(scene: Scene<P>) {
         );
     }
     assert_eq!(scene.concur.token_requests(), 0);
+}
+
+/// By its UUID alone, in upper case too, a member is found with its kind. Where there is no such member, to ask makes neither a row
+/// nor a folder.
+pub async fn a_member_is_found_by_its_uuid<P: Place>(scene: Scene<P>) {
+    let (fleet, other_process) = (scene.fleet(), scene.fleet());
+    let stranger = "b3f4e2a0-0000-4000-8000-000000000000";
+    assert_eq!(fleet.member(stranger).await.unwrap(), None);
+    let company = scene.companies(&fleet, 1).await.remove(0);
+    let user = scene.concur.add_user();
+    fleet.connect(Grant::user_password(user.username(), user.password())).await.unwrap();
+    for (uuid, kind) in [(company.uuid(), MemberKind::Company), (user.uuid(), MemberKind::User)] {
+        let found = other_process.member(&uuid.to_uppercase()).await.unwrap().unwrap();
+        assert_eq!((&*found.uuid, found.kind, found.state), (uuid, kind, MemberState::Active));
+        let listed = other_process.list(None, 10).await.unwrap();
+        assert_eq!(listed.iter().filter(|member| **member == found).count(), 1, "{listed:?}");
+    }
+    // A token that does not say whose it is, such as those of SAP's sample program, is a company's.
+    let sample = RefreshTokenObject::from_json(r#"{"refresh_token": "of a company"}"#).unwrap();
+    fleet.adopt("0f", sample).await.unwrap();
+    assert_eq!(fleet.member("0f").await.unwrap().unwrap().kind, MemberKind::Company);
+    fleet.disconnect(company.uuid()).await.unwrap();
+    assert_eq!(fleet.member(company.uuid()).await.unwrap().unwrap().state, MemberState::SignedOut);
+    assert_eq!(fleet.member(stranger).await.unwrap(), None);
+    assert_eq!(fleet.member("../x").await.unwrap_err().kind(), ErrorKind::Config);
+    assert!(!scene.place.names().iter().any(|name| name == stranger));
 }
 
 /// Two processes keep 40 companies alive: once each token is due, it is renewed once, by one of them.
@@ -507,7 +589,10 @@ macro_rules! suite {
             a_sign_in_that_is_refused_leaves_no_active_member,
             a_token_is_adopted,
             a_member_is_disconnected,
+            a_member_is_forgotten_without_a_request,
+            a_member_is_forgotten_after_the_renewal_under_way,
             who_is_not_connected_is_told_so,
+            a_member_is_found_by_its_uuid,
             workers_share_what_is_due,
             who_needs_a_person_is_named,
             an_outage_is_waited_out,

@@ -35,7 +35,8 @@ impl Flight<'_> {
             | Need::Due
             | Need::Grant
             | Need::Retry
-            | Need::Revoke => Ok(()),
+            | Need::Revoke
+            | Need::Forget => Ok(()),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::{io, path::Path, time::SystemTime};
 
-use super::{Shared, layout, outlook};
+use super::{Shared, layout, member_store::is_missing, outlook};
 use crate::{
     Clock as _, Error, FleetMember, JsonFileStore, MemberState,
     store::{file_failure::could_not, member_name::is_pending},
@@ -37,6 +37,14 @@ pub(super) fn list(
         }
     }
     Ok(members)
+}
+
+/// `None` where there is no folder of this name.
+pub(super) fn member_called(shared: &Shared, app_id: &str, name: &str) -> Option<FleetMember> {
+    if is_missing(&layout::member_folder(&shared.place, name)) {
+        return None;
+    }
+    member(&shared.file(app_id, name), name, shared.clock.now())
 }
 
 /// `None` for a sign-in of an unknown user that is not done, or failed.

@@ -175,6 +175,10 @@ impl FleetStore for PostgresFleet {
         members::list(&self.database, app_id, after, most).await
     }
 
+    async fn member(&self, app_id: &str, principal: &str) -> Result<Option<FleetMember>, Error> {
+        members::member_called(&self.database, app_id, principal).await
+    }
+
     async fn assign(&self, app_id: &str, pending: &str, principal: &str) -> Result<(), Error> {
         assign::assign(self, app_id, pending, principal).await
     }

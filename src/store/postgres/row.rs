@@ -27,7 +27,7 @@ use crate::{
     Error, ErrorKind, RefreshTokenObject, Stored, clock, consequences,
     failed_requests::{FailedRequests, REFUSED_BEFORE, is_dead},
     sealing::{SealingKeys, TokenText, Unusable},
-    store::renewal_time::jitter,
+    store::{MemberKind, member_name::kind_of_token, renewal_time::jitter},
 };
 
 /// How tokens are kept, in the rows and where a row is out of reach.
@@ -271,7 +271,10 @@ impl TokenRow {
         sign_in: i64,
     ) -> Result<Option<Base>, Error> {
         let text = self.text().of(token)?;
-        let kind = if token.company_uuid().is_some() { "company" } else { "user" };
+        let kind = match kind_of_token(token) {
+            MemberKind::User => "user",
+            MemberKind::Company | MemberKind::Pending => "company",
+        };
         let (text, expires_at, jitter) =
             (text.as_str(), token.expiry().map(seconds), jitter(&self.principal));
         let common: &Parameters<'_> = &[

@@ -32,6 +32,16 @@ pub(super) async fn list(
     rows.iter().map(|row| member(database, row)).collect()
 }
 
+pub(super) async fn member_called(
+    database: &Database,
+    app_id: &str,
+    principal: &str,
+) -> Result<Option<FleetMember>, Error> {
+    let parameters: &Parameters<'_> = &[(&app_id, Type::TEXT), (&principal, Type::TEXT)];
+    let rows = database.query(statements::MEMBER, parameters).await?;
+    rows.first().map(|row| member(database, row)).transpose()
+}
+
 pub(super) async fn needing_a_person(database: &Database, app_id: &str) -> Result<Vec<FleetMember>, Error> {
     let rows = database.query(statements::NEEDING_A_PERSON, &[(&app_id, Type::TEXT)]).await?;
     rows.iter().map(|row| member(database, row)).collect()

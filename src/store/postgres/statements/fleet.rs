@@ -86,6 +86,9 @@ macro_rules! member {
     };
 }
 
+/// The principal `$2`.
+pub(in super::super) const MEMBER: &str = concat!(member!(), " AND principal = $2");
+
 /// The page after the principal `$2`, or the first one, of `$3` members.
 pub(in super::super) const LIST: &str = concat!(
     member!(),
