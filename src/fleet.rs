@@ -147,7 +147,8 @@ impl Fleet {
     ///
     /// [`ErrorKind::Store`] when the store cannot be read.
     pub async fn needing_a_person(&self) -> Result<Vec<FleetMember>, Error> {
-        self.0.call(|fleet| fleet.store.needing_a_person(fleet.app.app_id())).await
+        let members = self.0.call(|fleet| fleet.store.needing_a_person(fleet.app.app_id())).await?;
+        Ok(self.0.with_unsaved(members))
     }
 
     /// The member with this UUID, or of this pending name; `None` if there is none. Says whether the UUID is a company's, for
@@ -170,9 +171,11 @@ impl Fleet {
     /// [`ErrorKind::Store`] when the store cannot be read; [`ErrorKind::Config`] when this cannot be the name of a member.
     pub async fn member(&self, uuid: &str) -> Result<Option<FleetMember>, Error> {
         let name = member_name::normalized(uuid)?.into_owned();
-        self.0
+        let member = self
+            .0
             .call(move |fleet| Box::pin(async move { fleet.store.member(fleet.app.app_id(), &name).await }))
-            .await
+            .await?;
+        Ok(self.0.with_unsaved(member.into_iter().collect()).pop())
     }
 
     /// How many members there are, and how they are.
@@ -202,11 +205,13 @@ impl Fleet {
     /// [`ErrorKind::Store`] when the store cannot be read.
     pub async fn list(&self, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
         let after = after.map(str::to_owned);
-        self.0
+        let members = self
+            .0
             .call(move |fleet| {
                 Box::pin(async move { fleet.store.list(fleet.app.app_id(), after.as_deref(), most).await })
             })
-            .await
+            .await?;
+        Ok(self.0.with_unsaved(members))
     }
 
     /// How many texts each sealing key has sealed: tokens, what is noted about them, and what waits in the spool of this machine.
@@ -293,6 +298,14 @@ impl Inner {
             let credentials = source.now();
             self.blueprint.manager(Box::new(source), store, Some(observer)).belonging_to(&credentials)
         })
+    }
+
+    /// The same members, with what is in memory only told.
+    fn with_unsaved(&self, mut members: Vec<FleetMember>) -> Vec<FleetMember> {
+        for member in &mut members {
+            member.unsaved |= self.managers.any(&member.uuid, TokenManager::is_unsaved);
+        }
+        members
     }
 
     async fn claim_due(self: &Arc<Self>, most: usize) -> Result<DueTokens, Error> {

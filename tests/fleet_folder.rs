@@ -31,3 +31,47 @@ async fn a_forgotten_file_that_holds_no_token_is_set_aside() {
     })
     .await;
 }
+
+/// In this process, until the token is saved; another process cannot know.
+#[tokio::test]
+async fn a_member_whose_newest_token_is_in_memory_only_is_shown_so() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let (fleet, other_process) = (scene.fleet(), scene.fleet());
+        let mut uuids = Vec::new();
+        for _ in 0..2 {
+            uuids.push(fleet.connect(suite::grant(&scene.concur.add_company())).await.unwrap());
+        }
+        let tokens = fleet.company(&uuids[0]);
+        let file =
+            scene.place.path().join(&uuids[0][..2]).join(&uuids[0]).join("refreshTokenObjectFile.json");
+        let replies = scene.concur.hold_replies();
+        let renewal = tokio::spawn({
+            let tokens = tokens.clone();
+            async move { tokens.refresh().await }
+        });
+        support::until(|| scene.concur.count("refresh_token") == 1).await;
+        // Nothing can be renamed to the name of a folder.
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        replies.release();
+        scene.while_time_passes(renewal).await.unwrap().unwrap();
+        let unsaved = async |fleet: &concur_auth::Fleet| {
+            let listed = fleet.list(None, 10).await.unwrap().into_iter();
+            let named = fleet.needing_a_person().await.unwrap().into_iter();
+            let member = fleet.member(&uuids[0]).await.unwrap().into_iter();
+            listed
+                .chain(named)
+                .chain(member)
+                .filter(|member| member.unsaved)
+                .map(|member| member.uuid)
+                .collect()
+        };
+        let here: Vec<_> = unsaved(&fleet).await;
+        assert_eq!(here, [&*uuids[0]; 3], "in the list, by its need of a person, and by its UUID");
+        assert_eq!(unsaved(&other_process).await, Vec::<String>::new());
+        std::fs::remove_dir(&file).unwrap();
+        scene.minutes_until(async || !tokens.status().unsaved).await;
+        assert_eq!(unsaved(&fleet).await, Vec::<String>::new());
+    })
+    .await;
+}

@@ -575,7 +575,7 @@ async fn members_are_listed_in_pages_in_the_order_of_their_names() {
         assert_eq!(member.kind == MemberKind::Pending, is_pending);
         let left = member.renew_at.map(|at| at.unix_timestamp() - scene.seconds());
         assert!(is_out || (40 * 86_400..=60 * 86_400).contains(&left.unwrap()), "{member:?}");
-        let expiry = member.act_before.map(|at| at.unix_timestamp() - scene.seconds());
+        let expiry = member.refresh_token_expires_at.map(|at| at.unix_timestamp() - scene.seconds());
         assert_eq!(expiry, (!is_out).then_some(180 * 86_400));
     }
     let health = store.health(APP).await.unwrap();

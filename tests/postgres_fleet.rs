@@ -548,14 +548,24 @@ async fn members_are_listed_page_by_page() {
     assert_eq!(states, [Active, NeedsPerson, SignedOut, SignedOut, Active, Active]);
     assert_eq!(of("m0000").kind, MemberKind::Company);
     let date = |it: Option<concur_auth::time::OffsetDateTime>| it.map(|it| it.unix_timestamp_nanos() / 1_000);
-    assert_eq!(date(of("m0000").act_before), Some(1_935_817_689_250_000));
+    assert_eq!(date(of("m0000").refresh_token_expires_at), Some(1_935_817_689_250_000));
+    assert_eq!(date(of("m0001").act_before), Some(1_935_817_689_250_000), "where a person is needed");
+    assert_eq!(found.iter().filter(|it| it.act_before.is_some()).count(), 1);
+    assert!(found.iter().all(|it| !it.unsaved));
     assert_eq!(date(of("m0000").renew_at), Some(1_896_321_906_500_000));
     assert_eq!((of("m0000").needs.clone(), of("m0000").needed_since), (None, None));
     assert_eq!((of("m0001").kind, of("m0001").needs.as_deref()), (MemberKind::User, Some("locked")));
     assert_eq!(date(of("m0001").needed_since), Some(1_861_920_000_000_000));
     assert_eq!((of("m0003").needs.clone(), of("m0003").needed_since), (None, None));
     let pending = of("pending-000000");
-    assert_eq!((pending.kind, pending.act_before, pending.renew_at), (MemberKind::Pending, None, None));
+    let dates = (pending.refresh_token_expires_at, pending.act_before, pending.renew_at);
+    assert_eq!((pending.kind, dates), (MemberKind::Pending, (None, None, None)));
+    // A token that Concur has refused for good, or that has expired, leaves no time in which to act.
+    for useless in ["renew_at = NULL", "renew_at = now(), refresh_expires_at = now() - interval '1 second'"] {
+        table.set("m0001", useless);
+        let member = table.fleet.member(APP, "m0001").await.unwrap().unwrap();
+        assert!(member.refresh_token_expires_at.is_some() && member.act_before.is_none(), "{useless}");
+    }
 
     assert_eq!(uuids(&table.fleet.needing_a_person(APP).await.unwrap()), ["m0001"]);
     let health = table.fleet.health(APP).await.unwrap();

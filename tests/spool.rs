@@ -513,3 +513,27 @@ async fn a_sealed_row_has_a_sealed_spool() {
     assert_eq!(store().load().await.unwrap().unwrap().secret(), "secret");
     assert_eq!(place.files(), Vec::<PathBuf>::new());
 }
+
+/// For each process with this spool.
+#[tokio::test]
+async fn a_member_whose_newest_token_waits_on_the_disk_is_shown_so() {
+    let test = "a_member_whose_newest_token_waits_on_the_disk_is_shown_so";
+    let Some(postgres) = Postgres::shared(test) else { return };
+    let place = Place::on(postgres);
+    place.save(UUID, "first").await;
+    place.save(OTHER, "other").await;
+    place.spooled_text("second").await;
+    place.database.psql("UPDATE concur_auth_tokens SET state = 'needs_reauthorization'");
+    let elsewhere = PostgresFleet::new(&place.database.url()).unwrap();
+    for (fleet, unsaved) in [(place.fleet(), true), (elsewhere, false)] {
+        let expected = [(UUID, unsaved), (OTHER, false)];
+        for members in [fleet.list(APP, None, 10).await.unwrap(), fleet.needing_a_person(APP).await.unwrap()]
+        {
+            let told = members.iter().map(|member| (&*member.uuid, member.unsaved));
+            assert_eq!(told.collect::<Vec<_>>(), expected);
+        }
+        assert_eq!(fleet.member(APP, UUID).await.unwrap().unwrap().unsaved, unsaved);
+    }
+    assert_eq!(place.next(UUID).await, "second");
+    assert!(!place.fleet().member(APP, UUID).await.unwrap().unwrap().unsaved);
+}

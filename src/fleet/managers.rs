@@ -98,6 +98,12 @@ impl Managers {
         read(self.shard_of(name))[index(kind)].contains_key(name)
     }
 
+    /// Whether this holds for a manager of this name, of any kind.
+    pub(super) fn any(&self, name: &str, is_so: impl Fn(&TokenManager) -> bool) -> bool {
+        let shard = read(self.shard_of(name));
+        shard.iter().any(|of_kind| of_kind.get(name).is_some_and(|entry| is_so(&entry.manager)))
+    }
+
     /// Forgets a manager that is not in use any more, such as that of a principal whose name has become known.
     pub(super) fn forget(&self, kind: MemberKind, name: &str) {
         write(self.shard_of(name))[index(kind)].remove(name);

@@ -73,6 +73,11 @@ impl TokenManager {
         renew_if_due(&self.0, callers).await;
     }
 
+    /// Whether the newest token is in memory only.
+    pub(crate) fn is_unsaved(&self) -> bool {
+        self.0.cache.held().is_some_and(|held| held.is_unsaved)
+    }
+
     /// Whether anything but the fleet's own list holds this manager: the program, a flight, or a token that is not saved yet.
     pub(crate) fn is_in_use(&self) -> bool {
         Arc::strong_count(&self.0) > 1

@@ -251,12 +251,18 @@ pub struct FleetMember {
     /// Since when a person is needed.
     #[serde(serialize_with = "rfc3339")]
     pub needed_since: Option<OffsetDateTime>,
-    /// When the refresh token expires.
+    /// When the refresh token expires, as far as that is known.
+    #[serde(serialize_with = "rfc3339")]
+    pub refresh_token_expires_at: Option<OffsetDateTime>,
+    /// Where a person is needed: when the refresh token expires. `None` if no person is needed, or no refresh token is valid.
     #[serde(serialize_with = "rfc3339")]
     pub act_before: Option<OffsetDateTime>,
     /// When the token is due to be renewed.
     #[serde(serialize_with = "rfc3339")]
     pub renew_at: Option<OffsetDateTime>,
+    /// Whether the newest token is only in the memory of this process, or in its spool folder. A store need not know of memory: what
+    /// a fleet returns is completed.
+    pub unsaved: bool,
 }
 
 impl FleetMember {
@@ -268,8 +274,10 @@ impl FleetMember {
             state,
             needs: None,
             needed_since: None,
+            refresh_token_expires_at: None,
             act_before: None,
             renew_at: None,
+            unsaved: false,
         }
     }
 }
@@ -297,7 +305,7 @@ impl FleetHealth {
         match member.state {
             MemberState::Active => {
                 self.active += 1;
-                let earlier = self.soonest_expiry.into_iter().chain(member.act_before).min();
+                let earlier = self.soonest_expiry.into_iter().chain(member.refresh_token_expires_at).min();
                 self.soonest_expiry = earlier;
             }
             MemberState::NeedsPerson => self.needing_a_person += 1,

@@ -119,7 +119,7 @@ impl<P: Place> Scene<P> {
     }
 
     /// Has what waits for the clock get on, at ten times its speed.
-    async fn while_time_passes<T>(&self, work: impl Future<Output = T>) -> T {
+    pub async fn while_time_passes<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
             let tick = pin!(really_wait(Duration::from_millis(10)));
@@ -424,9 +424,14 @@ pub async fn who_needs_a_person_is_named<P: Place>(scene: Scene<P>) {
         needing.iter().all(|member| member.needs.is_some() && member.needed_since.is_some()),
         "{needing:?}"
     );
-    assert!(needing[0].act_before.is_some());
+    let [locked_until, dead_until] = [0, 1].map(|n| needing[n].refresh_token_expires_at);
+    assert!(locked_until.is_some() && dead_until.is_some(), "{needing:?}");
+    assert_eq!((needing[0].act_before, needing[1].act_before), (locked_until, None));
+    let active = other_process.member(well.uuid()).await.unwrap().unwrap();
+    assert!(active.refresh_token_expires_at.is_some() && active.act_before.is_none(), "{active:?}");
     let health = fleet.health().await.unwrap();
     assert_eq!((health.active, health.needing_a_person), (1, 2));
+    assert_eq!(health.soonest_expiry, active.refresh_token_expires_at);
     let status = fleet.company(locked.uuid()).read_status().await;
     assert_eq!(status.health(), Health::PersonNeeded);
     assert_eq!(fleet.company(well.uuid()).read_status().await.health(), Health::Healthy);

@@ -61,7 +61,8 @@ pub(super) fn member(name: &str, stored: &Stored, now: SystemTime) -> FleetMembe
     let Some(token) = token else { return FleetMember::new(name, kind, MemberState::SignedOut) };
     let noted = FailedRequests::from_note(stored.note.as_deref());
     let refused = needing_a_person(&noted).map(FailedRequest::pending);
-    let needs_person = refused.is_some() || noted.is_dead(token);
+    let is_dead = noted.is_dead(token);
+    let needs_person = refused.is_some() || is_dead;
     let state = if needs_person { MemberState::NeedsPerson } else { MemberState::Active };
     let mut member = FleetMember::new(name, kind, state);
     if needs_person {
@@ -69,7 +70,9 @@ pub(super) fn member(name: &str, stored: &Stored, now: SystemTime) -> FleetMembe
         member.needs = Some(needs.unwrap_or_else(|| REFUSED_BEFORE.to_owned()));
         member.needed_since = refused.map(|refused| clock::public_time(refused.since));
     }
-    member.act_before = token.expires_at();
+    member.refresh_token_expires_at = token.expires_at();
+    let is_valid = !is_dead && token.expiry().is_some_and(|expiry| now < expiry);
+    member.act_before = token.expires_at().filter(|_| needs_person && is_valid);
     let due_at = Outlook::of(stored, name, now).map(|outlook| outlook.due_at);
     member.renew_at = due_at.and_then(clock::from_unix_seconds).map(clock::public_time);
     member
@@ -150,10 +153,11 @@ mod tests {
         let ours = token("");
         let renewal = renewal_time(&ours, NAME, at(THEN)).map(clock::public_time);
         let told = "the account is locked (code 14)";
-        for (note, state, needs, since, renew_at) in [
-            (None, MemberState::Active, None, None, renewal),
+        for (note, now, state, needs, since, renew_at) in [
+            (None, THEN, MemberState::Active, None, None, renewal),
             (
                 noted(Some(&Error::new(ErrorKind::Protocol, "").in_doubt()), None),
+                THEN,
                 MemberState::Active,
                 None,
                 None,
@@ -161,13 +165,23 @@ mod tests {
             ),
             (
                 noted(Some(&refused(14)), None),
+                THEN,
                 MemberState::NeedsPerson,
                 Some(told),
                 Some(at(THEN)),
                 Some(clock::public_time(at(THEN + 3600))),
             ),
             (
+                noted(Some(&refused(14)), None),
+                EXPIRES,
+                MemberState::NeedsPerson,
+                Some(told),
+                Some(at(THEN)),
+                renewal,
+            ),
+            (
                 noted(Some(&refused(14)), Some(&ours)),
+                THEN,
                 MemberState::NeedsPerson,
                 Some(told),
                 Some(at(THEN)),
@@ -175,17 +189,21 @@ mod tests {
             ),
             (
                 noted(None, Some(&ours)),
+                THEN,
                 MemberState::NeedsPerson,
                 Some("Concur has refused this refresh token before; sign in again"),
                 None,
                 None,
             ),
         ] {
-            let shown = member(NAME, &Stored::new(Some(ours.clone()), note.clone()), at(THEN));
+            let shown = member(NAME, &Stored::new(Some(ours.clone()), note.clone()), at(now));
             let mut expected = FleetMember::new(NAME, MemberKind::Company, state);
             expected.needs = needs.map(str::to_owned);
             expected.needed_since = since.map(clock::public_time);
-            expected.act_before = ours.expires_at();
+            expected.refresh_token_expires_at = ours.expires_at();
+            // A token that is locked is valid; a dead one has no time left in which to act.
+            let is_locked = renew_at == Some(clock::public_time(at(THEN + 3600)));
+            expected.act_before = ours.expires_at().filter(|_| is_locked);
             expected.renew_at = renew_at;
             assert_eq!(shown, expected, "{note:?}");
         }

@@ -150,6 +150,15 @@ impl PostgresFleet {
         self.at_rest.spool.as_ref().map_or_else(|| Ok(BTreeSet::new()), Spool::waiting)
     }
 
+    /// The same members, with what waits on the disk told.
+    fn with_spooled(&self, app_id: &str, mut members: Vec<FleetMember>) -> Result<Vec<FleetMember>, Error> {
+        let waiting = self.waiting()?;
+        for member in members.iter_mut().filter(|_| !waiting.is_empty()) {
+            member.unsaved = waiting.contains(&RowHash::of(app_id, &member.uuid));
+        }
+        Ok(members)
+    }
+
     fn row(&self, app_id: &str, principal: &str) -> TokenRow {
         TokenRow::new(
             Arc::clone(&self.database),
@@ -172,11 +181,12 @@ impl FleetStore for PostgresFleet {
 
     /// In the order that the database gives to names.
     async fn list(&self, app_id: &str, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
-        members::list(&self.database, app_id, after, most).await
+        self.with_spooled(app_id, members::list(&self.database, app_id, after, most).await?)
     }
 
     async fn member(&self, app_id: &str, principal: &str) -> Result<Option<FleetMember>, Error> {
-        members::member_called(&self.database, app_id, principal).await
+        let member = members::member_called(&self.database, app_id, principal).await?;
+        Ok(self.with_spooled(app_id, member.into_iter().collect())?.pop())
     }
 
     async fn assign(&self, app_id: &str, pending: &str, principal: &str) -> Result<(), Error> {
@@ -184,7 +194,7 @@ impl FleetStore for PostgresFleet {
     }
 
     async fn needing_a_person(&self, app_id: &str) -> Result<Vec<FleetMember>, Error> {
-        members::needing_a_person(&self.database, app_id).await
+        self.with_spooled(app_id, members::needing_a_person(&self.database, app_id).await?)
     }
 
     async fn health(&self, app_id: &str) -> Result<FleetHealth, Error> {

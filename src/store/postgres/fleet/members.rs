@@ -91,7 +91,9 @@ fn member(database: &Database, row: &Row) -> Result<FleetMember, Error> {
         member.needs = column(database, row, 4)?;
         member.needed_since = time(column(database, row, 5)?);
     }
-    member.act_before = time(column(database, row, 6)?);
+    member.refresh_token_expires_at = time(column(database, row, 6)?);
+    let may_act: Option<bool> = column(database, row, 8)?;
+    member.act_before = member.refresh_token_expires_at.filter(|_| may_act == Some(true));
     member.renew_at = time(column(database, row, 7)?);
     Ok(member)
 }

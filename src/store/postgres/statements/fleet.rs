@@ -73,14 +73,16 @@ pub(in super::super) const RELEASE_ALL: &str = "
      WHERE app_id = $1 AND lease_owner = $2
        AND renew_at BETWEEN statement_timestamp() - interval '1 minute' AND statement_timestamp() + interval '1 hour'";
 
-/// A member without its token.
+/// A member without its token. Until when a person has to act: as long as there is a token that may be valid, which is renewed.
 macro_rules! member {
     () => {
         "
     SELECT principal, kind, token IS NOT NULL, state, reason,
            extract(epoch FROM needed_since)::float8,
            extract(epoch FROM refresh_expires_at)::float8,
-           extract(epoch FROM renew_at)::float8
+           extract(epoch FROM renew_at)::float8,
+           token IS NOT NULL AND state = 'needs_reauthorization' AND renew_at IS NOT NULL
+           AND refresh_expires_at > statement_timestamp()
       FROM concur_auth_tokens
      WHERE app_id = $1"
     };
