@@ -98,6 +98,7 @@
 //!
 //! | feature | what it adds |
 //! |---|---|
+//! | `cli` | the program `concur-auth`, for shells and other languages; nothing for the library |
 //! | `metrics` | counts for operators, through the facade of the crate [`metrics`](https://docs.rs/metrics); see below |
 //! | `postgres` | tokens in PostgreSQL, for programs on several machines: `PostgresStore`, `PostgresFleet` |
 //! | `sealing` | tokens are ciphertext where they are kept: `SealingKeys` |

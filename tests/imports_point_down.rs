@@ -212,13 +212,15 @@ fn after() { crate::C }
 
 // From the sources to their arrows.
 
-/// The sources below `src`, by their path from there.
+/// The library's sources below `src`, by their path from there. The program in `src/bin` is a crate of its own.
 fn real_sources() -> BTreeMap<String, String> {
     fn read(folder: &Path, prefix: &str, into: &mut BTreeMap<String, String>) {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let name = path.file_name().unwrap().to_str().unwrap().to_owned();
-            if path.is_dir() {
+            if path.is_dir() && (prefix, &*name) == ("", "bin") {
+                continue;
+            } else if path.is_dir() {
                 read(&path, &format!("{prefix}{name}/"), into);
             } else if name.ends_with(".rs") {
                 assert_ne!(name, "mod.rs", "a module's file has the module's name");

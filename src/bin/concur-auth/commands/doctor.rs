@@ -1,0 +1,332 @@
+//! What could stop renewals. Always: no token request is sent, and nothing but a file of its own is written and removed.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use concur_auth::{
+    Clock as _, Fleet, MemberState, RefreshTokenObject, SealingKeys, SystemClock,
+    reqwest::{self, redirect},
+    time::OffsetDateTime,
+};
+use serde_json::Value;
+
+use crate::{
+    failure::{Failure, Outcome, explain},
+    place::{Kept, Place, Tokens, database},
+    say,
+};
+
+const LANDING_ZONE: &str = "https://glz.api.concursolutions.com";
+/// What a save needs, with room for others.
+const LEAST_ROOM: u64 = 1024 * 1024;
+/// Concur's tokens live an hour; a clock that is wrong by more than this begins to matter.
+const MOST_SKEW: Duration = Duration::from_secs(60);
+/// A refresh token that is renewed has 120 of 180 days left.
+const FEW_DAYS: i64 = 30;
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What was found, each with what to do.
+#[derive(Default)]
+struct Findings(Vec<String>);
+
+impl Findings {
+    fn add(&mut self, finding: impl Into<String>) {
+        self.0.push(finding.into());
+    }
+}
+
+pub(crate) async fn run(place: &Place) -> Outcome {
+    let mut findings = Findings::default();
+    let keys = match place.keys() {
+        Ok(keys) => keys,
+        Err(failure) => {
+            findings.add(failure.text());
+            None
+        }
+    };
+    let mut hosts = Vec::new();
+    match place.fleet_place() {
+        Err(_) => {
+            let folder = place.folder()?;
+            look_at_folder(folder, &mut findings);
+            look_at_credentials(place, &mut hosts, &mut findings);
+            look_at_token(&place.token_file(), keys.as_ref(), &mut findings);
+        }
+        Ok(place) if database(place).is_none() => look_at_folder(Path::new(place), &mut findings),
+        Ok(_) => {}
+    }
+    match place.kept_as_it_is().await {
+        Ok(Kept::One(tokens)) => look_at_status(&tokens, &mut hosts, &mut findings).await,
+        Ok(Kept::Fleet(fleet)) => look_at_fleet(&fleet, keys.as_ref(), &mut findings).await,
+        Err(Failure::Error(error)) => findings.add(explain(&error)),
+        Err(failure) => return Err(failure),
+    }
+    let base = place.base_uri().map(str::to_owned);
+    hosts.insert(
+        0,
+        base.or_else(|| hosts.first().cloned())
+            .or_else(of_variable)
+            .unwrap_or_else(|| LANDING_ZONE.to_owned()),
+    );
+    hosts.dedup();
+    for host in &hosts {
+        look_at_host(host, &mut findings).await;
+    }
+    if findings.0.is_empty() {
+        return say::out("nothing found");
+    }
+    findings.0.iter().try_for_each(|finding| say::out(finding))?;
+    Err(Failure::Said(1))
+}
+
+fn of_variable() -> Option<String> {
+    std::env::var("CONCUR_BASE_URI").ok().filter(|uri| !uri.is_empty())
+}
+
+fn look_at_folder(folder: &Path, findings: &mut Findings) {
+    let shown = folder.display();
+    match fs::metadata(folder) {
+        Err(e) => {
+            return findings.add(format!("{shown}: {e}; make the folder, or choose another with --dir"));
+        }
+        Ok(found) if !found.is_dir() => {
+            return findings.add(format!("{shown} is no folder; choose another with --dir"));
+        }
+        Ok(found) => look_at_owner(folder, &found, findings),
+    }
+    let trial = folder.join(format!(".concur-auth-doctor-{}", std::process::id()));
+    let tried = fs::OpenOptions::new().write(true).create_new(true).open(&trial);
+    match tried {
+        Err(e) => findings
+            .add(format!("{shown}: no file can be written: {e}; give this user the right to write there")),
+        Ok(file) => {
+            if let Err(e) = io::Write::write_all(&mut &file, &[0; 4096]).and_then(|()| file.sync_all()) {
+                findings.add(format!("{shown}: a file could not be saved: {e}; make room"));
+            }
+            match file.try_lock() {
+                Ok(()) => look_for_exclusion(&trial, findings),
+                Err(fs::TryLockError::WouldBlock) => {}
+                Err(fs::TryLockError::Error(e)) => findings.add(format!(
+                    "{shown}: files cannot be locked there: {e}; use a folder on a local disk, or PostgreSQL"
+                )),
+            }
+            if let Err(e) = fs::remove_file(&trial) {
+                findings.add(format!("{}: {e}; remove it by hand", trial.display()));
+            }
+        }
+    }
+    look_for_room(folder, findings);
+}
+
+/// The file is locked; some network file systems let a second lock succeed.
+fn look_for_exclusion(locked: &Path, findings: &mut Findings) {
+    let is_shared = fs::File::options().write(true).open(locked).is_ok_and(|again| again.try_lock().is_ok());
+    if is_shared {
+        findings.add(format!(
+            "{}: locks exclude no other process there; use a folder on a local disk, or PostgreSQL",
+            locked.parent().unwrap_or(locked).display()
+        ));
+    }
+}
+
+#[cfg(unix)]
+fn look_at_owner(path: &Path, found: &fs::Metadata, findings: &mut Findings) {
+    use std::os::unix::fs::MetadataExt as _;
+
+    let (shown, ours) = (path.display(), rustix::process::geteuid().as_raw());
+    let mode = found.mode() & 0o7777;
+    if found.uid() != ours {
+        findings.add(format!(
+            "{shown} belongs to user {}, and this program runs as user {ours}; run it as that user, or change the owner",
+            found.uid()
+        ));
+    }
+    if found.is_dir() && mode & 0o022 != 0 {
+        findings.add(format!(
+            "{shown} has mode {mode:04o}: other users can replace files in it; chmod 0700 {shown}"
+        ));
+    }
+    if found.is_file() && mode & 0o077 != 0 {
+        findings.add(format!("{shown} has mode {mode:04o}: other users can use it; chmod 0600 {shown}"));
+    }
+}
+
+#[cfg(not(unix))]
+fn look_at_owner(_: &Path, _: &fs::Metadata, _: &mut Findings) {}
+
+#[cfg(unix)]
+fn look_for_room(folder: &Path, findings: &mut Findings) {
+    match rustix::fs::statvfs(folder) {
+        Err(e) => {
+            findings.add(format!("{}: could not find out how much room is free: {e}", folder.display()))
+        }
+        Ok(found) => {
+            let room = found.f_bavail.saturating_mul(found.f_frsize);
+            // Some file systems count no files.
+            if room < LEAST_ROOM || (found.f_files > 0 && found.f_favail == 0) {
+                findings.add(format!(
+                    "{}: {room} bytes and {} files are free; make room for the next token",
+                    folder.display(),
+                    found.f_favail
+                ));
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn look_for_room(_: &Path, _: &mut Findings) {}
+
+fn look_at_credentials(place: &Place, hosts: &mut Vec<String>, findings: &mut Findings) {
+    if Place::has_variables() {
+        for name in ["CONCUR_APP_ID", "CONCUR_CLIENT_SECRET"] {
+            if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
+                findings.add(format!(
+                    "the environment variable {name} is not set, but the other one is; set both, or neither"
+                ));
+            }
+        }
+        return;
+    }
+    let file = place.credentials_file();
+    let shown = file.display();
+    match fs::metadata(&file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return findings.add(format!("{shown} is missing; run: concur-auth init"));
+        }
+        Err(e) => return findings.add(format!("{shown}: {e}")),
+        Ok(found) => look_at_owner(&file, &found, findings),
+    }
+    // What is wrong with it otherwise, the status says.
+    let members = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
+    let Some(members) = members else {
+        return findings
+            .add(format!("{shown} is no JSON object; correct it, or remove it and run: concur-auth init"));
+    };
+    for name in ["appID", "clientSecret"] {
+        if members[name].as_str().is_none_or(|value| value.trim().is_empty()) {
+            findings.add(format!("{shown}: {name} is blank; fill it in"));
+        }
+    }
+    hosts.extend(members["baseURI"].as_str().filter(|uri| !uri.is_empty()).map(str::to_owned));
+}
+
+fn look_at_token(file: &PathBuf, keys: Option<&SealingKeys>, findings: &mut Findings) {
+    let shown = file.display();
+    match fs::metadata(file) {
+        // The status says what follows from that.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return,
+        Err(e) => return findings.add(format!("{shown}: {e}")),
+        Ok(found) => look_at_owner(file, &found, findings),
+    }
+    let text = match fs::read_to_string(file) {
+        Ok(text) => text,
+        Err(e) => return findings.add(format!("{shown}: {e}")),
+    };
+    if let Some(key) = SealingKeys::key_of(&text) {
+        let has_it = keys.is_some_and(|keys| keys.ids().any(|id| id == key));
+        if !has_it {
+            findings.add(format!(
+                "{shown} is sealed with the key \"{key}\", which is not among the sealing keys; give it with --sealing-keys or \
+                 CONCUR_AUTH_SEALING_KEYS"
+            ));
+        }
+    } else if let Err(error) = RefreshTokenObject::from_json(&text) {
+        findings.add(format!("{shown}: {error}"));
+    }
+}
+
+async fn look_at_status(tokens: &Tokens, hosts: &mut Vec<String>, findings: &mut Findings) {
+    let status = tokens.manager.read_status().await;
+    hosts.extend(status.geolocation.clone());
+    if let Some(error) = &status.last_error {
+        findings.add(error.to_string());
+    }
+    if status.signed_out {
+        findings.add("signed out; sign in with: concur-auth init");
+    }
+    match status.refresh_token_expires_at {
+        Some(at) => look_at_expiry(at, findings),
+        None if status.refresh_token_valid || status.last_error.is_some() => {}
+        None => findings.add("there is no refresh token; obtain it with: concur-auth refresh-token"),
+    }
+}
+
+fn look_at_expiry(at: OffsetDateTime, findings: &mut Findings) {
+    let left = (at - say::now()).whole_days();
+    if at <= say::now() {
+        findings.add(format!(
+            "the refresh token expired at {at}; sign in again with: concur-auth refresh-token, or init"
+        ));
+    } else if left < FEW_DAYS {
+        findings.add(format!(
+            "the refresh token expires in {left} days, and would have been renewed by now; run concur-auth renew, and keep \
+             concur-auth keep-alive or serve running"
+        ));
+    }
+}
+
+async fn look_at_fleet(fleet: &Fleet, keys: Option<&SealingKeys>, findings: &mut Findings) {
+    match fleet.needing_a_person().await {
+        Err(error) => findings.add(explain(&error)),
+        Ok(members) => {
+            for member in members.iter().filter(|member| member.state == MemberState::NeedsPerson) {
+                let needs = member.needs.as_deref().unwrap_or("sign it in again");
+                findings.add(format!("{}: {needs}", member.uuid));
+            }
+        }
+    }
+    match fleet.count_by_sealing_key().await {
+        Err(error) => findings.add(explain(&error)),
+        Ok(counts) => {
+            for (key, count) in counts.iter().filter_map(|(key, count)| Some((key.as_deref()?, count))) {
+                if !keys.is_some_and(|keys| keys.ids().any(|id| id == key)) {
+                    findings.add(format!("{count} tokens are sealed with the key \"{key}\", which is not among the sealing keys"));
+                }
+            }
+        }
+    }
+}
+
+/// Any answer will do: the address is not one that answers without a token.
+async fn look_at_host(base: &str, findings: &mut Findings) {
+    let client = reqwest::Client::builder().redirect(redirect::Policy::none()).timeout(TIMEOUT).build();
+    let asked = SystemClock.now();
+    let reply = match client {
+        Ok(client) => client.get(base).send().await.map_err(reqwest::Error::without_url),
+        Err(e) => Err(e),
+    };
+    match reply {
+        Err(e) => {
+            let mut text = format!("{base} cannot be reached: {e}");
+            let mut cause = std::error::Error::source(&e);
+            while let Some(e) = cause {
+                text.push_str(&format!(": {e}"));
+                cause = e.source();
+            }
+            findings
+                .add(format!("{text}; check the network, any proxy, and the certificates of this machine"));
+        }
+        Ok(reply) => {
+            let date = reply
+                .headers()
+                .get("date")
+                .and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
+            let Some(date) = date else { return };
+            let now = SystemClock.now();
+            // The reply was made between the two, to the second.
+            let ahead = asked.duration_since(date).unwrap_or_default();
+            let behind = date.duration_since(now).unwrap_or_default();
+            let (skew, way) = if ahead > behind { (ahead, "ahead of") } else { (behind, "behind") };
+            if skew > MOST_SKEW {
+                findings.add(format!(
+                    "this machine's clock is {} s {way} that of {base}; set the clock",
+                    skew.as_secs()
+                ));
+            }
+        }
+    }
+}

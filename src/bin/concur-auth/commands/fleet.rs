@@ -1,0 +1,245 @@
+//! The commands of a fleet.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{self, IsTerminal as _},
+    path::Path,
+};
+
+use concur_auth::{Fleet, FleetMember, FolderFleet, Grant, Imported, MemberState, time};
+
+use crate::{
+    arguments::FleetCommand,
+    failure::{Failure, Outcome},
+    place::{Place, Tokens, database, manager_of},
+    say, service_manager,
+    signals::{PATIENCE, ended, unless_ended},
+};
+
+/// How many members a page has.
+const PAGE: usize = 1000;
+
+pub(crate) async fn run(place: &Place, command: FleetCommand) -> Outcome {
+    match command {
+        FleetCommand::Migrate { restored } => migrate(place, restored).await,
+        FleetCommand::Connect { uuid } => connect(place, &uuid).await,
+        FleetCommand::Import { path } => import(place, &path).await,
+        FleetCommand::List { json, needs_person, lapsing } => list(place, json, needs_person, lapsing).await,
+        FleetCommand::Renew { uuid, now } => renew(place, &uuid, now).await,
+        FleetCommand::Work { concurrency, rate } => work(place, concurrency, rate).await,
+        FleetCommand::Disconnect { uuid, yes, keep_at_concur } => {
+            disconnect(place, &uuid, yes, keep_at_concur).await
+        }
+    }
+}
+
+async fn fleet(place: &Place) -> Outcome<Fleet> {
+    place.fleet(|fleet| fleet).await
+}
+
+async fn migrate(place: &Place, restored: bool) -> Outcome {
+    if database(place.fleet_place()?).is_none() {
+        let rows = if restored {
+            ". After a backup was restored, sign in those that `fleet list --needs-person` names"
+        } else {
+            ""
+        };
+        return say::out(&format!("nothing to do for a folder{rows}"));
+    }
+    migrate_database(place, restored).await
+}
+
+#[cfg(feature = "postgres")]
+async fn migrate_database(place: &Place, restored: bool) -> Outcome {
+    let url = database(place.fleet_place()?).unwrap_or_default();
+    let store = concur_auth::PostgresFleet::new(url)?;
+    store.migrate().await?;
+    if !restored {
+        return say::out("the tables are up to date");
+    }
+    let rows = store.mark_restored().await?;
+    say::out(&format!(
+        "the tables are up to date; {rows} tokens may have been used since the backup, and are asked for again"
+    ))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn migrate_database(_: &Place, _: bool) -> Outcome {
+    Err(crate::place::no_postgres())
+}
+
+async fn connect(place: &Place, uuid: &str) -> Outcome {
+    let fleet = fleet(place).await?;
+    let token = if io::stdin().is_terminal() {
+        rpassword::prompt_password("Company request token (not shown): ")
+    } else {
+        io::read_to_string(io::stdin())
+    };
+    let token = token.map_err(|e| Failure::io("could not read the request token", &e))?;
+    if token.trim().is_empty() {
+        return Err(Failure::Usage("write the company request token to standard input".to_owned()));
+    }
+    let tokens = Tokens { manager: fleet.company(uuid), fleet: Some(fleet.clone()) };
+    let grant = Grant::company_request_token(uuid, token.trim());
+    unless_ended(&tokens, async { Ok(fleet.connect(grant).await?) }).await?;
+    let token = tokens.manager.get_valid_refresh_token().await?;
+    say::out(&say::validity(&token))
+}
+
+async fn import(place: &Place, source: &OsStr) -> Outcome {
+    let fleet = fleet(place).await?;
+    let from = OsString::from(source);
+    let imported = match database(&from) {
+        Some(url) => import_database(&fleet, url).await?,
+        None if is_fleet_folder(Path::new(source)) => {
+            fleet.import_fleet(FolderFleet::new(Path::new(source))).await?
+        }
+        None => fleet.import_files(Path::new(source)).await?,
+    };
+    fleet.shutdown(PATIENCE).await?;
+    for (name, why) in &imported.refused {
+        say::note(&format!("refused: {name}: {why}"));
+    }
+    let (taken_over, there) = (imported.taken_over, imported.there_already);
+    say::out(&format!(
+        "taken over: {taken_over}; there already: {there}; refused: {}",
+        imported.refused.len()
+    ))?;
+    if imported.refused.is_empty() { Ok(()) } else { Err(Failure::Said(1)) }
+}
+
+#[cfg(feature = "postgres")]
+async fn import_database(fleet: &Fleet, url: &str) -> Outcome<Imported> {
+    Ok(fleet.import_fleet(concur_auth::PostgresFleet::new(url)?).await?)
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn import_database(_: &Fleet, _: &str) -> Outcome<Imported> {
+    Err(crate::place::no_postgres())
+}
+
+/// Whether the folder is laid out as a fleet's: two hexadecimal digits, and in there a UUID.
+fn is_fleet_folder(path: &Path) -> bool {
+    let names = |folder: &Path| -> Vec<_> {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
+    };
+    let is_hex = |path: &Path| {
+        path.file_name()
+            .and_then(OsStr::to_str)
+            .is_some_and(|name| name.len() == 2 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    };
+    names(path)
+        .iter()
+        .filter(|folder| is_hex(folder))
+        .any(|folder| names(folder).iter().any(|member| member.join("refreshTokenObjectFile.json").is_file()))
+}
+
+/// All members, page by page.
+async fn members(fleet: &Fleet) -> Outcome<Vec<FleetMember>> {
+    let (mut all, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let page = fleet.list(after.as_deref(), PAGE).await?;
+        let is_last = page.len() < PAGE;
+        after = page.last().map(|member| member.uuid.clone());
+        all.extend(page);
+        if is_last {
+            return Ok(all);
+        }
+    }
+}
+
+async fn list(place: &Place, as_json: bool, needs_person: bool, lapsing: Option<u32>) -> Outcome {
+    let fleet = fleet(place).await?;
+    let mut members = members(&fleet).await?;
+    members.retain(|member| !needs_person || member.state == MemberState::NeedsPerson);
+    if let Some(days) = lapsing {
+        let until = say::now() + time::Duration::days(days.into());
+        members.retain(|member| member.refresh_token_expires_at.is_some_and(|at| at < until));
+    }
+    if as_json {
+        return members.iter().try_for_each(|member| say::out(&say::member(member).to_string()));
+    }
+    let mut lines =
+        vec![format!("{:<36}  {:<21}  {:<20}  {}", "company or user", "state", "expires", "what is needed")];
+    for member in &members {
+        let expires = member.refresh_token_expires_at.map_or_else(|| "not known".to_owned(), say::minutes);
+        let needs = member.needs.as_deref().unwrap_or("-");
+        lines.push(format!("{:<36}  {:<21}  {expires:<20}  {needs}", member.uuid, say::state(member.state)));
+    }
+    say::out(&lines.join("\n"))
+}
+
+/// The tokens of a member; an error if there is no such member.
+async fn tokens_of(fleet: Fleet, uuid: &str) -> Outcome<Tokens> {
+    match fleet.member(uuid).await? {
+        Some(member) => Ok(Tokens { manager: manager_of(&fleet, uuid, member.kind), fleet: Some(fleet) }),
+        None => Err(Failure::Other(format!(
+            "{uuid} is no company or user of this fleet; see: concur-auth fleet list"
+        ))),
+    }
+}
+
+async fn renew(place: &Place, uuid: &str, now: bool) -> Outcome {
+    let tokens = tokens_of(fleet(place).await?, uuid).await?;
+    let token = unless_ended(&tokens, async {
+        let renewed = if now { tokens.manager.retry_now().await } else { tokens.manager.refresh().await };
+        Ok(renewed?)
+    });
+    say::out(&say::validity(&token.await?))
+}
+
+async fn work(place: &Place, concurrency: Option<usize>, rate: Option<f64>) -> Outcome {
+    let mut ended = std::pin::pin!(ended());
+    let fleet = place.fleet(|mut fleet| {
+        if let Some(most) = concurrency {
+            fleet = fleet.max_concurrent(most);
+        }
+        if let Some(rate) = rate {
+            fleet = fleet.max_requests_per_second(rate);
+        }
+        fleet
+    });
+    let fleet = fleet.await?;
+    let _guard = fleet.keep_alive().await?;
+    service_manager::ready("keeping a fleet signed in");
+    let mut events = fleet.events();
+    let told = async {
+        while let Some(event) = events.next().await {
+            let _ = say::out(&say::event(&event));
+        }
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        biased;
+        _ = &mut ended => {}
+        () = told => {}
+    }
+    service_manager::stopping();
+    Ok(fleet.shutdown(PATIENCE).await?)
+}
+
+async fn disconnect(place: &Place, uuid: &str, yes: bool, keep_at_concur: bool) -> Outcome {
+    let tokens = tokens_of(fleet(place).await?, uuid).await?;
+    let fleet = tokens.fleet.clone().ok_or_else(|| Failure::Other("there is no fleet".to_owned()))?;
+    if !yes {
+        let question = match keep_at_concur {
+            true => format!("Remove {uuid} from this fleet, with its refresh token?"),
+            false => format!("Revoke all refresh tokens of {uuid} for this app, and remove it?"),
+        };
+        say::confirmed(&question)?;
+    }
+    let gone = unless_ended(&tokens, async {
+        if keep_at_concur {
+            fleet.forget(uuid).await?
+        } else {
+            fleet.disconnect(uuid).await.map(|()| true)?
+        };
+        Ok(())
+    });
+    gone.await?;
+    say::out(&format!(
+        "{uuid} is disconnected{}.",
+        if keep_at_concur { " here; Concur still accepts its tokens" } else { "" }
+    ))
+}

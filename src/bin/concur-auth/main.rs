@@ -1,0 +1,72 @@
+//! The program `concur-auth`: tokens for shells, schedulers and programs in any language.
+//!
+//! ```text
+//! arguments ─▶ place ─▶ command ─▶ say
+//!                └▶ serve: listeners ─▶ door ─▶ routes ─▶ proxy
+//! ```
+//!
+//! Always: it uses the library's public API only. No secret is printed but the one that a command is for. A renewal under way is
+//! brought to its end before the program ends.
+
+#![allow(clippy::disallowed_methods, reason = "time-outs of real connections, in real time")]
+
+mod arguments;
+mod commands;
+mod failure;
+mod log;
+mod place;
+mod say;
+mod serve;
+mod service_manager;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser as _};
+
+use self::{
+    arguments::{Arguments, Command},
+    failure::{Outcome, USAGE},
+    place::Place,
+    service_manager::Activated,
+};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(told) => {
+            // Help and version are what was asked for.
+            let code = if told.use_stderr() { USAGE } else { 0 };
+            let _ = told.print();
+            return ExitCode::from(code);
+        }
+    };
+    let activated = service_manager::activated();
+    let runtime = match arguments.command {
+        // A program that serves many clients uses all processors.
+        Command::Serve(_) | Command::Fleet(_) => {
+            tokio::runtime::Builder::new_multi_thread().enable_all().build()
+        }
+        _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
+    };
+    let ended = match runtime {
+        Ok(runtime) => runtime.block_on(run(arguments, activated)),
+        Err(e) => Err(failure::Failure::io("could not start", &e)),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.end(),
+    }
+}
+
+async fn run(arguments: Arguments, activated: Activated) -> Outcome {
+    let waits = log::init(arguments.verbose, arguments.command.stays());
+    let place = Place::of(arguments.place)?;
+    let command = waits.told(commands::run(&place, arguments.command, activated));
+    command.await
+}
+
+/// The command line as a whole, for completion scripts.
+fn whole_command_line() -> clap::Command {
+    Arguments::command()
+}

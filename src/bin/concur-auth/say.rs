@@ -1,0 +1,131 @@
+//! What the program prints. A closed or full output is an error, not a panic.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use concur_auth::{
+    AccessToken, Clock as _, Error, FleetEvent, FleetMember, MemberState, RefreshTokenObject, Status,
+    SystemClock,
+    time::{OffsetDateTime, format_description::well_known::Rfc3339},
+};
+use serde_json::{Value, json};
+
+use crate::failure::{Failure, Outcome, needs_person};
+
+/// Prints what the command is for, and a newline.
+pub(crate) fn out(text: &str) -> Outcome {
+    let mut stdout = io::stdout().lock();
+    let printed = writeln!(stdout, "{text}").and_then(|()| stdout.flush());
+    printed.map_err(|e| match e.kind() {
+        // The reader wants no more, as in `concur-auth … | head -1`.
+        io::ErrorKind::BrokenPipe => Failure::Said(1),
+        _ => Failure::io("could not write to standard output", &e),
+    })
+}
+
+/// Prints a message on standard error; where that cannot be written, nothing can be said.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "concur-auth: {text}");
+}
+
+pub(crate) fn now() -> OffsetDateTime {
+    SystemClock.now().into()
+}
+
+pub(crate) fn rfc3339(at: OffsetDateTime) -> String {
+    at.format(&Rfc3339).unwrap_or_else(|_| at.to_string())
+}
+
+/// Asks on the terminal for a yes; without a terminal, an error that names `--yes`.
+pub(crate) fn confirmed(question: &str) -> Outcome {
+    if !io::stdin().is_terminal() {
+        return Err(Failure::Usage(format!("{question} Without a terminal, add --yes")));
+    }
+    let _ = write!(io::stderr().lock(), "{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(|e| Failure::io("could not read the answer", &e))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::Other("nothing was done".to_owned())),
+    }
+}
+
+/// As `GET /token` answers.
+pub(crate) fn access_token(access: &AccessToken) -> Value {
+    json!({
+        "access_token": access.secret(),
+        "token_type": "Bearer",
+        "expires_at": rfc3339(access.expires_at()),
+        "expires_in": (access.expires_at() - now()).whole_seconds().max(0),
+        "geolocation": access.geolocation().as_str(),
+    })
+}
+
+/// The members of `Status`, and its health.
+pub(crate) fn status(status: &Status) -> Outcome<Value> {
+    let unprintable = |e| Failure::Other(format!("could not print the status: {e}"));
+    let mut value = serde_json::to_value(status).map_err(unprintable)?;
+    value["health"] = serde_json::to_value(status.health()).map_err(unprintable)?;
+    Ok(value)
+}
+
+/// What a program needs to know of an error.
+pub(crate) fn error(error: &Error) -> Value {
+    json!({
+        "kind": error.kind(),
+        "message": error.to_string(),
+        "code": error.code(),
+        "correlation_id": error.correlation_id(),
+        "person_needed": needs_person(error.kind()),
+    })
+}
+
+/// How long a refresh token lives, for a person.
+pub(crate) fn expiry(at: Option<OffsetDateTime>) -> String {
+    match at {
+        None => "not known".to_owned(),
+        Some(at) => {
+            let left = at - now();
+            format!("{at} ({} days and {} hours left)", left.whole_days(), left.whole_hours() % 24)
+        }
+    }
+}
+
+/// Until when a refresh token is valid, in one line.
+pub(crate) fn validity(token: &RefreshTokenObject) -> String {
+    let company = token.company_uuid().or(token.principal_uuid()).unwrap_or("not known");
+    format!("company {company}: the refresh token is valid until {}", expiry(token.expires_at()))
+}
+
+/// The word for a member's state, as in the table of a database.
+pub(crate) fn state(state: MemberState) -> &'static str {
+    match state {
+        MemberState::Active => "active",
+        MemberState::NeedsPerson => "needs_reauthorization",
+        _ => "signed_out",
+    }
+}
+
+/// A member of a fleet, as a program reads it.
+pub(crate) fn member(member: &FleetMember) -> Value {
+    let at = |at: Option<OffsetDateTime>| at.map(rfc3339);
+    json!({
+        "company": member.uuid,
+        "kind": member.kind,
+        "state": state(member.state),
+        "refresh_token_expires_at": at(member.refresh_token_expires_at),
+        "renew_at": at(member.renew_at),
+        "act_before": at(member.act_before),
+        "last_error": member.needs,
+        "unsaved": member.unsaved,
+    })
+}
+
+/// What has happened to a member of a fleet.
+pub(crate) fn event(event: &FleetEvent) -> String {
+    format!("{}: {}", event.uuid, event.status)
+}
+
+/// A time for a table.
+pub(crate) fn minutes(at: OffsetDateTime) -> String {
+    format!("{} {:02}:{:02} UTC", at.date(), at.hour(), at.minute())
+}

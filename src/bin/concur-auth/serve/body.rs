@@ -1,0 +1,103 @@
+//! Bodies that flow through the endpoint, in parts.
+//!
+//! Always: no more of a body is in memory than one part; a side that stops for too long ends it.
+
+use std::{
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
+use hyper::body::{Body as _, Frame, SizeHint};
+use tokio::time::{Instant, Sleep, sleep};
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// How long either side may do nothing.
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+/// A body that fails when no part of it comes for [`IDLE`].
+pub(crate) struct Flowing<B> {
+    inner: B,
+    parts: Arc<AtomicU64>,
+    idle: Pin<Box<Sleep>>,
+}
+
+impl<B> Flowing<B> {
+    pub(crate) fn new(inner: B) -> Self {
+        Self { inner, parts: Arc::default(), idle: Box::pin(sleep(IDLE)) }
+    }
+
+    /// How many parts have come.
+    pub(crate) fn parts(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.parts)
+    }
+}
+
+impl<B> hyper::body::Body for Flowing<B>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        match Pin::new(&mut this.inner).poll_frame(cx) {
+            Poll::Ready(part) => {
+                this.parts.fetch_add(1, Relaxed);
+                this.idle.as_mut().reset(Instant::now() + IDLE);
+                Poll::Ready(part.map(|part| part.map_err(Into::into)))
+            }
+            Poll::Pending => match this.idle.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(Some(Err("no part of the body came in time".into()))),
+                Poll::Pending => Poll::Pending,
+            },
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+/// A body's first bytes.
+pub(crate) enum Begun<B> {
+    /// They are all of it.
+    Whole(Bytes),
+    /// There is more than was asked for.
+    Longer(B),
+    Failed,
+}
+
+/// Reads a body that says that it has at most `most` bytes.
+pub(crate) async fn whole<B>(mut body: Flowing<B>, most: u64) -> Begun<Flowing<B>>
+where
+    B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    if body.size_hint().upper().is_none_or(|length| length > most) {
+        return Begun::Longer(body);
+    }
+    let mut bytes = Vec::new();
+    while let Some(part) = pin!(body.frame()).await {
+        match part {
+            Ok(part) => bytes.extend_from_slice(part.data_ref().map_or(&[], |data| data)),
+            Err(_) => return Begun::Failed,
+        }
+    }
+    Begun::Whole(bytes.into())
+}

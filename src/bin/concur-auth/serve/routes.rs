@@ -1,0 +1,212 @@
+//! What the endpoint answers.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use concur_auth::{Error, Fleet, Health, MemberKind, TokenManager};
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Body as _, Incoming},
+    header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
+};
+use serde_json::{Value, json};
+
+pub(crate) use super::body::Body;
+use super::{counts::Counts, door::Door, proxy::Proxy};
+use crate::{
+    failure::{Failure, needs_person},
+    place::{Kept, manager_of},
+    say,
+};
+
+/// For how long a token is valid at least, unless the client says otherwise.
+const MIN_VALIDITY: u64 = 60;
+/// When to ask again, where the error does not say.
+const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// A body that none of the own routes reads.
+const MAX_OWN_BODY: u64 = 4096;
+/// How many members a page of a fleet has.
+const PAGE: usize = 1000;
+
+/// What is served.
+pub(crate) struct Served {
+    pub(crate) kept: Kept,
+    pub(crate) proxy: Option<Proxy>,
+    pub(crate) counts: Counts,
+    /// Of a fleet: who is known to be a member, so that the store is not asked before each answer.
+    pub(crate) members: Mutex<HashMap<String, MemberKind>>,
+}
+
+impl Served {
+    /// The tokens of a member; `None` if there is no such member.
+    async fn member(&self, fleet: &Fleet, uuid: &str) -> Result<Option<TokenManager>, Error> {
+        let known = self.members.lock().unwrap_or_else(PoisonError::into_inner).get(uuid).copied();
+        if let Some(kind) = known {
+            return Ok(Some(manager_of(fleet, uuid, kind)));
+        }
+        let Some(member) = fleet.member(uuid).await? else { return Ok(None) };
+        self.members.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid.to_owned(), member.kind);
+        Ok(Some(manager_of(fleet, uuid, member.kind)))
+    }
+}
+
+pub(crate) async fn answer(served: &Served, door: &Door, request: Request<Incoming>) -> Response<Body> {
+    if let Err((status, message)) = door.check(&request) {
+        let mut refusal = told(status, message);
+        if status == StatusCode::UNAUTHORIZED {
+            refusal.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        return refusal;
+    }
+    let path = request.uri().path().to_owned();
+    match (&served.kept, path.as_str()) {
+        (_, "/metrics") => match own(&request) {
+            Ok(()) => text(StatusCode::OK, "text/plain; version=0.0.4", served.counts.text()),
+            Err(refusal) => *refusal,
+        },
+        (Kept::One(tokens), path) => of_one(served, &tokens.manager, path, request).await,
+        (Kept::Fleet(fleet), path) => of_fleet(served, fleet, path, request).await,
+    }
+}
+
+async fn of_one(
+    served: &Served,
+    tokens: &TokenManager,
+    path: &str,
+    request: Request<Incoming>,
+) -> Response<Body> {
+    if let Some(api) = path.strip_prefix("/api/") {
+        return match &served.proxy {
+            Some(proxy) => proxy.forward(tokens, api, request).await,
+            None => told(StatusCode::NOT_FOUND, "APIs are not forwarded; start the program with --proxy"),
+        };
+    }
+    if let Err(refusal) = own(&request) {
+        return *refusal;
+    }
+    match path {
+        "/token" => token(tokens, request.uri().query().unwrap_or_default()).await,
+        "/status" => match say::status(&tokens.read_status().await) {
+            Ok(status) => json(StatusCode::OK, &status),
+            Err(failure) => failed(&failure),
+        },
+        "/healthz" => {
+            let status = tokens.read_status().await;
+            let is_well = status.health() != Health::PersonNeeded;
+            let code = if is_well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+            text(code, "text/plain", format!("{status}\n"))
+        }
+        _ => told(
+            StatusCode::NOT_FOUND,
+            "there are /token, /status, /healthz, /metrics and, with --proxy, /api/…",
+        ),
+    }
+}
+
+async fn of_fleet(served: &Served, fleet: &Fleet, path: &str, request: Request<Incoming>) -> Response<Body> {
+    if let Some((uuid, path)) = path.strip_prefix("/companies/").and_then(|path| path.split_once('/')) {
+        let path = format!("/{path}");
+        return match served.member(fleet, uuid).await {
+            Ok(Some(tokens)) => match path.as_str() {
+                "/token" | "/status" => of_one(served, &tokens, &path, request).await,
+                path if path.starts_with("/api/") => of_one(served, &tokens, path, request).await,
+                _ => told(StatusCode::NOT_FOUND, "a company has /token, /status and, with --proxy, /api/…"),
+            },
+            Ok(None) => told(StatusCode::NOT_FOUND, "no such company or user in this fleet"),
+            Err(error) => unavailable(&error),
+        };
+    }
+    if let Err(refusal) = own(&request) {
+        return *refusal;
+    }
+    match path {
+        "/companies" => companies(fleet).await,
+        "/status" | "/healthz" => match fleet.health().await {
+            Ok(health) => json(StatusCode::OK, &json!(health)),
+            Err(error) => unavailable(&error),
+        },
+        _ => told(
+            StatusCode::NOT_FOUND,
+            "there are /companies, /companies/{uuid}/token, /status, /healthz and /metrics",
+        ),
+    }
+}
+
+async fn companies(fleet: &Fleet) -> Response<Body> {
+    let (mut all, mut after) = (Vec::new(), None::<String>);
+    loop {
+        match fleet.list(after.as_deref(), PAGE).await {
+            Err(error) => return unavailable(&error),
+            Ok(page) => {
+                after = page.last().map(|member| member.uuid.clone());
+                all.extend(page.iter().map(say::member));
+                if page.len() < PAGE {
+                    return json(StatusCode::OK, &Value::Array(all));
+                }
+            }
+        }
+    }
+}
+
+async fn token(tokens: &TokenManager, query: &str) -> Response<Body> {
+    let asked = query.split('&').find_map(|pair| pair.strip_prefix("min_validity="));
+    let Ok(least) = asked.map_or(Ok(MIN_VALIDITY), str::parse) else {
+        return told(StatusCode::BAD_REQUEST, "min_validity is a number of seconds, such as 600");
+    };
+    match tokens.access_token_for(Duration::from_secs(least)).await {
+        Ok(access) => json(StatusCode::OK, &say::access_token(&access)),
+        Err(error) => unavailable(&error),
+    }
+}
+
+/// Whether the request can be one for a route of our own.
+fn own(request: &Request<Incoming>) -> Result<(), Box<Response<Body>>> {
+    if request.method() != Method::GET && request.method() != Method::HEAD {
+        let mut refusal = told(StatusCode::METHOD_NOT_ALLOWED, "only GET");
+        refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+        return Err(Box::new(refusal));
+    }
+    if request.body().size_hint().upper().is_none_or(|length| length > MAX_OWN_BODY) {
+        return Err(Box::new(told(StatusCode::PAYLOAD_TOO_LARGE, "the body is not read here")));
+    }
+    Ok(())
+}
+
+/// There is no token now.
+pub(crate) fn unavailable(error: &Error) -> Response<Body> {
+    let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &say::error(error));
+    // A person takes longer than a moment.
+    let least = if needs_person(error.kind()) { ASK_AGAIN } else { Duration::from_secs(1) };
+    let seconds = error.retry_after().unwrap_or(least).max(least).as_secs_f64().ceil();
+    if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
+        response.headers_mut().insert(RETRY_AFTER, value);
+    }
+    response
+}
+
+fn failed(failure: &Failure) -> Response<Body> {
+    told(StatusCode::INTERNAL_SERVER_ERROR, &failure.text())
+}
+
+/// A refusal, in words.
+pub(crate) fn told(status: StatusCode, message: &str) -> Response<Body> {
+    json(status, &json!({ "message": message }))
+}
+
+fn json(status: StatusCode, value: &Value) -> Response<Body> {
+    text(status, "application/json", value.to_string())
+}
+
+fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
+    let body = Full::new(Bytes::from(text)).map_err(|never| match never {});
+    let mut response = Response::new(body.boxed_unsync());
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
