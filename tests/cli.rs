@@ -2,6 +2,10 @@
 
 #![cfg(all(feature = "cli", feature = "simulator", unix))]
 
+#[allow(unreachable_pub, reason = "other tests export it")]
+#[path = "support/skip.rs"]
+mod skip;
+
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -124,6 +128,82 @@ async fn init_without_a_terminal_writes_the_template_and_asks_for_a_person() {
     // Once it is filled in, nothing is asked for.
     scene.write("new/place/credentials.json", &scene.concur.credentials_json());
     assert!(scene.run(&["init", "--dir", "new/place"]).ok().contains("concur-auth refresh-token"));
+}
+
+/// What a person sees who answers like this; `None` is Ctrl-C. `None` also where there is no Python to play the person.
+fn on_a_terminal(scene: &Scene, answers: &[(&str, Option<&str>)]) -> Option<Value> {
+    if Command::new("python3").arg("--version").output().is_err() {
+        skip::skip("there is no python3");
+        return None;
+    }
+    let person = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/terminal.py");
+    let mut child = Command::new("python3")
+        .arg(person)
+        .arg(scene.dir.path())
+        .args([env!("CARGO_BIN_EXE_concur-auth"), "init"])
+        .env_remove("CONCUR_BASE_URI")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(serde_json::to_string(answers).unwrap().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    Some(serde_json::from_slice(&output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn a_person_signs_in_on_a_terminal_at_the_second_attempt() {
+    let scene = Scene::new().await;
+    let credentials = fs::read_to_string(scene.path("credentials.json")).unwrap();
+    let credentials: Value = serde_json::from_str(&credentials).unwrap();
+    let member = |name: &str| credentials[name].as_str().unwrap();
+    let base = scene.concur.base_uri();
+    let first = [
+        ("App ID", Some(member("appID"))),
+        ("Client secret (not shown)", Some(member("clientSecret"))),
+        ("a company or a user?", Some("")),
+        ("Company UUID", Some(member("companyUUID"))),
+        ("not shown)", Some("at-wrong")),
+        ("Base URI", Some(&*base)),
+    ];
+    // What exists is not overwritten.
+    let Some(refused) = on_a_terminal(&scene, &[]) else { return };
+    assert!(
+        refused["seen"].as_str().unwrap().contains("credentials.json exists and is not overwritten"),
+        "{refused}"
+    );
+    fs::remove_file(scene.path("credentials.json")).unwrap();
+
+    // Ctrl-C while a secret is typed: nothing is written, and the terminal shows again what is typed.
+    let interrupted = on_a_terminal(&scene, &[&first[..4], &[("not shown)", None)]].concat()).unwrap();
+    assert_eq!(
+        (&interrupted["code"], &interrupted["has_echo"]),
+        (&130.into(), &true.into()),
+        "{interrupted}"
+    );
+    assert_eq!(fs::read_dir(scene.dir.path()).unwrap().count(), 0);
+
+    let second = [
+        ("Try again", Some("")),
+        ("not shown)", Some("")),
+        ("a company or a user?", Some("")),
+        ("Company UUID", Some("")),
+        ("not shown)", Some(member("companyRequestToken"))),
+        ("Base URI", Some("")),
+    ];
+    let signed_in = on_a_terminal(&scene, &[first, second].concat()).unwrap();
+    let seen = signed_in["seen"].as_str().unwrap();
+    assert!(signed_in["code"] == 0 && seen.contains("Signed in, company "), "{seen}");
+    for secret in ["clientSecret", "companyRequestToken"] {
+        assert!(!seen.contains(member(secret)), "{seen}");
+    }
+    assert_eq!(scene.concur.token_requests(), 2);
+    let mode = fs::metadata(scene.path("credentials.json")).unwrap().permissions().mode() & 0o777;
+    let written: Value =
+        serde_json::from_str(&fs::read_to_string(scene.path("credentials.json")).unwrap()).unwrap();
+    assert_eq!((mode, &written["companyRequestToken"]), (0o600, &"".into()));
+    scene.run(&["access-token"]).ok();
+    assert_eq!(scene.concur.token_requests(), 2);
 }
 
 #[tokio::test]
