@@ -147,8 +147,9 @@ impl Fleet {
     ///
     /// [`ErrorKind::Store`] when the store cannot be read.
     pub async fn needing_a_person(&self) -> Result<Vec<FleetMember>, Error> {
-        let members = self.0.call(|fleet| fleet.store.needing_a_person(fleet.app.app_id())).await?;
-        Ok(self.0.with_unsaved(members))
+        let mut members = self.0.call(|fleet| fleet.store.needing_a_person(fleet.app.app_id())).await?;
+        self.0.tell_unsaved(&mut members);
+        Ok(members)
     }
 
     /// The member with this UUID, or of this pending name; `None` if there is none. Says whether the UUID is a company's, for
@@ -171,11 +172,12 @@ impl Fleet {
     /// [`ErrorKind::Store`] when the store cannot be read; [`ErrorKind::Config`] when this cannot be the name of a member.
     pub async fn member(&self, uuid: &str) -> Result<Option<FleetMember>, Error> {
         let name = member_name::normalized(uuid)?.into_owned();
-        let member = self
+        let mut member = self
             .0
             .call(move |fleet| Box::pin(async move { fleet.store.member(fleet.app.app_id(), &name).await }))
             .await?;
-        Ok(self.0.with_unsaved(member.into_iter().collect()).pop())
+        self.0.tell_unsaved(&mut member);
+        Ok(member)
     }
 
     /// How many members there are, and how they are.
@@ -205,13 +207,14 @@ impl Fleet {
     /// [`ErrorKind::Store`] when the store cannot be read.
     pub async fn list(&self, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
         let after = after.map(str::to_owned);
-        let members = self
+        let mut members = self
             .0
             .call(move |fleet| {
                 Box::pin(async move { fleet.store.list(fleet.app.app_id(), after.as_deref(), most).await })
             })
             .await?;
-        Ok(self.0.with_unsaved(members))
+        self.0.tell_unsaved(&mut members);
+        Ok(members)
     }
 
     /// How many texts each sealing key has sealed: tokens, what is noted about them, and what waits in the spool of this machine.
@@ -300,12 +303,11 @@ impl Inner {
         })
     }
 
-    /// The same members, with what is in memory only told.
-    fn with_unsaved(&self, mut members: Vec<FleetMember>) -> Vec<FleetMember> {
-        for member in &mut members {
+    /// Tells of the members whose newest token is in memory only.
+    fn tell_unsaved<'a>(&self, members: impl IntoIterator<Item = &'a mut FleetMember>) {
+        for member in members {
             member.unsaved |= self.managers.any(&member.uuid, TokenManager::is_unsaved);
         }
-        members
     }
 
     async fn claim_due(self: &Arc<Self>, most: usize) -> Result<DueTokens, Error> {

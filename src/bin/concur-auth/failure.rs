@@ -1,6 +1,6 @@
 //! What a command can fail with, and the exit code of each.
 
-use std::{fmt::Write as _, process::ExitCode};
+use std::{error::Error as StdError, process::ExitCode};
 
 use concur_auth::{Error, ErrorKind};
 
@@ -71,11 +71,11 @@ pub(crate) fn needs_person(kind: ErrorKind) -> bool {
 
 /// The message, and one line for each cause.
 pub(crate) fn explain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(e) = cause {
-        let _ = write!(text, "\n  caused by: {e}");
-        cause = e.source();
-    }
-    text
+    chain(error, "\n  caused by: ")
+}
+
+/// An error and its causes.
+pub(crate) fn chain(error: &(dyn StdError + 'static), between: &str) -> String {
+    let all = std::iter::successors(Some(error), |error: &&(dyn StdError + 'static)| (*error).source());
+    all.map(ToString::to_string).collect::<Vec<_>>().join(between)
 }

@@ -4,7 +4,7 @@ use std::{
     fmt::{self, Write as _},
     io::{self, IsTerminal as _},
     pin::pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -19,6 +19,8 @@ use tracing_subscriber::{
     layer::{Context, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
+
+use crate::locked;
 
 /// After how long a wait is long, and how often it is said again.
 const LONG: Duration = Duration::from_secs(4);
@@ -79,7 +81,7 @@ impl Waits {
 
     /// What is waited for; `None` while the program is at work, or waits for its user.
     fn what(&self) -> Option<String> {
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let last = locked(&self.0).clone();
         Some(last).filter(|last| !last.is_empty())
     }
 }
@@ -90,7 +92,7 @@ impl<S: Subscriber> Layer<S> for Waits {
         event.record(&mut text);
         let said =
             if text.message.starts_with("renewal ") { String::new() } else { text.message + &text.fields };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = said;
+        *locked(&self.0) = said;
     }
 }
 

@@ -20,7 +20,10 @@ mod serve;
 mod service_manager;
 mod signals;
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use clap::{CommandFactory as _, Parser as _};
 
@@ -64,6 +67,11 @@ async fn run(arguments: Arguments, activated: Activated) -> Outcome {
     let place = Place::of(arguments.place)?;
     let command = waits.told(commands::run(&place, arguments.command, activated));
     command.await
+}
+
+/// The mutex's value, also after a thread has panicked with it: each value here is replaced in one step.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The command line as a whole, for completion scripts.

@@ -8,8 +8,8 @@ use std::{
 };
 
 use concur_auth::{
-    AppCredentials, CredentialSource as _, CredentialsFile, EnvCredentials, Fleet, FleetBuilder, FolderFleet,
-    JsonFileStore, MemberKind, SealingKeys, TokenManager,
+    AppCredentials, CredentialSource as _, CredentialsFile, EnvCredentials, Error, Fleet, FleetBuilder,
+    FleetMember, FolderFleet, JsonFileStore, MemberKind, SealingKeys, TokenManager,
 };
 
 use crate::{
@@ -17,11 +17,16 @@ use crate::{
     failure::{Failure, Outcome},
 };
 
-const CREDENTIALS: &str = "credentials.json";
-const TOKENS: &str = "refreshTokenObjectFile.json";
+pub(crate) const CREDENTIALS: &str = "credentials.json";
+pub(crate) const TOKENS: &str = "refreshTokenObjectFile.json";
 /// What systemd gives to a service with LoadCredential.
 const CREDENTIALS_DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+const SEALING_KEYS: &str = "sealing-keys";
 const KEYS: &str = "CONCUR_AUTH_SEALING_KEYS";
+/// Where sign-ins start, unless it is said otherwise.
+pub(crate) const LANDING_ZONE: &str = "https://glz.api.concursolutions.com";
+/// How many members of a fleet are read at once.
+const PAGE: usize = 1000;
 
 /// A place, of one company or of many.
 pub(crate) struct Place {
@@ -87,8 +92,7 @@ impl Place {
 
     /// Where the credentials are read from, and a person writes them.
     pub(crate) fn credentials_file(&self) -> PathBuf {
-        let given = env::var_os(CREDENTIALS_DIRECTORY).map(|folder| Path::new(&folder).join(CREDENTIALS));
-        given.filter(|path| path.exists()).unwrap_or_else(|| self.dir.join(CREDENTIALS))
+        of_service_manager(CREDENTIALS).unwrap_or_else(|| self.dir.join(CREDENTIALS))
     }
 
     /// Whether the environment has an app's credentials, or a part of them.
@@ -103,21 +107,21 @@ impl Place {
         if let Some(file) = &self.keys {
             return Ok(Some(SealingKeys::from_file(file)?));
         }
-        let given = env::var_os(CREDENTIALS_DIRECTORY).map(|folder| Path::new(&folder).join("sealing-keys"));
-        match given.filter(|path| path.exists()) {
-            Some(path) => Ok(Some(SealingKeys::from_file(path)?)),
-            None => Ok(None),
-        }
+        Ok(of_service_manager(SEALING_KEYS).map(SealingKeys::from_file).transpose()?)
+    }
+
+    /// The token file of the folder, sealed where there are keys.
+    pub(crate) fn store(&self) -> Outcome<JsonFileStore> {
+        let store = JsonFileStore::new(self.token_file());
+        Ok(match self.keys()? {
+            Some(keys) => store.sealed_with(keys),
+            None => store,
+        })
     }
 
     /// The tokens of one company or user.
     pub(crate) async fn tokens(&self) -> Outcome<Tokens> {
-        match self.kept().await? {
-            Kept::One(tokens) => Ok(tokens),
-            Kept::Fleet(_) => {
-                Err(Failure::Usage("a fleet has many companies; add --company UUID".to_owned()))
-            }
-        }
+        self.kept().await?.of_one()
     }
 
     /// All that this place has: one company or user, or a fleet.
@@ -134,7 +138,7 @@ impl Place {
         if self.fleet.is_none() {
             return Ok(Kept::One(Tokens { manager: self.of_folder(variables)?, fleet: None }));
         }
-        let fleet = self.fleet(|fleet| fleet).await?;
+        let fleet = self.fleet_with(variables, |fleet| fleet).await?;
         match &self.company {
             None => Ok(Kept::Fleet(fleet)),
             Some(uuid) => {
@@ -146,11 +150,7 @@ impl Place {
     }
 
     fn of_folder(&self, variables: bool) -> Outcome<TokenManager> {
-        let mut store = JsonFileStore::new(self.token_file());
-        if let Some(keys) = self.keys()? {
-            store = store.sealed_with(keys);
-        }
-        let builder = TokenManager::builder().store(store);
+        let builder = TokenManager::builder().store(self.store()?);
         let builder = match variables {
             true => builder.credentials(EnvCredentials),
             false => builder.credentials(CredentialsFile::new(self.credentials_file())),
@@ -164,8 +164,16 @@ impl Place {
 
     /// The fleet, with settings of the command's.
     pub(crate) async fn fleet(&self, settings: impl FnOnce(FleetBuilder) -> FleetBuilder) -> Outcome<Fleet> {
+        self.fleet_with(Self::has_variables(), settings).await
+    }
+
+    async fn fleet_with(
+        &self,
+        variables: bool,
+        settings: impl FnOnce(FleetBuilder) -> FleetBuilder,
+    ) -> Outcome<Fleet> {
         let place = self.fleet_place()?;
-        let app = match Self::has_variables() {
+        let app = match variables {
             true => AppCredentials::from_env()?,
             false => CredentialsFile::new(self.credentials_file()).credentials().await?.into(),
         };
@@ -200,6 +208,26 @@ pub(crate) fn manager_of(fleet: &Fleet, uuid: &str, kind: MemberKind) -> TokenMa
     if kind == MemberKind::User { fleet.user(uuid) } else { fleet.company(uuid) }
 }
 
+/// A file that the service manager gives to the program, if it gives one of this name.
+fn of_service_manager(name: &str) -> Option<PathBuf> {
+    let given = env::var_os(CREDENTIALS_DIRECTORY).map(|folder| Path::new(&folder).join(name));
+    given.filter(|path| path.exists())
+}
+
+/// All members of a fleet.
+pub(crate) async fn members(fleet: &Fleet) -> Result<Vec<FleetMember>, Error> {
+    let (mut all, mut after) = (Vec::new(), None::<String>);
+    loop {
+        let page = fleet.list(after.as_deref(), PAGE).await?;
+        let is_last = page.len() < PAGE;
+        after = page.last().map(|member| member.uuid.clone());
+        all.extend(page);
+        if is_last {
+            return Ok(all);
+        }
+    }
+}
+
 /// The place as the URL of a database, where it is none of a folder.
 pub(crate) fn database(place: &OsString) -> Option<&str> {
     place.to_str().filter(|place| place.starts_with("postgres://") || place.starts_with("postgresql://"))
@@ -215,7 +243,7 @@ pub(crate) fn no_postgres() -> Failure {
 
 impl Tokens {
     /// Waits for a renewal under way, and for a token that is not saved yet.
-    pub(crate) async fn shutdown(&self, deadline: Duration) -> Result<(), concur_auth::Error> {
+    pub(crate) async fn shutdown(&self, deadline: Duration) -> Result<(), Error> {
         match &self.fleet {
             Some(fleet) => fleet.shutdown(deadline).await,
             None => self.manager.shutdown(deadline).await,
@@ -234,7 +262,7 @@ impl Kept {
         }
     }
 
-    pub(crate) async fn shutdown(&self, deadline: Duration) -> Result<(), concur_auth::Error> {
+    pub(crate) async fn shutdown(&self, deadline: Duration) -> Result<(), Error> {
         match self {
             Self::One(tokens) => tokens.shutdown(deadline).await,
             Self::Fleet(fleet) => fleet.shutdown(deadline).await,

@@ -22,13 +22,7 @@ use hyper_util::{
 };
 use tokio_io_timeout::TimeoutStream;
 
-use self::{
-    counts::Counts,
-    door::Door,
-    listeners::{Connection, Listener},
-    proxy::Proxy,
-    routes::Served,
-};
+use self::{counts::Counts, door::Door, listeners::Connection, proxy::Proxy, routes::Served};
 use crate::{
     arguments::ServeArguments,
     failure::{Failure, Outcome},
@@ -140,8 +134,12 @@ fn served_on(
 
 /// Keeps the tokens alive without an endpoint, and prints a line for each change.
 pub(crate) async fn keep_alive(place: &Place) -> Outcome {
-    let mut ended = std::pin::pin!(ended());
-    let kept = place.kept().await?;
+    let ended = ended();
+    keep(place.kept().await?, ended).await
+}
+
+/// The same for what is at hand.
+pub(crate) async fn keep(kept: Kept, ended: impl Future<Output = u8>) -> Outcome {
     let _guard = kept_alive(&kept).await?;
     service_manager::ready("keeping tokens alive");
     let told = told(kept.clone(), |line| {
@@ -150,7 +148,7 @@ pub(crate) async fn keep_alive(place: &Place) -> Outcome {
     });
     tokio::select! {
         biased;
-        _ = &mut ended => {}
+        _ = ended => {}
         () = told => {}
     }
     service_manager::stopping();
@@ -175,14 +173,4 @@ async fn told(kept: Kept, tell: impl Fn(String)) {
     }
     // A manager that ends has nothing more to tell; the program ends by a signal.
     std::future::pending().await
-}
-
-impl Listener {
-    /// What a request that comes through this listener must show.
-    fn door(&self) -> Door {
-        match self.key() {
-            Some((address, key)) => Door::Loopback { address: address.to_string(), key },
-            None => Door::Socket,
-        }
-    }
 }

@@ -150,10 +150,13 @@ impl PostgresFleet {
         self.at_rest.spool.as_ref().map_or_else(|| Ok(BTreeSet::new()), Spool::waiting)
     }
 
-    /// The same members, with what waits on the disk told.
-    fn with_spooled(&self, app_id: &str, mut members: Vec<FleetMember>) -> Result<Vec<FleetMember>, Error> {
+    /// The members, with those told whose newest token waits on the disk.
+    fn with_spooled<T>(&self, app_id: &str, mut members: T) -> Result<T, Error>
+    where
+        for<'a> &'a mut T: IntoIterator<Item = &'a mut FleetMember>,
+    {
         let waiting = self.waiting()?;
-        for member in members.iter_mut().filter(|_| !waiting.is_empty()) {
+        for member in (&mut members).into_iter().filter(|_| !waiting.is_empty()) {
             member.unsaved = waiting.contains(&RowHash::of(app_id, &member.uuid));
         }
         Ok(members)
@@ -185,8 +188,7 @@ impl FleetStore for PostgresFleet {
     }
 
     async fn member(&self, app_id: &str, principal: &str) -> Result<Option<FleetMember>, Error> {
-        let member = members::member_called(&self.database, app_id, principal).await?;
-        Ok(self.with_spooled(app_id, member.into_iter().collect())?.pop())
+        self.with_spooled(app_id, members::member_called(&self.database, app_id, principal).await?)
     }
 
     async fn assign(&self, app_id: &str, pending: &str, principal: &str) -> Result<(), Error> {

@@ -14,12 +14,11 @@ use concur_auth::{
 use serde_json::Value;
 
 use crate::{
-    failure::{Failure, Outcome, explain},
-    place::{Kept, Place, Tokens, database},
+    failure::{Failure, Outcome, chain, explain},
+    place::{Kept, LANDING_ZONE, Place, Tokens, database},
     say,
 };
 
-const LANDING_ZONE: &str = "https://glz.api.concursolutions.com";
 /// What a save needs, with room for others.
 const LEAST_ROOM: u64 = 1024 * 1024;
 /// Concur's tokens live an hour; a clock that is wrong by more than this begins to matter.
@@ -301,14 +300,10 @@ async fn look_at_host(base: &str, findings: &mut Findings) {
     };
     match reply {
         Err(e) => {
-            let mut text = format!("{base} cannot be reached: {e}");
-            let mut cause = std::error::Error::source(&e);
-            while let Some(e) = cause {
-                text.push_str(&format!(": {e}"));
-                cause = e.source();
-            }
-            findings
-                .add(format!("{text}; check the network, any proxy, and the certificates of this machine"));
+            let why = chain(&e, ": ");
+            findings.add(format!(
+                "{base} cannot be reached: {why}; check the network, any proxy, and the certificates of this machine"
+            ));
         }
         Ok(reply) => {
             let date = reply

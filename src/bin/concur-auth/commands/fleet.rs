@@ -6,18 +6,16 @@ use std::{
     path::Path,
 };
 
-use concur_auth::{Fleet, FleetMember, FolderFleet, Grant, Imported, MemberState, time};
+use concur_auth::{Fleet, FolderFleet, Grant, Imported, MemberState, time};
 
+use super::tokens::renewed;
 use crate::{
     arguments::FleetCommand,
     failure::{Failure, Outcome},
-    place::{Place, Tokens, database, manager_of},
-    say, service_manager,
+    place::{Kept, Place, TOKENS, Tokens, database, manager_of, members},
+    say, serve,
     signals::{PATIENCE, ended, unless_ended},
 };
-
-/// How many members a page has.
-const PAGE: usize = 1000;
 
 pub(crate) async fn run(place: &Place, command: FleetCommand) -> Outcome {
     match command {
@@ -132,21 +130,7 @@ fn is_fleet_folder(path: &Path) -> bool {
     names(path)
         .iter()
         .filter(|folder| is_hex(folder))
-        .any(|folder| names(folder).iter().any(|member| member.join("refreshTokenObjectFile.json").is_file()))
-}
-
-/// All members, page by page.
-async fn members(fleet: &Fleet) -> Outcome<Vec<FleetMember>> {
-    let (mut all, mut after) = (Vec::new(), None::<String>);
-    loop {
-        let page = fleet.list(after.as_deref(), PAGE).await?;
-        let is_last = page.len() < PAGE;
-        after = page.last().map(|member| member.uuid.clone());
-        all.extend(page);
-        if is_last {
-            return Ok(all);
-        }
-    }
+        .any(|folder| names(folder).iter().any(|member| member.join(TOKENS).is_file()))
 }
 
 async fn list(place: &Place, as_json: bool, needs_person: bool, lapsing: Option<u32>) -> Outcome {
@@ -182,15 +166,11 @@ async fn tokens_of(fleet: Fleet, uuid: &str) -> Outcome<Tokens> {
 
 async fn renew(place: &Place, uuid: &str, now: bool) -> Outcome {
     let tokens = tokens_of(fleet(place).await?, uuid).await?;
-    let token = unless_ended(&tokens, async {
-        let renewed = if now { tokens.manager.retry_now().await } else { tokens.manager.refresh().await };
-        Ok(renewed?)
-    });
-    say::out(&say::validity(&token.await?))
+    say::out(&say::validity(&renewed(&tokens, now).await?))
 }
 
 async fn work(place: &Place, concurrency: Option<usize>, rate: Option<f64>) -> Outcome {
-    let mut ended = std::pin::pin!(ended());
+    let ended = ended();
     let fleet = place.fleet(|mut fleet| {
         if let Some(most) = concurrency {
             fleet = fleet.max_concurrent(most);
@@ -201,22 +181,7 @@ async fn work(place: &Place, concurrency: Option<usize>, rate: Option<f64>) -> O
         fleet
     });
     let fleet = fleet.await?;
-    let _guard = fleet.keep_alive().await?;
-    service_manager::ready("keeping a fleet signed in");
-    let mut events = fleet.events();
-    let told = async {
-        while let Some(event) = events.next().await {
-            let _ = say::out(&say::event(&event));
-        }
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        biased;
-        _ = &mut ended => {}
-        () = told => {}
-    }
-    service_manager::stopping();
-    Ok(fleet.shutdown(PATIENCE).await?)
+    serve::keep(Kept::Fleet(fleet), ended).await
 }
 
 async fn disconnect(place: &Place, uuid: &str, yes: bool, keep_at_concur: bool) -> Outcome {

@@ -11,26 +11,24 @@ use std::{
 };
 
 use concur_auth::{
-    CredentialSource as _, Credentials, CredentialsFile, Error, ErrorKind, Grant, JsonFileStore,
-    RefreshTokenObject, TokenManager,
+    CredentialSource as _, Credentials, CredentialsFile, ErrorKind, Grant, RefreshTokenObject, TokenManager,
 };
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::{
     failure::{Failure, Outcome, PERSON, explain},
-    place::{Place, Tokens},
+    place::{CREDENTIALS, LANDING_ZONE, Place, Tokens},
     say,
     signals::{ended, unless_ended},
 };
 
 const APPS_PAGE: &str = "https://www.concursolutions.com/nui/ocstool";
 const COMPANY_TOKENS_PAGE: &str = "https://www.concursolutions.com/nui/authadmin/companytokens";
-const LANDING_ZONE: &str = "https://glz.api.concursolutions.com";
 
 pub(crate) async fn run(place: &Place) -> Outcome {
     let folder = place.folder()?;
-    let file = folder.join("credentials.json");
+    let file = folder.join(CREDENTIALS);
     fs::create_dir_all(folder)
         .map_err(|e| Failure::io(format_args!("could not make {}", folder.display()), &e))?;
     if !io::stdin().is_terminal() {
@@ -179,16 +177,9 @@ fn read(question: &str, is_secret: bool) -> io::Result<String> {
 }
 
 async fn signed_in(place: &Place, answers: &Answers) -> Outcome<RefreshTokenObject> {
-    let mut store = JsonFileStore::new(place.token_file());
-    if let Some(keys) = place.keys()? {
-        store = store.sealed_with(keys);
-    }
-    let manager = TokenManager::builder().credentials(answers.credentials()).store(store).build()?;
+    let manager = TokenManager::builder().credentials(answers.credentials()).store(place.store()?).build()?;
     let tokens = Tokens { manager, fleet: None };
-    unless_ended(&tokens, async {
-        Ok::<_, Error>(tokens.manager.sign_in(answers.grant()).await?).map_err(Into::into)
-    })
-    .await
+    unless_ended(&tokens, async { Ok(tokens.manager.sign_in(answers.grant()).await?) }).await
 }
 
 /// The file that the tutorial reads, without the secret that was good for the sign-in only.

@@ -7,7 +7,7 @@ use concur_auth::{AccessToken, Health, RefreshTokenObject, Status, TokenOrigin};
 use crate::{
     arguments::Format,
     failure::{Failure, Outcome, PERSON},
-    place::Place,
+    place::{Place, Tokens},
     say,
     signals::unless_ended,
 };
@@ -107,11 +107,16 @@ pub(crate) async fn refresh_token(place: &Place, show: bool) -> Outcome {
 
 pub(crate) async fn renew(place: &Place, now: bool) -> Outcome {
     let tokens = place.tokens().await?;
-    let token = unless_ended(&tokens, async {
+    say::out(&say::validity(&renewed(&tokens, now).await?))
+}
+
+/// After a renewal; `now`: also while a refusal is remembered.
+pub(super) async fn renewed(tokens: &Tokens, now: bool) -> Outcome<RefreshTokenObject> {
+    let renewal = async {
         let renewed = if now { tokens.manager.retry_now().await } else { tokens.manager.refresh().await };
         Ok(renewed?)
-    });
-    say::out(&say::validity(&token.await?))
+    };
+    unless_ended(tokens, renewal).await
 }
 
 pub(crate) async fn exec(place: &Place, command: Vec<OsString>) -> Outcome {

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
 };
@@ -16,7 +16,9 @@ use metrics::{
     Unit,
 };
 
-/// The recorder, and the one who reads it.
+use crate::locked;
+
+/// The recorder, from which the endpoint reads.
 #[derive(Clone, Default)]
 pub(crate) struct Counts(Arc<Mutex<BTreeMap<String, Kind>>>);
 
@@ -31,7 +33,7 @@ struct Summary(Arc<Mutex<(f64, u64)>>);
 
 impl HistogramFn for Summary {
     fn record(&self, value: f64) {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = locked(&self.0);
         *held = (held.0 + value, held.1 + 1);
     }
 }
@@ -47,7 +49,7 @@ impl Counts {
     /// All that is counted, in Prometheus' text format.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
-        for (name, kind) in &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        for (name, kind) in &*locked(&self.0) {
             let _ = match kind {
                 Kind::Counter(values) => {
                     let _ = writeln!(text, "# TYPE {name} counter");
@@ -64,7 +66,7 @@ impl Counts {
                 Kind::Summary(values) => {
                     let _ = writeln!(text, "# TYPE {name} summary");
                     values.iter().try_for_each(|(labels, value)| {
-                        let (sum, count) = *value.lock().unwrap_or_else(PoisonError::into_inner);
+                        let (sum, count) = *locked(value);
                         let labels = braced(labels);
                         writeln!(text, "{name}_sum{labels} {sum}\n{name}_count{labels} {count}")
                     })
@@ -77,7 +79,7 @@ impl Counts {
     fn kind<T>(&self, key: &Key, new: fn() -> Kind, of: impl FnOnce(&mut Kind, String) -> T) -> T {
         let labels: Vec<_> =
             key.labels().map(|label| format!("{}={:?}", label.key(), label.value())).collect();
-        let mut names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut names = locked(&self.0);
         of(names.entry(key.name().to_owned()).or_insert_with(new), labels.join(","))
     }
 }

@@ -20,7 +20,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
-use super::door::Key;
+use super::door::{Door, Key};
 use crate::{
     arguments::ServeArguments,
     failure::{Failure, Outcome},
@@ -237,12 +237,14 @@ impl Listener {
         }
     }
 
-    /// What requests over loopback must show.
-    pub(crate) fn key(&self) -> Option<(SocketAddr, Key)> {
+    /// What a request that comes through this listener must show.
+    pub(crate) fn door(&self) -> Door {
         match &self.socket {
             #[cfg(unix)]
-            Socket::Unix { .. } => None,
-            Socket::Tcp { address, key, .. } => Some((*address, key.clone())),
+            Socket::Unix { .. } => Door::Socket,
+            Socket::Tcp { address, key, .. } => {
+                Door::Loopback { address: address.to_string(), key: key.clone() }
+            }
         }
     }
 

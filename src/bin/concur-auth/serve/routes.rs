@@ -1,10 +1,6 @@
 //! What the endpoint answers.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Mutex, time::Duration};
 
 use bytes::Bytes;
 use concur_auth::{Error, Fleet, Health, MemberKind, TokenManager};
@@ -20,7 +16,8 @@ pub(crate) use super::body::Body;
 use super::{counts::Counts, door::Door, proxy::Proxy};
 use crate::{
     failure::{Failure, needs_person},
-    place::{Kept, manager_of},
+    locked,
+    place::{Kept, manager_of, members},
     say,
 };
 
@@ -30,8 +27,6 @@ const MIN_VALIDITY: u64 = 60;
 const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// A body that none of the own routes reads.
 const MAX_OWN_BODY: u64 = 4096;
-/// How many members a page of a fleet has.
-const PAGE: usize = 1000;
 
 /// What is served.
 pub(crate) struct Served {
@@ -45,12 +40,12 @@ pub(crate) struct Served {
 impl Served {
     /// The tokens of a member; `None` if there is no such member.
     async fn member(&self, fleet: &Fleet, uuid: &str) -> Result<Option<TokenManager>, Error> {
-        let known = self.members.lock().unwrap_or_else(PoisonError::into_inner).get(uuid).copied();
+        let known = locked(&self.members).get(uuid).copied();
         if let Some(kind) = known {
             return Ok(Some(manager_of(fleet, uuid, kind)));
         }
         let Some(member) = fleet.member(uuid).await? else { return Ok(None) };
-        self.members.lock().unwrap_or_else(PoisonError::into_inner).insert(uuid.to_owned(), member.kind);
+        locked(&self.members).insert(uuid.to_owned(), member.kind);
         Ok(Some(manager_of(fleet, uuid, member.kind)))
     }
 }
@@ -138,18 +133,9 @@ async fn of_fleet(served: &Served, fleet: &Fleet, path: &str, request: Request<I
 }
 
 async fn companies(fleet: &Fleet) -> Response<Body> {
-    let (mut all, mut after) = (Vec::new(), None::<String>);
-    loop {
-        match fleet.list(after.as_deref(), PAGE).await {
-            Err(error) => return unavailable(&error),
-            Ok(page) => {
-                after = page.last().map(|member| member.uuid.clone());
-                all.extend(page.iter().map(say::member));
-                if page.len() < PAGE {
-                    return json(StatusCode::OK, &Value::Array(all));
-                }
-            }
-        }
+    match members(fleet).await {
+        Ok(members) => json(StatusCode::OK, &members.iter().map(say::member).collect()),
+        Err(error) => unavailable(&error),
     }
 }
 
