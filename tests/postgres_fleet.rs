@@ -302,11 +302,14 @@ async fn a_row_that_is_leased_or_in_doubt_is_left_alone() {
     table.set("in-doubt", "in_doubt_since = clock_timestamp() - interval '59 minutes'");
     let due = table.claim(64).await;
     assert_eq!((names(&due.tokens), due.next), (vec![], BUSY));
+    assert_eq!(table.fleet.count_busy(APP).await.unwrap(), 3);
     // The next one is sooner than a busy one is asked for again; then a worker claims what there is.
     table.due("free");
     let due = table.claim(64).await;
     assert_eq!((names(&due.tokens), due.next), (vec!["free"], BUSY));
     std::mem::forget(due);
+    // Its next turn is in a minute, and the lease still lives.
+    assert_eq!(other.count_busy(APP).await.unwrap(), 4);
     // The token dies within a week: better a doubtful renewal than none.
     table.database.psql(
         "UPDATE concur_auth_tokens SET refresh_expires_at = clock_timestamp() + interval '6 days' WHERE principal <> 'free'",
@@ -321,14 +324,23 @@ async fn a_row_that_is_leased_or_in_doubt_is_left_alone() {
         table.fleet.of(APP, &principal).unlock(lock).await;
     }
     assert_eq!(table.row("lapsed", "in_doubt_since IS NOT NULL, lease_owner IS NULL"), "t|t");
+    // They rest, and are due again in a minute, as any worker sees.
+    assert_eq!(other.count_busy(APP).await.unwrap(), 2, "leased and free");
     // The hour is over.
     table.database.psql(
         "UPDATE concur_auth_tokens SET in_doubt_since = clock_timestamp() - interval '61 minutes', renew_at = clock_timestamp(),
                 refresh_expires_at = clock_timestamp() + interval '100 days'
           WHERE lease_owner IS NULL",
     );
-    assert_eq!(table.claim(64).await.tokens.len(), 2);
+    let due = table.claim(64).await;
+    assert_eq!(due.tokens.len(), 2);
+    std::mem::forget(due);
     assert_eq!(table.row("leased", "claims"), "0");
+    // What is not due is no worker's, though a caller has its lease.
+    table.set("leased", "renew_at = clock_timestamp() + interval '30 minutes'");
+    table.set("free", "lease_owner = NULL, lease_until = NULL");
+    table.database.psql("UPDATE concur_auth_tokens SET app_id = 'another' WHERE principal = 'lapsed'");
+    assert_eq!(table.fleet.count_busy(APP).await.unwrap(), 1, "in-doubt, which was claimed");
 }
 
 /// The leases were taken, and nobody knows: the answer is lost, or the caller has gone.
@@ -380,8 +392,8 @@ async fn a_row_that_cannot_be_read_keeps_no_other_from_being_claimed() {
     }
     table.set("bad", "token = '{}'");
     let due = table.claim(64).await;
-    assert_eq!(names(&due.tokens), ["good"]);
-    until(|| table.row("bad", "lease_owner IS NULL, claims") == "t|1").await;
+    assert_eq!((names(&due.tokens), due.failed), (vec!["good"], vec!["bad".to_owned()]));
+    assert_eq!(table.row("bad", "lease_owner IS NULL, claims"), "t|1");
     // An administrator has emptied the row.
     table.set("bad", "token = NULL, save_id = NULL, renew_at = clock_timestamp()");
     let due = table.claim(64).await;

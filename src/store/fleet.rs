@@ -45,6 +45,17 @@ pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
     /// [`Error::store`] when it cannot be found out which tokens are due.
     fn claim_due(&self, app_id: &str, most: usize) -> impl Future<Output = Result<DueTokens, Error>> + Send;
 
+    /// How many tokens are due, and are left alone by [`claim_due`](Self::claim_due), because another process works on them or may
+    /// have renewed them. Asked after the last claim of [`Fleet::renew_due`](crate::Fleet::renew_due). Default: 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when they cannot be counted.
+    fn count_busy(&self, app_id: &str) -> impl Future<Output = Result<u64, Error>> + Send {
+        let _ = app_id;
+        std::future::ready(Ok(0))
+    }
+
     /// The members of the fleet in the order of their names, at most `most`: those after the name `after`, or the first.
     ///
     /// # Errors
@@ -180,13 +191,15 @@ pub struct DueTokens {
     pub tokens: Vec<DueToken>,
     /// In how long the next token is due, as far as the store knows. It is asked again after a minute at the latest.
     pub next: Option<Duration>,
+    /// The names of those that are due, or may be, and could not be locked or read. The store says why in the log.
+    pub failed: Vec<String>,
 }
 
 impl DueTokens {
     /// What a store found.
     #[must_use]
     pub fn new(tokens: Vec<DueToken>, next: Option<Duration>) -> Self {
-        Self { tokens, next }
+        Self { tokens, next, failed: Vec::new() }
     }
 }
 
@@ -332,6 +345,7 @@ async fn read_all<S: FleetStore + ?Sized>(
 pub(crate) trait DynFleetStore: fmt::Debug + Send + Sync {
     fn of(&self, app_id: &str, principal: &str) -> BoxedStore;
     fn claim_due<'a>(&'a self, app_id: &'a str, most: usize) -> BoxFuture<'a, DueTokens>;
+    fn count_busy<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, u64>;
     fn list<'a>(
         &'a self,
         app_id: &'a str,
@@ -357,6 +371,10 @@ impl<T: FleetStore> DynFleetStore for T {
 
     fn claim_due<'a>(&'a self, app_id: &'a str, most: usize) -> BoxFuture<'a, DueTokens> {
         guarded_call(|| FleetStore::describe(self), FleetStore::claim_due(self, app_id, most))
+    }
+
+    fn count_busy<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, u64> {
+        guarded_call(|| FleetStore::describe(self), FleetStore::count_busy(self, app_id))
     }
 
     fn list<'a>(

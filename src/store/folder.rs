@@ -197,8 +197,19 @@ impl FleetStore for FolderFleet {
     async fn claim_due(&self, app_id: &str, most: usize) -> Result<DueTokens, Error> {
         let shared = &*self.0;
         shared.make(&shared.shared_app_id(app_id))?;
-        shared.rounds.lock().await.look(shared, app_id, shared.clock.now()).await?;
-        Ok(claims::claim(shared, app_id, most).await)
+        let mut rounds = shared.rounds.lock().await;
+        rounds.look(shared, app_id, shared.clock.now()).await?;
+        let unreadable = rounds.take_unreadable();
+        drop(rounds);
+        let mut due = claims::claim(shared, app_id, most).await;
+        due.failed.extend(unreadable);
+        Ok(due)
+    }
+
+    /// As far as this process has come across them.
+    async fn count_busy(&self, app_id: &str) -> Result<u64, Error> {
+        self.0.check(app_id)?;
+        Ok(self.0.index().busy_ones())
     }
 
     async fn list(&self, app_id: &str, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {

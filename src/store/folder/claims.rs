@@ -14,7 +14,7 @@ use crate::{Clock as _, DueToken, DueTokens, Error, TokenStore as _, clock, log}
 const IN_VAIN: usize = 256;
 
 pub(super) async fn claim(shared: &Shared, app_id: &str, most: usize) -> DueTokens {
-    let mut tokens = Vec::new();
+    let (mut tokens, mut failed) = (Vec::new(), Vec::new());
     let mut in_vain = 0;
     while tokens.len() < most && in_vain < IN_VAIN {
         let now = clock::unix_seconds(shared.clock.now());
@@ -28,11 +28,14 @@ pub(super) async fn claim(shared: &Shared, app_id: &str, most: usize) -> DueToke
                 in_vain += 1;
                 shared.index().claimed(&name, now);
                 log::event!(warn, name = &*name, %error, cause = log::causes(&error), "could not claim a token that is due");
+                failed.push(name.to_string());
             }
         }
     }
     let now = clock::unix_seconds(shared.clock.now());
-    DueTokens::new(tokens, shared.index().next(now))
+    let mut due = DueTokens::new(tokens, shared.index().next(now));
+    due.failed = failed;
+    due
 }
 
 /// `None` where the token is not due any more, or another process works on it.
@@ -43,7 +46,10 @@ async fn claim_one(shared: &Shared, app_id: &str, name: &str) -> Result<Option<D
         return Ok(None);
     }
     let file = shared.file(app_id, name);
-    let Some(lock) = file.try_lock_ahead_of_time().await? else { return Ok(None) };
+    let Some(lock) = file.try_lock_ahead_of_time().await? else {
+        shared.index().busy(name);
+        return Ok(None);
+    };
     let stored = file.read_locked(&lock).await?;
     let now = shared.clock.now();
     let seconds = clock::unix_seconds(now);

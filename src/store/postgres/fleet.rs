@@ -179,6 +179,10 @@ impl FleetStore for PostgresFleet {
         due::claim(self, app_id, most).await
     }
 
+    async fn count_busy(&self, app_id: &str) -> Result<u64, Error> {
+        due::count_busy(self, app_id).await
+    }
+
     /// In the order that the database gives to names.
     async fn list(&self, app_id: &str, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
         self.with_spooled(app_id, members::list(&self.database, app_id, after, most).await?)

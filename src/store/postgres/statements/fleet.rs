@@ -44,7 +44,7 @@ macro_rules! claim_due {
              FROM concur_auth_tokens
             WHERE app_id = $1 AND renew_at <= statement_timestamp() AND token IS NOT NULL
               AND ",
-            claimable!(),
+            claimable!("$5"),
             "
             ORDER BY ",
             $order,
@@ -64,6 +64,20 @@ pub(in super::super) const CLAIM_OF_FEW: &str = claim_due!("coalesce(refresh_exp
 
 /// Where many are due: the index of expiries is read from its beginning, where nearly all are due, until there are enough.
 pub(in super::super) const CLAIM_OF_MANY: &str = claim_due!("refresh_expires_at");
+
+/// How many tokens are due that cannot be claimed; `$2` is for how many seconds a row in doubt is left alone. Where a claim of a worker
+/// has moved the next turn, it is within the hour: no other rows are read.
+pub(in super::super) const COUNT_BUSY: &str = concat!(
+    "
+    SELECT count(*)
+      FROM concur_auth_tokens
+     WHERE app_id = $1 AND renew_at <= statement_timestamp() + interval '1 hour' AND token IS NOT NULL
+       AND CASE WHEN renew_at <= statement_timestamp()
+                THEN NOT coalesce(",
+    claimable!("$2"),
+    ", false)
+                ELSE claims > 0 AND lease_owner IS NOT NULL AND lease_until > clock_timestamp() END"
+);
 
 /// Ends all leases of holder `$2`, whose claim was not answered. It was made within the last minute, so the next turns of its rows
 /// are within the hour: no other rows are read.
