@@ -15,7 +15,8 @@ use std::sync::{
 };
 
 use concur_auth::{
-    BoxedStore, DueTokens, Error, ErrorKind, FleetMember, FleetStore, MemoryStore, TokenStore as _,
+    AppCredentials, BoxedStore, DueTokens, Error, ErrorKind, Fleet, FleetMember, FleetStore, MemoryStore,
+    TokenStore as _,
 };
 use folder::Folder;
 
@@ -58,6 +59,18 @@ async fn a_round_ends_while_the_store_fails() {
         }
     })
     .await;
+}
+
+#[test]
+fn a_margin_for_a_store_that_knows_none_is_refused() {
+    let store = Failing(Error::store("no", "no"), Arc::default());
+    let builder = Fleet::builder().app(AppCredentials::new("the app's id", "its secret")).store(store);
+    let error = builder.refresh_token_margin(suite::UNTIL_DUE).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "fleet_folder::Failing knows no margin; implement FleetStore::refresh_token_margin, or give the fleet no margin"
+    );
 }
 
 /// Once, although the folder is looked into again while the round goes on.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{BoxFuture, BoxedStore, StoreLock, erased::guarded_call};
-use crate::{Error, status::rfc3339};
+use crate::{Error, ErrorKind, status::rfc3339};
 
 /// How many members one page of a list has, where all of them are read.
 const PAGE: usize = 1_000;
@@ -24,7 +24,8 @@ const PAGE: usize = 1_000;
 ///
 /// A third of the time between the last grant and the refresh token's expiry after that grant, less a part of the principal's
 /// own: up to a ninth of that time, and up to 20 days. So tokens that were imported together are not renewed together ever after.
-/// A token without an expiry is due at once. A token that Concur has refused for good is not due.
+/// A token without an expiry is due at once. A token that Concur has refused for good is not due. With a
+/// [margin](Self::refresh_token_margin), a token may be due earlier.
 ///
 /// # Where a fleet store runs
 ///
@@ -134,6 +135,23 @@ pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
         }
     }
 
+    /// From now on a token is also due when less than this is left of it, as
+    /// [`FleetBuilder::refresh_token_margin`](crate::FleetBuilder::refresh_token_margin) asks for. Not within a day of its last grant,
+    /// or of its last change, since a margin may be longer than a life; and not before the pause is over that follows a claim or a
+    /// refusal.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) by default: this store knows no margin.
+    fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error> {
+        let _ = margin;
+        let message = format!(
+            "{} knows no margin; implement FleetStore::refresh_token_margin, or give the fleet no margin",
+            self.describe()
+        );
+        Err(Error::new(ErrorKind::Config, message))
+    }
+
     /// Seals the tokens with these keys from now on, as [`FleetBuilder::sealed_with`](crate::FleetBuilder::sealed_with) asks for.
     /// A store of one's own calls [`SealingKeys::seal`](crate::SealingKeys::seal) and [`open`](crate::SealingKeys::open). Feature
     /// `sealing`.
@@ -180,7 +198,7 @@ fn takes_no_keys(store: &str) -> Error {
     let message = format!(
         "{store} takes no sealing keys; implement FleetStore::seal_with and count_by_sealing_key, or give the fleet no keys"
     );
-    Error::new(crate::ErrorKind::Config, message)
+    Error::new(ErrorKind::Config, message)
 }
 
 /// Tokens that were due, and are locked now.
@@ -270,7 +288,7 @@ pub struct FleetMember {
     /// Where a person is needed: when the refresh token expires. `None` if no person is needed, or no refresh token is valid.
     #[serde(serialize_with = "rfc3339")]
     pub act_before: Option<OffsetDateTime>,
-    /// When the token is due to be renewed.
+    /// When the token is due to be renewed, without a margin that the fleet may have.
     #[serde(serialize_with = "rfc3339")]
     pub renew_at: Option<OffsetDateTime>,
     /// Whether the newest token is only in the memory of this process, or in its spool folder. A store need not know of memory: what
@@ -356,6 +374,7 @@ pub(crate) trait DynFleetStore: fmt::Debug + Send + Sync {
     fn assign<'a>(&'a self, app_id: &'a str, pending: &'a str, principal: &'a str) -> BoxFuture<'a, ()>;
     fn needing_a_person<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, Vec<FleetMember>>;
     fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth>;
+    fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error>;
     #[cfg(feature = "sealing")]
     fn seal_with(&mut self, keys: crate::SealingKeys) -> Result<(), Error>;
     #[cfg(feature = "sealing")]
@@ -400,6 +419,10 @@ impl<T: FleetStore> DynFleetStore for T {
 
     fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth> {
         guarded_call(|| FleetStore::describe(self), FleetStore::health(self, app_id))
+    }
+
+    fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error> {
+        FleetStore::refresh_token_margin(self, margin)
     }
 
     #[cfg(feature = "sealing")]

@@ -3,11 +3,7 @@
 //! Always: what is returned is locked and was due when it was read under that lock. What cannot be claimed comes back after
 //! its pause and does not stop the rest.
 
-use super::{
-    Shared, layout,
-    member_store::is_missing,
-    outlook::{self, Outlook},
-};
+use super::{Shared, layout, member_store::is_missing, outlook};
 use crate::{Clock as _, DueToken, DueTokens, Error, TokenStore as _, clock, log};
 
 /// How many tokens are looked at in vain before what was found is returned.
@@ -53,7 +49,7 @@ async fn claim_one(shared: &Shared, app_id: &str, name: &str) -> Result<Option<D
     let stored = file.read_locked(&lock).await?;
     let now = shared.clock.now();
     let seconds = clock::unix_seconds(now);
-    let outlook = Outlook::of(&stored, name, now);
+    let outlook = shared.outlook(&stored, name, now);
     let is_due = outlook.is_some_and(|outlook| outlook.due_at <= seconds);
     let mut index = shared.index();
     index.found(name, outlook, seconds);

@@ -17,7 +17,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Shared, layout, outlook::Outlook};
+use super::{Shared, layout};
 use crate::{
     Clock as _, Error, JsonFileStore, Stored, SystemClock, TokenStore as _, clock,
     files::Stamp,
@@ -122,7 +122,7 @@ impl Rounds {
                         tidy_up(&file).await;
                     }
                 }
-                let outlook = Outlook::of(&stored, name, now);
+                let outlook = shared.outlook(&stored, name, now);
                 shared.index().found(name, outlook, clock::unix_seconds(now));
             }
             Err(error) => {

@@ -53,6 +53,8 @@ pub struct PostgresFleet {
     database: Arc<Database>,
     limits: Limits,
     at_rest: AtRest,
+    /// Tokens are due already when less than this is left of them.
+    margin: Option<Duration>,
 }
 
 impl PostgresFleet {
@@ -67,6 +69,7 @@ impl PostgresFleet {
             database: Arc::new(Database::new(url)?),
             limits: Limits::DEFAULT,
             at_rest: AtRest::default(),
+            margin: None,
         })
     }
 
@@ -215,6 +218,11 @@ impl FleetStore for PostgresFleet {
             *count.entry(key).or_default() += 1;
         }
         Ok(count)
+    }
+
+    fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error> {
+        self.margin = Some(margin);
+        Ok(())
     }
 
     #[cfg(feature = "sealing")]

@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+/// What a date of the database can be moved by, without an overflow.
+const LONGEST_MARGIN: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// With more than so many due, they are no longer all read to find the oldest expiry.
 const MANY: i64 = 500;
 /// What is due and cannot be claimed is leased, or in doubt: it is not asked for again at once.
@@ -31,6 +33,9 @@ const BUSY: Duration = Duration::from_secs(5);
 pub(super) async fn claim(fleet: &PostgresFleet, app_id: &str, most: usize) -> Result<DueTokens, Error> {
     let PostgresFleet { database, limits, .. } = fleet;
     fleet.save_what_waits().await?;
+    if let Some(margin) = fleet.margin {
+        bring_forward(database, app_id, margin, most).await?;
+    }
     let (due, next) = look(database, app_id).await?;
     if due == 0 || most == 0 {
         return Ok(DueTokens::new(Vec::new(), next));
@@ -72,6 +77,21 @@ pub(super) async fn count_busy(fleet: &PostgresFleet, app_id: &str) -> Result<u6
     let rows = fleet.database.query(statements::COUNT_BUSY, parameters).await?;
     let count: Option<i64> = rows.first().map(|row| column(&fleet.database, row, 0)).transpose()?;
     Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+}
+
+/// Has tokens due for the margin, no more than are claimed next.
+async fn bring_forward(
+    database: &Database,
+    app_id: &str,
+    margin: Duration,
+    most: usize,
+) -> Result<(), Error> {
+    let parameters: &Parameters<'_> = &[
+        (&app_id, Type::TEXT),
+        (&i64::try_from(most).unwrap_or(i64::MAX), Type::INT8),
+        (&margin.min(LONGEST_MARGIN).as_secs_f64(), Type::FLOAT8),
+    ];
+    database.query(statements::BRING_FORWARD, parameters).await.map(drop)
 }
 
 /// How many are due, as far as that matters, and in how long the next one is.

@@ -22,6 +22,27 @@ pub(in super::super) const DUE: &str = "
              ORDER BY renew_at
              LIMIT 1)";
 
+/// Moves the next turn of tokens of which less than `$3` seconds are left to now, `$2` at most, those first that expire first. Not of a
+/// token that was claimed without a save, or was refused: its turn is the end of its pause. Nor of a row that has changed within a
+/// day, since a margin may be longer than a life.
+///
+/// The index of expiries is read from its beginning, up to the margin.
+pub(in super::super) const BRING_FORWARD: &str = "
+    UPDATE concur_auth_tokens
+       SET renew_at = statement_timestamp()
+     WHERE app_id = $1
+       AND principal = ANY (ARRAY(
+           SELECT principal
+             FROM concur_auth_tokens
+            WHERE app_id = $1
+              AND refresh_expires_at <= statement_timestamp() + make_interval(secs => $3)
+              AND renew_at > statement_timestamp()
+              AND token IS NOT NULL AND state = 'active' AND claims = 0
+              AND updated_at <= statement_timestamp() - interval '1 day'
+            ORDER BY refresh_expires_at
+            LIMIT $2
+              FOR UPDATE SKIP LOCKED))";
+
 /// Takes the leases of tokens that are due, `$2` at most, as `CLAIM` does ahead of time, and moves their next turn: an attempt
 /// that fails, or a worker that is killed, needs no statement for that. What comes back together is spread by `random()`.
 ///
