@@ -5,6 +5,7 @@
 
 mod builder;
 mod connect;
+mod due;
 mod events;
 mod import;
 mod managers;
@@ -17,6 +18,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 
 pub use self::{
     builder::FleetBuilder,
+    due::FleetRenewals,
     events::{FleetEvent, FleetEvents},
     import::Imported,
 };
@@ -237,7 +239,7 @@ impl Fleet {
         self.0.events.listen()
     }
 
-    /// Stops the tasks of [`keep_alive`](Self::keep_alive), gives back what they have claimed and not presented, and waits for
+    /// Stops the tasks of [`keep_alive`](Self::keep_alive) and [`renew_due`](Self::renew_due), gives back what they have claimed and not presented, and waits for
     /// renewals under way and for tokens that could not be saved yet: all together, for `deadline` at most.
     ///
     /// The fleet can be used afterwards.

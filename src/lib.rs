@@ -254,7 +254,7 @@ pub use self::{
     credential_source::{CredentialSource, CredentialsFile, EnvCredentials},
     credentials::{AppCredentials, Credentials},
     error::{Error, ErrorKind},
-    fleet::{Fleet, FleetBuilder, FleetEvent, FleetEvents, FleetKeepAlive, Imported},
+    fleet::{Fleet, FleetBuilder, FleetEvent, FleetEvents, FleetKeepAlive, FleetRenewals, Imported},
     geolocation::Geolocation,
     manager::{AppTokens, KeepAlive, StatusSubscription, TokenManager, TokenManagerBuilder},
     oauth_client::{

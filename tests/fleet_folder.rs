@@ -9,9 +9,91 @@ mod folder;
 mod suite;
 mod support;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
+use concur_auth::{
+    AppCredentials, BoxedStore, DueTokens, Error, ErrorKind, Fleet, FleetMember, FleetStore, MemoryStore,
+    TokenStore as _,
+};
 use folder::Folder;
 
 suite!(Some(Folder::new));
+
+/// It cannot say which tokens are due, and counts how often it is asked.
+#[derive(Clone, Debug)]
+struct Failing(Error, Arc<AtomicUsize>);
+
+impl FleetStore for Failing {
+    fn of(&self, _: &str, _: &str) -> BoxedStore {
+        MemoryStore::new().boxed()
+    }
+
+    async fn claim_due(&self, _: &str, _: usize) -> Result<DueTokens, Error> {
+        self.1.fetch_add(1, SeqCst);
+        Err(self.0.clone())
+    }
+
+    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<FleetMember>, Error> {
+        Err(self.0.clone())
+    }
+
+    async fn assign(&self, _: &str, _: &str, _: &str) -> Result<(), Error> {
+        Err(self.0.clone())
+    }
+}
+
+/// A failure that may pass is waited for, but not for long.
+#[tokio::test]
+async fn a_round_ends_while_the_store_fails() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let down = || Error::store("the database is out of reach", "connection refused");
+        for (error, asked) in [(down().transient(), 5), (down(), 1)] {
+            let store = Failing(error, Arc::default());
+            let fleet = scene.builder().store(store.clone()).build().unwrap();
+            let error = scene.while_time_passes(fleet.renew_due()).await.unwrap_err();
+            assert_eq!((error.kind(), error.to_string()), (ErrorKind::Store, store.0.to_string()));
+            assert_eq!(store.1.load(SeqCst), asked);
+        }
+    })
+    .await;
+}
+
+#[test]
+fn a_margin_for_a_store_that_knows_none_is_refused() {
+    let store = Failing(Error::store("no", "no"), Arc::default());
+    let builder = Fleet::builder().app(AppCredentials::new("the app's id", "its secret")).store(store);
+    let error = builder.refresh_token_margin(suite::UNTIL_DUE).build().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "fleet_folder::Failing knows no margin; implement FleetStore::refresh_token_margin, or give the fleet no margin"
+    );
+}
+
+/// Once, although the folder is looked into again while the round goes on.
+#[tokio::test]
+async fn a_round_counts_a_token_that_cannot_be_read_as_failed() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let fleet = scene.builder().max_concurrent(1).max_requests_per_second(1.0 / 90.0).build().unwrap();
+        let mut uuids = Vec::new();
+        for _ in 0..3 {
+            uuids.push(scene.fleet().connect(suite::grant(&scene.concur.add_company())).await.unwrap());
+        }
+        let file =
+            scene.place.path().join(&uuids[0][..2]).join(&uuids[0]).join("refreshTokenObjectFile.json");
+        std::fs::remove_file(&file).unwrap();
+        std::fs::create_dir(&file).unwrap();
+        scene.pass(suite::UNTIL_DUE);
+        let renewing = tokio::spawn(async move { fleet.renew_due().await });
+        scene.minutes_until(async || renewing.is_finished()).await;
+        let renewals = renewing.await.unwrap().unwrap();
+        assert_eq!((renewals.renewed, renewals.failed, renewals.needs_person), (2, 1, 0));
+    })
+    .await;
+}
 
 /// It is no token, so there was none.
 #[tokio::test]

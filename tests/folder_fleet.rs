@@ -522,13 +522,17 @@ async fn what_cannot_be_read_does_not_stop_the_rest() {
     #[cfg(unix)]
     std::os::unix::fs::symlink(scene.place().join("ab"), scene.place().join("zz")).unwrap();
     let store = scene.store();
-    assert_eq!(claim(&store, 1).await.tokens.len(), 1);
+    let DueTokens { tokens, failed, .. } = claim(&store, 1).await;
+    assert_eq!((tokens.len(), failed), (1, vec![uuid(1)]));
+    drop(tokens);
     let left = due(&scene.store()).await;
     assert_eq!(left.len(), 3);
     fs::remove_file(scene.file(&left[1])).unwrap();
     fs::create_dir(scene.file(&left[1])).unwrap();
     scene.clock.advance(HOUR);
-    assert_eq!(due(&store).await.len(), 2);
+    let again = claim(&store, 1000).await;
+    assert_eq!(again.tokens.len(), 2);
+    assert_eq!(again.failed.iter().collect::<BTreeSet<_>>(), BTreeSet::from([&uuid(1), &left[1]]));
 
     #[cfg(unix)]
     fs::remove_file(scene.place().join("zz")).unwrap();

@@ -161,6 +161,58 @@ async fn workers_that_claim_at_once_get_each_due_row_once() {
     }
 }
 
+/// Which tokens a margin makes due, in which order, and what is read for it.
+#[tokio::test]
+async fn a_margin_reads_the_tokens_that_expire_first_and_no_others() {
+    let name = "a_margin_reads_the_tokens_that_expire_first_and_no_others";
+    let Some(table) = Table::of(name).await else { return };
+    let later = "clock_timestamp() + interval '40 days'";
+    let row = |name: &str, days: u32, what: &str| {
+        table.rows(name, 1, &format!("clock_timestamp() + interval '1 day' * {days}"), later);
+        table.set(&format!("{name}0000"), "updated_at = clock_timestamp() - interval '25 hours'");
+        if !what.is_empty() {
+            table.set(&format!("{name}0000"), what);
+        }
+    };
+    row("second", 98, "");
+    row("first", 97, "");
+    row("third", 99, "");
+    row("outside", 101, "");
+    row("fresh", 50, "updated_at = clock_timestamp() - interval '23 hours'");
+    row("claimed", 50, "claims = 1");
+    row("refused", 50, "state = 'needs_reauthorization'");
+    row("dead", 50, "state = 'needs_reauthorization', renew_at = NULL");
+    row("empty", 50, "token = NULL");
+    row("another", 50, "app_id = 'another'");
+    let proxy = Proxy::before(table.database.postgres());
+    let mut worker = table.worker_by(&proxy);
+    assert_eq!(names(&worker.claim_due(APP, 64).await.unwrap().tokens), [""; 0]);
+    let without = proxy.executed().len();
+    worker.refresh_token_margin(Duration::from_secs(100 * 24 * 3600)).unwrap();
+    let due = worker.claim_due(APP, 2).await.unwrap();
+    assert_eq!(names(&due.tokens), ["first0000", "second0000"]);
+    assert_eq!(table.count(&format!("renew_at < {later} - interval '1 day'")), 2, "only what is claimed");
+    let executed = proxy.executed();
+    assert_eq!((without, executed.len() - without), (1, 3), "{executed:?}");
+    std::mem::forget(due);
+    let due = worker.claim_due(APP, 64).await.unwrap();
+    assert_eq!(names(&due.tokens), ["third0000"]);
+    std::mem::forget(due);
+    assert_eq!(names(&worker.claim_due(APP, 64).await.unwrap().tokens), [""; 0]);
+
+    table.rows("m", 5_000, "clock_timestamp() + interval '180 days'", later);
+    table.database.psql("UPDATE concur_auth_tokens SET updated_at = now() - interval '2 days'");
+    table.database.psql("VACUUM ANALYZE concur_auth_tokens");
+    let statement =
+        executed.iter().find(|text| text.contains("SET renew_at = statement_timestamp()")).unwrap();
+    let statement = statement.replace("$1", &format!("'{APP}'")).replace("$2", "64").replace("$3", "8640000");
+    let plan = table.database.psql(&format!("EXPLAIN (ANALYZE, TIMING OFF) {statement}"));
+    assert!(plan.contains("Index Scan using concur_auth_tokens_expiring"), "{plan}");
+    assert!(!plan.contains("Seq Scan"), "{plan}");
+    let removed = plan.lines().filter_map(|line| line.trim().strip_prefix("Rows Removed by Filter: "));
+    assert!(removed.map(|rows| rows.parse::<u32>().unwrap()).all(|rows| rows <= 9), "{plan}");
+}
+
 /// Both ways to look for it: that for a few, and that for a backlog.
 #[tokio::test]
 async fn the_oldest_expiry_comes_first() {
@@ -302,11 +354,14 @@ async fn a_row_that_is_leased_or_in_doubt_is_left_alone() {
     table.set("in-doubt", "in_doubt_since = clock_timestamp() - interval '59 minutes'");
     let due = table.claim(64).await;
     assert_eq!((names(&due.tokens), due.next), (vec![], BUSY));
+    assert_eq!(table.fleet.count_busy(APP).await.unwrap(), 3);
     // The next one is sooner than a busy one is asked for again; then a worker claims what there is.
     table.due("free");
     let due = table.claim(64).await;
     assert_eq!((names(&due.tokens), due.next), (vec!["free"], BUSY));
     std::mem::forget(due);
+    // Its next turn is in a minute, and the lease still lives.
+    assert_eq!(other.count_busy(APP).await.unwrap(), 4);
     // The token dies within a week: better a doubtful renewal than none.
     table.database.psql(
         "UPDATE concur_auth_tokens SET refresh_expires_at = clock_timestamp() + interval '6 days' WHERE principal <> 'free'",
@@ -321,14 +376,23 @@ async fn a_row_that_is_leased_or_in_doubt_is_left_alone() {
         table.fleet.of(APP, &principal).unlock(lock).await;
     }
     assert_eq!(table.row("lapsed", "in_doubt_since IS NOT NULL, lease_owner IS NULL"), "t|t");
+    // They rest, and are due again in a minute, as any worker sees.
+    assert_eq!(other.count_busy(APP).await.unwrap(), 2, "leased and free");
     // The hour is over.
     table.database.psql(
         "UPDATE concur_auth_tokens SET in_doubt_since = clock_timestamp() - interval '61 minutes', renew_at = clock_timestamp(),
                 refresh_expires_at = clock_timestamp() + interval '100 days'
           WHERE lease_owner IS NULL",
     );
-    assert_eq!(table.claim(64).await.tokens.len(), 2);
+    let due = table.claim(64).await;
+    assert_eq!(due.tokens.len(), 2);
+    std::mem::forget(due);
     assert_eq!(table.row("leased", "claims"), "0");
+    // What is not due is no worker's, though a caller has its lease.
+    table.set("leased", "renew_at = clock_timestamp() + interval '30 minutes'");
+    table.set("free", "lease_owner = NULL, lease_until = NULL");
+    table.database.psql("UPDATE concur_auth_tokens SET app_id = 'another' WHERE principal = 'lapsed'");
+    assert_eq!(table.fleet.count_busy(APP).await.unwrap(), 1, "in-doubt, which was claimed");
 }
 
 /// The leases were taken, and nobody knows: the answer is lost, or the caller has gone.
@@ -380,8 +444,8 @@ async fn a_row_that_cannot_be_read_keeps_no_other_from_being_claimed() {
     }
     table.set("bad", "token = '{}'");
     let due = table.claim(64).await;
-    assert_eq!(names(&due.tokens), ["good"]);
-    until(|| table.row("bad", "lease_owner IS NULL, claims") == "t|1").await;
+    assert_eq!((names(&due.tokens), due.failed), (vec!["good"], vec!["bad".to_owned()]));
+    assert_eq!(table.row("bad", "lease_owner IS NULL, claims"), "t|1");
     // An administrator has emptied the row.
     table.set("bad", "token = NULL, save_id = NULL, renew_at = clock_timestamp()");
     let due = table.claim(64).await;

@@ -38,6 +38,7 @@ pub struct FleetBuilder {
     client: Option<OAuthClient>,
     concurrent: usize,
     per_second: Option<f64>,
+    margin: Option<Duration>,
 }
 
 impl FleetBuilder {
@@ -50,6 +51,7 @@ impl FleetBuilder {
             client: None,
             concurrent: MOST_AT_ONCE,
             per_second: None,
+            margin: None,
         }
     }
 
@@ -91,6 +93,27 @@ impl FleetBuilder {
         self
     }
 
+    /// How long before its expiry a refresh token is due, where that is earlier than the store's own time for it. Default: the store's
+    /// time, which leaves 120 to 140 of SAP's 180 days.
+    ///
+    /// For [`Fleet::keep_alive`] and [`Fleet::renew_due`] of this fleet: other processes may have another margin, or none. Within a day
+    /// of its last grant, or of the last change of its row in PostgreSQL, a token is not due for the margin, so that a margin
+    /// longer than a token's life does not renew it without end. Nor is it before the pause is over that follows a failure.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use concur_auth::Fleet;
+    ///
+    /// // Each token once a month.
+    /// let fleet = Fleet::builder().refresh_token_margin(Duration::from_secs(150 * 24 * 3600)).build()?;
+    /// # Ok::<(), concur_auth::Error>(())
+    /// ```
+    pub fn refresh_token_margin(mut self, margin: Duration) -> Self {
+        self.margin = Some(margin);
+        self
+    }
+
     /// As [`TokenManagerBuilder::base_uri`].
     pub fn base_uri(mut self, uri: impl Into<String>) -> Self {
         self.managers = self.managers.base_uri(uri);
@@ -126,8 +149,8 @@ impl FleetBuilder {
     /// # Errors
     ///
     /// [`ErrorKind::CredentialsNeeded`] when the app's id or secret is blank; [`ErrorKind::Config`] when
-    /// `max_requests_per_second` was given something that is no positive number, or there are sealing keys for a store that does
-    /// not take any; and as [`TokenManagerBuilder::build`].
+    /// `max_requests_per_second` was given something that is no positive number, or there is a margin, or sealing keys, for a
+    /// store that does not take any; and as [`TokenManagerBuilder::build`].
     pub fn build(self) -> Result<Fleet, Error> {
         let app = self.app.map_or_else(AppCredentials::from_env, Ok)?;
         app.check()?;
@@ -140,8 +163,10 @@ impl FleetBuilder {
             }
             client = client.max_requests_per_second(most);
         }
-        #[allow(unused_mut, reason = "without keys")]
         let mut store = self.store.unwrap_or_else(|| Box::new(FolderFleet::new(FOLDER)));
+        if let Some(margin) = self.margin {
+            store.refresh_token_margin(margin)?;
+        }
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
             store.seal_with(keys.clone())?;

@@ -12,6 +12,8 @@ use crate::{
 
 /// The pauses between attempts while Concur, or the network, fails, each then cut by up to a half.
 const WHILE_FAILING: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+/// After so many failures in a row, whose pauses add up to 31 s at most, a round of renewals need not go on.
+const ENOUGH: u32 = 6;
 /// The part of a lease in which what is claimed must be presented.
 const PART_OF_LEASE: u32 = 4;
 
@@ -49,6 +51,11 @@ impl Pace {
     /// Whether Concur has failed and not succeeded since.
     pub(super) fn is_trying(&self) -> bool {
         self.failures > 0
+    }
+
+    /// Whether Concur has failed so often in a row that it is not likely to be there again in a moment.
+    pub(super) fn has_tried_enough(&self) -> bool {
+        self.failures >= ENOUGH
     }
 
     /// How much longer nothing should be claimed.
@@ -116,18 +123,22 @@ mod tests {
     fn while_concur_fails_one_token_at_a_time_tries_it_at_growing_pauses() {
         let mut pace = Pace::new(64, None, None);
         let mut now = 1000;
-        for pause in [1, 2, 4, 8, 16, 32, 60, 60] {
+        for (pause, is_enough) in
+            [1, 2, 4, 8, 16, 32, 60, 60].into_iter().zip([[false; 5], [true; 5]].concat())
+        {
             // Many that were under way together.
             for _ in 0..10 {
                 pace.failed(&down(), at(now), 1.0);
             }
             assert_eq!((pace.batch(), pace.pause(at(now))), (1, Duration::from_secs(pause)));
+            assert_eq!(pace.has_tried_enough(), is_enough);
             now += pause;
             assert_eq!(pace.pause(at(now)), Duration::ZERO);
         }
         for batch in [2, 4, 8, 16, 32, 64, 64] {
             pace.succeeded();
             assert_eq!((pace.batch(), pace.pause(at(now))), (batch, Duration::ZERO));
+            assert!(!pace.has_tried_enough());
         }
         pace.failed(&down(), at(now), 0.0);
         assert_eq!(pace.pause(at(now)), Duration::from_millis(500));

@@ -19,9 +19,14 @@ use tokio::{
     task::yield_now,
 };
 
-use super::{Inner, managers::AskedBy, pace::Pace};
+use super::{
+    Inner,
+    due::{Round, Teller},
+    managers::AskedBy,
+    pace::Pace,
+};
 use crate::{
-    DueToken, DueTokens,
+    DueToken, DueTokens, Error, TokenManager,
     backoff::{Backoff, jittered},
     caught::locked,
     clock::within,
@@ -36,9 +41,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 const STORE_FAILS: Backoff = Backoff::new(Duration::from_secs(1), MINUTE);
 
 pub(super) struct Worker {
-    fleet: Arc<Inner>,
+    pub(super) fleet: Arc<Inner>,
     callers: Option<Handle>,
-    stop: Stop,
+    pub(super) stop: Stop,
     pace: Mutex<Pace>,
 }
 
@@ -50,10 +55,27 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    async fn stopped(mut self) {
+    pub(super) async fn stopped(mut self) {
         let Self { guard, fleet } = &mut self;
         // The guard's sender sends nothing: it is dropped.
         within(async { drop(fleet.changed().await) }, async { drop(guard.changed().await) }).await;
+    }
+}
+
+/// What a claim says about the next one.
+pub(super) enum Next {
+    /// Concur fails for all, and is left alone for so long.
+    Paused(Duration),
+    /// As far as the store knows, no more is due for so long.
+    DueIn(Duration),
+    /// The store has failed, and is left alone for so long.
+    StoreFails(Error, Duration),
+}
+
+impl Next {
+    fn wait(&self) -> Duration {
+        let (Self::Paused(wait) | Self::DueIn(wait) | Self::StoreFails(_, wait)) = self;
+        *wait
     }
 }
 
@@ -90,7 +112,7 @@ impl Worker {
                 self.keep_warm();
             }
             if schedule.next_claim <= now {
-                let wait = self.claim(&mut schedule.store_failures).await;
+                let wait = self.claim(&mut schedule.store_failures, None).await.wait();
                 let now = machine.clock.now();
                 schedule.next_claim = now.checked_add(wait).unwrap_or(now);
             }
@@ -120,8 +142,12 @@ impl Worker {
         }
     }
 
-    /// Claims what is due, and starts to renew it; returns how long the store need not be asked again.
-    async fn claim(self: &Arc<Self>, store_failures: &mut u32) -> Duration {
+    /// Claims what is due, and starts to renew it: in a round, what that round has not claimed before.
+    pub(super) async fn claim(
+        self: &Arc<Self>,
+        store_failures: &mut u32,
+        mut round: Option<&mut Round>,
+    ) -> Next {
         let Inner { slots, blueprint, .. } = &*self.fleet;
         let machine = &blueprint.machine;
         let (batch, is_trying) = {
@@ -131,11 +157,11 @@ impl Worker {
         // Half of a batch at least, so that a claim is worth its statement. A token that tries whether Concur is there again comes
         // alone.
         let least = if is_trying { self.fleet.concurrent } else { batch.div_ceil(2) };
-        let Some(mut free) = take(slots, least).await else { return MINUTE };
+        let Some(mut free) = take(slots, least).await else { return Next::DueIn(MINUTE) };
         // Those whose slots these were may have failed.
         let pause = self.pace().pause(machine.clock.now());
         if !pause.is_zero() {
-            return pause;
+            return Next::Paused(pause);
         }
         // No more than a batch, and no less if so many are free.
         drop(free.split(free.num_permits().saturating_sub(batch)));
@@ -146,35 +172,56 @@ impl Worker {
         let most = free.num_permits();
         let asked_at = machine.clock.monotonic();
         match self.fleet.claim_due(most).await {
-            Ok(DueTokens { tokens, next }) => {
+            Ok(DueTokens { tokens, next, failed }) => {
                 *store_failures = 0;
+                for teller in failed.iter().filter_map(|name| round.as_mut()?.take(name)) {
+                    teller.tell_failed();
+                }
                 let claimed = tokens.len();
                 for token in tokens {
+                    let teller = round.as_mut().map(|round| round.take(&token.principal));
+                    if let Some(None) = teller {
+                        self.manager_of(&token).decline(token.lock, asked_at).await;
+                        continue;
+                    }
                     // A store that claims more than it was asked for gives those back.
                     let Some(slot) = free.split(1) else { break };
-                    self.renew(token, asked_at, slot);
+                    self.renew(token, asked_at, slot, teller.flatten());
                 }
                 // There may be more.
-                if claimed >= most { Duration::ZERO } else { next.unwrap_or(MINUTE).min(MINUTE) }
+                let is_all = claimed < most;
+                Next::DueIn(if is_all { next.unwrap_or(MINUTE).min(MINUTE) } else { Duration::ZERO })
             }
             Err(error) => {
                 let store = self.fleet.store.describe();
                 log::event!(warn, store, %error, cause = log::causes(&error), "could not find out which tokens are due");
                 let wait = jittered(STORE_FAILS.nth(*store_failures), machine.random.fraction());
                 *store_failures = store_failures.saturating_add(1);
-                wait
+                Next::StoreFails(error, wait)
             }
         }
     }
 
-    fn renew(self: &Arc<Self>, due: DueToken, asked_at: Duration, slot: OwnedSemaphorePermit) {
-        let DueToken { principal, kind, lock } = due;
-        let manager = self.fleet.manager(member_name::kind_of(&principal, kind), &principal, AskedBy::Worker);
+    fn manager_of(&self, DueToken { principal, kind, .. }: &DueToken) -> TokenManager {
+        self.fleet.manager(member_name::kind_of(principal, *kind), principal, AskedBy::Worker)
+    }
+
+    fn renew(
+        self: &Arc<Self>,
+        due: DueToken,
+        asked_at: Duration,
+        slot: OwnedSemaphorePermit,
+        teller: Option<Teller>,
+    ) {
+        let manager = self.manager_of(&due);
         let worker = Arc::clone(self);
         let work = async move {
-            let renewal = manager.renew_due(lock, asked_at, worker.callers.as_ref());
+            let renewal = manager.renew_due(due.lock, asked_at, worker.callers.as_ref());
             let due = within(worker.stop.clone().stopped(), renewal).await;
             manager.give_back().await;
+            if let (Some(teller), Some(due)) = (teller, &due) {
+                teller.tell(due);
+            }
             worker.learn(due);
             drop(slot);
         };
@@ -193,7 +240,7 @@ impl Worker {
         }
     }
 
-    fn pace(&self) -> MutexGuard<'_, Pace> {
+    pub(super) fn pace(&self) -> MutexGuard<'_, Pace> {
         locked(&self.pace)
     }
 }

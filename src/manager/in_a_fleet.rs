@@ -56,6 +56,12 @@ impl TokenManager {
         sign_out(&self.0, Need::Forget).await
     }
 
+    /// Gives back the lock of a token that is due, and is not to be renewed.
+    pub(crate) async fn decline(&self, lock: StoreLock, asked_at: Duration) {
+        self.0.cache.store.hand_in(lock, asked_at).await;
+        self.give_back().await;
+    }
+
     /// Gives back a lock that was handed in for a flight that did not begin.
     pub(crate) async fn give_back(&self) {
         self.0.cache.store.give_back().await;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::{BoxFuture, BoxedStore, StoreLock, erased::guarded_call};
-use crate::{Error, status::rfc3339};
+use crate::{Error, ErrorKind, status::rfc3339};
 
 /// How many members one page of a list has, where all of them are read.
 const PAGE: usize = 1_000;
@@ -24,7 +24,8 @@ const PAGE: usize = 1_000;
 ///
 /// A third of the time between the last grant and the refresh token's expiry after that grant, less a part of the principal's
 /// own: up to a ninth of that time, and up to 20 days. So tokens that were imported together are not renewed together ever after.
-/// A token without an expiry is due at once. A token that Concur has refused for good is not due.
+/// A token without an expiry is due at once. A token that Concur has refused for good is not due. With a
+/// [margin](Self::refresh_token_margin), a token may be due earlier.
 ///
 /// # Where a fleet store runs
 ///
@@ -44,6 +45,17 @@ pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// [`Error::store`] when it cannot be found out which tokens are due.
     fn claim_due(&self, app_id: &str, most: usize) -> impl Future<Output = Result<DueTokens, Error>> + Send;
+
+    /// How many tokens are due, and are left alone by [`claim_due`](Self::claim_due), because another process works on them or may
+    /// have renewed them. Asked after the last claim of [`Fleet::renew_due`](crate::Fleet::renew_due). Default: 0.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::store`] when they cannot be counted.
+    fn count_busy(&self, app_id: &str) -> impl Future<Output = Result<u64, Error>> + Send {
+        let _ = app_id;
+        std::future::ready(Ok(0))
+    }
 
     /// The members of the fleet in the order of their names, at most `most`: those after the name `after`, or the first.
     ///
@@ -123,6 +135,23 @@ pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
         }
     }
 
+    /// From now on a token is also due when less than this is left of it, as
+    /// [`FleetBuilder::refresh_token_margin`](crate::FleetBuilder::refresh_token_margin) asks for. Not within a day of its last grant,
+    /// or of its last change, since a margin may be longer than a life; and not before the pause is over that follows a claim or a
+    /// refusal.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) by default: this store knows no margin.
+    fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error> {
+        let _ = margin;
+        let message = format!(
+            "{} knows no margin; implement FleetStore::refresh_token_margin, or give the fleet no margin",
+            self.describe()
+        );
+        Err(Error::new(ErrorKind::Config, message))
+    }
+
     /// Seals the tokens with these keys from now on, as [`FleetBuilder::sealed_with`](crate::FleetBuilder::sealed_with) asks for.
     /// A store of one's own calls [`SealingKeys::seal`](crate::SealingKeys::seal) and [`open`](crate::SealingKeys::open). Feature
     /// `sealing`.
@@ -169,7 +198,7 @@ fn takes_no_keys(store: &str) -> Error {
     let message = format!(
         "{store} takes no sealing keys; implement FleetStore::seal_with and count_by_sealing_key, or give the fleet no keys"
     );
-    Error::new(crate::ErrorKind::Config, message)
+    Error::new(ErrorKind::Config, message)
 }
 
 /// Tokens that were due, and are locked now.
@@ -180,13 +209,15 @@ pub struct DueTokens {
     pub tokens: Vec<DueToken>,
     /// In how long the next token is due, as far as the store knows. It is asked again after a minute at the latest.
     pub next: Option<Duration>,
+    /// The names of those that are due, or may be, and could not be locked or read. The store says why in the log.
+    pub failed: Vec<String>,
 }
 
 impl DueTokens {
     /// What a store found.
     #[must_use]
     pub fn new(tokens: Vec<DueToken>, next: Option<Duration>) -> Self {
-        Self { tokens, next }
+        Self { tokens, next, failed: Vec::new() }
     }
 }
 
@@ -257,7 +288,7 @@ pub struct FleetMember {
     /// Where a person is needed: when the refresh token expires. `None` if no person is needed, or no refresh token is valid.
     #[serde(serialize_with = "rfc3339")]
     pub act_before: Option<OffsetDateTime>,
-    /// When the token is due to be renewed.
+    /// When the token is due to be renewed, without a margin that the fleet may have.
     #[serde(serialize_with = "rfc3339")]
     pub renew_at: Option<OffsetDateTime>,
     /// Whether the newest token is only in the memory of this process, or in its spool folder. A store need not know of memory: what
@@ -332,6 +363,7 @@ async fn read_all<S: FleetStore + ?Sized>(
 pub(crate) trait DynFleetStore: fmt::Debug + Send + Sync {
     fn of(&self, app_id: &str, principal: &str) -> BoxedStore;
     fn claim_due<'a>(&'a self, app_id: &'a str, most: usize) -> BoxFuture<'a, DueTokens>;
+    fn count_busy<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, u64>;
     fn list<'a>(
         &'a self,
         app_id: &'a str,
@@ -342,6 +374,7 @@ pub(crate) trait DynFleetStore: fmt::Debug + Send + Sync {
     fn assign<'a>(&'a self, app_id: &'a str, pending: &'a str, principal: &'a str) -> BoxFuture<'a, ()>;
     fn needing_a_person<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, Vec<FleetMember>>;
     fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth>;
+    fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error>;
     #[cfg(feature = "sealing")]
     fn seal_with(&mut self, keys: crate::SealingKeys) -> Result<(), Error>;
     #[cfg(feature = "sealing")]
@@ -357,6 +390,10 @@ impl<T: FleetStore> DynFleetStore for T {
 
     fn claim_due<'a>(&'a self, app_id: &'a str, most: usize) -> BoxFuture<'a, DueTokens> {
         guarded_call(|| FleetStore::describe(self), FleetStore::claim_due(self, app_id, most))
+    }
+
+    fn count_busy<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, u64> {
+        guarded_call(|| FleetStore::describe(self), FleetStore::count_busy(self, app_id))
     }
 
     fn list<'a>(
@@ -382,6 +419,10 @@ impl<T: FleetStore> DynFleetStore for T {
 
     fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth> {
         guarded_call(|| FleetStore::describe(self), FleetStore::health(self, app_id))
+    }
+
+    fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error> {
+        FleetStore::refresh_token_margin(self, margin)
     }
 
     #[cfg(feature = "sealing")]

@@ -20,11 +20,12 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::{Duration, SystemTime},
 };
 
-use self::{index::Index, member_store::MemberStore, rounds::Rounds};
+use self::{index::Index, member_store::MemberStore, outlook::Outlook, rounds::Rounds};
 use crate::{
-    BoxedStore, Clock, DueTokens, Error, FleetMember, FleetStore, JsonFileStore, SystemClock,
+    BoxedStore, Clock, DueTokens, Error, FleetMember, FleetStore, JsonFileStore, Stored, SystemClock,
     TokenStore as _,
     caught::locked,
     clock::Guarded,
@@ -64,6 +65,8 @@ struct Shared {
     place: PathBuf,
     clock: Arc<dyn Clock>,
     keys: Option<SealingKeys>,
+    /// Tokens are due already when less than this is left of them.
+    margin: Option<Duration>,
     /// The app that the folder is known to belong to.
     app_id: OnceLock<Arc<str>>,
     index: Mutex<Index>,
@@ -90,6 +93,7 @@ impl FolderFleet {
             place,
             clock: Arc::new(SystemClock),
             keys: None,
+            margin: None,
             app_id,
             index,
             keeps_index,
@@ -127,6 +131,7 @@ impl FolderFleet {
         if let Some(shared) = Arc::get_mut(&mut changed.0) {
             shared.clock = Arc::clone(&self.0.clock);
             shared.keys.clone_from(&self.0.keys);
+            shared.margin = self.0.margin;
             change(shared);
         }
         changed
@@ -169,6 +174,10 @@ impl Shared {
         TokenText::of_principal(self.keys.as_ref(), app_id, name)
     }
 
+    fn outlook(&self, stored: &Stored, name: &str, now: SystemTime) -> Option<Outlook> {
+        Outlook::of(stored, name, now, self.margin)
+    }
+
     fn index(&self) -> MutexGuard<'_, Index> {
         locked(&self.index)
     }
@@ -197,8 +206,19 @@ impl FleetStore for FolderFleet {
     async fn claim_due(&self, app_id: &str, most: usize) -> Result<DueTokens, Error> {
         let shared = &*self.0;
         shared.make(&shared.shared_app_id(app_id))?;
-        shared.rounds.lock().await.look(shared, app_id, shared.clock.now()).await?;
-        Ok(claims::claim(shared, app_id, most).await)
+        let mut rounds = shared.rounds.lock().await;
+        rounds.look(shared, app_id, shared.clock.now()).await?;
+        let unreadable = rounds.take_unreadable();
+        drop(rounds);
+        let mut due = claims::claim(shared, app_id, most).await;
+        due.failed.extend(unreadable);
+        Ok(due)
+    }
+
+    /// As far as this process has come across them.
+    async fn count_busy(&self, app_id: &str) -> Result<u64, Error> {
+        self.0.check(app_id)?;
+        Ok(self.0.index().busy_ones())
     }
 
     async fn list(&self, app_id: &str, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
@@ -232,6 +252,11 @@ impl FleetStore for FolderFleet {
     ) -> Result<std::collections::BTreeMap<Option<String>, u64>, Error> {
         self.0.check(app_id)?;
         listing::count_by_sealing_key(&self.0.place)
+    }
+
+    fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error> {
+        *self = self.clone().change(|shared| shared.margin = Some(margin));
+        Ok(())
     }
 
     #[cfg(feature = "sealing")]

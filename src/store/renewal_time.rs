@@ -7,6 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use crate::{RefreshTokenObject, fingerprint::fingerprint};
 
+/// For how long after its last grant a token is not due for a margin: a margin may be longer than a life.
+const LEFT_ALONE: Duration = Duration::from_secs(24 * 3600);
 const LONGEST_JITTER: Duration = Duration::from_secs(20 * 24 * 3600);
 
 /// When the token should be renewed; `None`: at once, since it is not known when it expires.
@@ -18,6 +20,17 @@ pub(super) fn renewal_time(
     let (received_at, expires_at) = token.life(now)?;
     let life = expires_at.duration_since(received_at).unwrap_or_default();
     received_at.checked_add(time_until_renewal(life, jitter(principal)))
+}
+
+/// When the token should be renewed so that no less than the margin is left of it; `None`: that is not known.
+pub(super) fn margin_time(
+    token: &RefreshTokenObject,
+    margin: Duration,
+    now: SystemTime,
+) -> Option<SystemTime> {
+    let (received_at, expires_at) = token.life(now)?;
+    let begins = expires_at.checked_sub(margin).unwrap_or(SystemTime::UNIX_EPOCH);
+    Some(begins.max(received_at.checked_add(LEFT_ALONE)?))
 }
 
 /// A third of the life, less the principal's share of the longest jitter.
@@ -81,6 +94,22 @@ mod tests {
             assert_eq!(renewal, Some(at(begins + 60 * DAY) - share), "{received_at:?} {expires_at}");
         }
         assert_eq!(renewal_time(&token(Some(NOW), None), name, at(NOW)), None);
+    }
+
+    #[test]
+    fn a_margin_begins_before_the_expiry_and_a_day_after_the_grant() {
+        for (received_at, expires_at, margin, begins) in [
+            (Some(NOW), NOW + 180 * DAY, 150 * DAY, NOW + 30 * DAY),
+            (Some(NOW), NOW + 180 * DAY, 0, NOW + 180 * DAY),
+            (Some(NOW), NOW + 180 * DAY, 180 * DAY, NOW + DAY),
+            (Some(NOW), NOW + 180 * DAY, u64::MAX, NOW + DAY),
+            (None, NOW + 100 * DAY, 150 * DAY, NOW - 50 * DAY),
+        ] {
+            let token = token(received_at, Some(expires_at));
+            let time = margin_time(&token, Duration::from_secs(margin), at(NOW));
+            assert_eq!(time, Some(at(begins)), "{received_at:?} {expires_at} {margin}");
+        }
+        assert_eq!(margin_time(&token(Some(NOW), None), Duration::from_secs(DAY), at(NOW)), None);
     }
 
     #[test]

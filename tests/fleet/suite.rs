@@ -12,7 +12,7 @@ use std::{
 
 use concur_auth::{
     AppCenterRedirect, AppCredentials, Clock as _, ErrorKind, Fleet, FleetBuilder, FleetStore, Grant, Health,
-    MemberKind, MemberState, RefreshTokenObject, SystemClock,
+    MemberKind, MemberState, RefreshTokenObject, SystemClock, TokenStore as _,
     simulator::{ConcurSimulator, Fault, ManualClock, Rotation, SimulatedCompany},
 };
 
@@ -20,7 +20,7 @@ use crate::support::{FliesAtTheEnd, HOUR, MINUTE, really_wait, until};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 /// After so long every token of SAP's six months is due.
-const UNTIL_DUE: Duration = Duration::from_secs(61 * 24 * 3600);
+pub const UNTIL_DUE: Duration = Duration::from_secs(61 * 24 * 3600);
 
 /// Where the tokens of one test's fleets lie.
 pub trait Place: Send + Sync {
@@ -400,6 +400,167 @@ pub async fn workers_share_what_is_due<P: Place>(scene: Scene<P>) {
     assert_eq!(scene.concur.token_requests(), 40 + 80);
 }
 
+/// For cron: what is due is renewed, the call ends, and its counts say what became of each.
+pub async fn a_round_renews_what_is_due_and_counts_what_became_of_it<P: Place>(scene: Scene<P>) {
+    let fleet = scene.fleet();
+    let companies = scene.companies(&fleet, 6).await;
+    assert_eq!(round(&scene, &fleet).await, [0; 4], "nothing is due");
+    let [locked, dead, out_of_reach, busy, ..] = &companies[..] else { panic!() };
+    scene.concur.refuse_principal(locked.uuid(), 14);
+    scene.concur.refuse_principal(dead.uuid(), 108);
+    scene.concur.refuse_principal(out_of_reach.uuid(), 134);
+    scene.pass(UNTIL_DUE);
+    // As another process that works on it.
+    let store = scene.place.store().of(scene.concur.app().id(), busy.uuid());
+    let lock = store.try_lock().await.unwrap().unwrap();
+    assert_eq!(round(&scene, &fleet).await, [2, 1, 2, 1]);
+    assert_eq!(scene.concur.count("refresh_token"), 5);
+    assert_eq!(fleet.needing_a_person().await.unwrap().len(), 2);
+    assert_eq!(round(&scene, &fleet).await, [0, 0, 0, 1], "the others rest");
+    store.unlock(lock).await;
+    scene.concur.end_refusals();
+    scene.pass(HOUR);
+    let renewals = scene.while_time_passes(fleet.renew_due()).await.unwrap();
+    let json = serde_json::to_string(&renewals).unwrap();
+    assert_eq!(json, r#"{"renewed":3,"failed":0,"needs_person":0,"skipped":0}"#, "all but the dead one");
+    assert_eq!(scene.concur.count("refresh_token"), 5 + 3);
+    assert!(scene.renewals().values().all(|renewed| *renewed == 1), "no token was presented twice");
+}
+
+/// What a call of `renew_due` counts: renewed, failed, needing a person, skipped.
+async fn round<P: Place>(scene: &Scene<P>, fleet: &Fleet) -> [u64; 4] {
+    let renewals = scene.while_time_passes(fleet.renew_due()).await.unwrap();
+    [renewals.renewed, renewals.failed, renewals.needs_person, renewals.skipped]
+}
+
+/// Two processes do this at once: each token is renewed by one of them, and more than either has slots for.
+pub async fn rounds_share_what_is_due<P: Place>(scene: Scene<P>) {
+    let fleets = [(); 2].map(|()| scene.builder().max_concurrent(4).build().unwrap());
+    scene.companies(&fleets[0], 30).await;
+    scene.pass(UNTIL_DUE);
+    let both = async { tokio::join!(fleets[0].renew_due(), fleets[1].renew_due()) };
+    let (one, other) = scene.while_time_passes(both).await;
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!((one.renewed + other.renewed, one.failed + other.failed), (30, 0), "{one:?} {other:?}");
+    assert_eq!((scene.concur.count("refresh_token"), scene.renewals().len()), (30, 30));
+}
+
+pub async fn a_round_sends_no_more_at_once_than_the_fleet_may<P: Place>(scene: Scene<P>) {
+    let fleet = scene.builder().max_concurrent(2).build().unwrap();
+    scene.companies(&fleet, 6).await;
+    scene.pass(UNTIL_DUE);
+    scene.concur.set_fault(Fault::Delay(Duration::from_secs(1)));
+    let renewing = tokio::spawn(async move { fleet.renew_due().await });
+    until(|| scene.concur.count("refresh_token") == 2).await;
+    really_wait(Duration::from_millis(200)).await;
+    assert_eq!(scene.concur.count("refresh_token"), 2);
+    scene.concur.clear_faults();
+    assert_eq!(scene.while_time_passes(renewing).await.unwrap().unwrap().renewed, 6);
+    assert_eq!(scene.concur.count("refresh_token"), 6);
+}
+
+/// Concur is down: one token at a time tries it, six times in less than a minute. What has not tried it remains due.
+pub async fn a_round_ends_while_concur_is_down<P: Place>(scene: Scene<P>) {
+    let fleet = scene.builder().max_concurrent(1).build().unwrap();
+    scene.companies(&fleet, 10).await;
+    scene.concur.set_fault(Fault::status(503));
+    scene.pass(UNTIL_DUE);
+    let (before, began) = (scene.concur.token_requests(), scene.clock.now());
+    assert_eq!(round(&scene, &fleet).await, [0, 6, 0, 0]);
+    assert_eq!(scene.concur.token_requests() - before, 6);
+    let took = scene.clock.now().duration_since(began).unwrap();
+    assert!((Duration::from_secs(15)..MINUTE).contains(&took), "{took:?}");
+    scene.concur.clear_faults();
+    scene.pass(HOUR);
+    assert_eq!(round(&scene, &fleet).await, [10, 0, 0, 0]);
+    assert_eq!(scene.concur.token_requests() - before, 6 + 10);
+}
+
+/// A renewal that fails is due again before the round is over, which takes minutes: a later round tries it again.
+pub async fn a_round_presents_no_token_twice<P: Place>(scene: Scene<P>) {
+    let fleet = scene.builder().max_concurrent(1).max_requests_per_second(1.0 / 90.0).build().unwrap();
+    let companies = scene.companies(&scene.fleet(), 4).await;
+    scene.concur.refuse_principal(companies[0].uuid(), 134);
+    scene.pass(UNTIL_DUE);
+    let renewing = tokio::spawn({
+        let fleet = fleet.clone();
+        async move { fleet.renew_due().await }
+    });
+    scene.minutes_until(async || renewing.is_finished()).await;
+    let renewals = renewing.await.unwrap().unwrap();
+    assert_eq!((renewals.renewed, renewals.failed, renewals.skipped), (3, 1, 0));
+    assert_eq!(scene.concur.count("refresh_token"), 4);
+    scene.concur.end_refusals();
+    scene.pass(HOUR);
+    assert_eq!(round(&scene, &fleet).await, [1, 0, 0, 0]);
+}
+
+/// By its caller, who goes away, or by the fleet, which is shut down: what was claimed and not presented is given back.
+pub async fn a_round_that_is_stopped_gives_back_what_it_has_not_presented<P: Place>(scene: Scene<P>) {
+    scene.companies(&scene.fleet(), 8).await;
+    scene.pass(UNTIL_DUE);
+    for (is_dropped, sent) in [(true, 1), (false, 2)] {
+        let fleet = scene.builder().max_concurrent(4).max_requests_per_second(1.0 / 60.0).build().unwrap();
+        let renewing = tokio::spawn({
+            let fleet = fleet.clone();
+            async move { fleet.renew_due().await }
+        });
+        // The first request is sent at once. The others wait for a minute each.
+        until(|| scene.renewals().len() == sent).await;
+        until(|| scene.clock.sleepers() > 1).await;
+        if is_dropped {
+            renewing.abort();
+            assert!(renewing.await.unwrap_err().is_cancelled());
+            // Time enough for all requests.
+            for _ in 0..5 {
+                scene.minute().await;
+            }
+        } else {
+            scene.while_time_passes(fleet.shutdown(MINUTE / 3)).await.unwrap();
+            assert_eq!(scene.while_time_passes(renewing).await.unwrap().unwrap().failed, 0);
+        }
+        assert_eq!(scene.concur.count("refresh_token"), sent);
+        scene.pass(2 * MINUTE);
+    }
+    assert_eq!(round(&scene, &scene.fleet()).await, [6, 0, 0, 0]);
+    assert_eq!((scene.concur.count("refresh_token"), scene.renewals().len()), (8, 8));
+}
+
+/// Sooner than the store would have it; but not twice in a day, however large the margin, and not against the pause after a refusal.
+pub async fn a_margin_makes_tokens_due_earlier<P: Place>(scene: Scene<P>) {
+    let with_margin = |margin| scene.builder().refresh_token_margin(margin).build().unwrap();
+    let fleet = scene.fleet();
+    let companies = scene.companies(&fleet, 4).await;
+    // Of 182 days, 149 are left.
+    scene.pass(33 * DAY);
+    for fleet in [&fleet, &with_margin(148 * DAY)] {
+        assert_eq!(round(&scene, fleet).await, [0; 4]);
+    }
+    scene.concur.refuse_principal(companies[0].uuid(), 14);
+    assert_eq!(round(&scene, &with_margin(150 * DAY)).await, [3, 0, 1, 0]);
+    // Longer than any life.
+    let always = with_margin(Duration::MAX);
+    for _ in 0..2 {
+        assert_eq!(round(&scene, &always).await, [0; 4]);
+        scene.pass(10 * MINUTE);
+    }
+    assert_eq!(scene.concur.count("refresh_token"), 4);
+    scene.concur.end_refusals();
+    scene.pass(DAY);
+    assert_eq!(round(&scene, &always).await, [4, 0, 0, 0]);
+    assert_eq!(round(&scene, &always).await, [0; 4]);
+    let members = fleet.list(None, 10).await.unwrap();
+    let left = members.iter().map(|member| {
+        let (expires_at, renew_at) = (member.refresh_token_expires_at.unwrap(), member.renew_at.unwrap());
+        (expires_at - renew_at).whole_days()
+    });
+    assert!(left.into_iter().all(|days| (119..=170).contains(&days)), "the store's own time: {members:?}");
+    let _worker = always.keep_alive().await.unwrap();
+    scene.pass(DAY);
+    scene.minutes_until(async || scene.concur.count("refresh_token") >= 4 + 4 + 4).await;
+    assert_eq!(scene.concur.count("refresh_token"), 4 + 4 + 4);
+}
+
 /// Who is refused needs a person, and all processes know it; the others are renewed. Once the administrator has unlocked the
 /// account, renewal goes on by itself.
 pub async fn who_needs_a_person_is_named<P: Place>(scene: Scene<P>) {
@@ -599,6 +760,13 @@ macro_rules! suite {
             who_is_not_connected_is_told_so,
             a_member_is_found_by_its_uuid,
             workers_share_what_is_due,
+            a_round_renews_what_is_due_and_counts_what_became_of_it,
+            rounds_share_what_is_due,
+            a_round_sends_no_more_at_once_than_the_fleet_may,
+            a_round_ends_while_concur_is_down,
+            a_round_presents_no_token_twice,
+            a_round_that_is_stopped_gives_back_what_it_has_not_presented,
+            a_margin_makes_tokens_due_earlier,
             who_needs_a_person_is_named,
             an_outage_is_waited_out,
             a_day_of_outage_is_made_up_for_in_the_order_of_expiry,

@@ -39,7 +39,8 @@ impl Place for Table {
             "BEGIN;
              LOCK TABLE concur_auth_tokens IN EXCLUSIVE MODE;
              UPDATE concur_auth_tokens SET renew_at = renew_at - make_interval(secs => {seconds}),
-                    refresh_expires_at = refresh_expires_at - make_interval(secs => {seconds});
+                    refresh_expires_at = refresh_expires_at - make_interval(secs => {seconds}),
+                    updated_at = updated_at - make_interval(secs => {seconds});
              COMMIT",
             seconds = time.as_secs_f64()
         ));

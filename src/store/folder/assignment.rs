@@ -40,7 +40,7 @@ pub(super) async fn assign(
     // The lock of the destination has brought what a killed process left there into its place.
     let token = usable(from.read_locked(&from_lock).await?, pending, &from)?;
     to.file().take_over(&token, &lock, &from, &from_lock)?;
-    let outlook = outlook::Outlook::of_token(&token, principal, shared.clock.now());
+    let outlook = outlook::Outlook::of_token(&token, principal, shared.clock.now(), shared.margin);
     shared.tell(|index| {
         index.removed(pending);
         index.saved(principal, outlook);

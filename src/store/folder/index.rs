@@ -28,6 +28,8 @@ pub(super) struct Index {
     waiting: BTreeSet<(u64, Name)>,
     /// Those that are due, by their expiry.
     due: BTreeSet<(u64, Name)>,
+    /// Those that were taken, and then found to be another process's.
+    busy: BTreeSet<Name>,
 }
 
 struct Entry {
@@ -97,6 +99,18 @@ impl Index {
         }
     }
 
+    /// A token that was taken is being renewed by another process, or was a moment ago.
+    pub(super) fn busy(&mut self, name: &str) {
+        if let Some((name, _)) = self.tokens.get_key_value(name) {
+            self.busy.insert(Arc::clone(name));
+        }
+    }
+
+    /// How many tokens were busy when they were last taken.
+    pub(super) fn busy_ones(&self) -> u64 {
+        self.busy.len() as u64
+    }
+
     pub(super) fn removed(&mut self, name: &str) {
         self.take_out(name);
     }
@@ -123,6 +137,7 @@ impl Index {
 
     fn take_out(&mut self, name: &str) -> Option<(Name, Entry)> {
         let (name, entry) = self.tokens.remove_entry(name)?;
+        self.busy.remove(&name);
         let key = (if entry.is_due { entry.outlook.expires_at } else { entry.due_at() }, name);
         if entry.is_due {
             self.due.remove(&key)
@@ -189,8 +204,14 @@ mod tests {
         index.found("a", Some(outlook(0, 1)), 0);
         for minute in 0..5 {
             assert_eq!(taken(&mut index, 60 * minute), ["a"]);
+            index.busy("a");
             assert_eq!(taken(&mut index, 60 * minute + 59), [""; 0]);
+            assert_eq!(index.busy_ones(), 1);
         }
+        index.found("a", Some(outlook(0, 2)), 300);
+        assert_eq!(index.busy_ones(), 0, "it was looked at under its lock");
+        index.busy("unknown");
+        assert_eq!(index.busy_ones(), 0);
     }
 
     #[test]
@@ -209,12 +230,15 @@ mod tests {
             index.found(name, Some(outlook(if name == "waiting" { 9 } else { 1 }, 5)), 0);
         }
         assert_eq!(index.take_due(1).as_deref(), Some("due"));
+        index.busy("due");
         index.found("due", Some(outlook(0, 6)), 1);
         assert_eq!(index.due.len(), 1, "other");
+        index.busy("due");
         for name in ["waiting", "due", "other", "unknown"] {
             index.found(name, None, 1);
         }
         assert!(index.tokens.is_empty() && index.waiting.is_empty() && index.due.is_empty());
+        assert_eq!(index.busy_ones(), 0);
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl MemberStore {
 
     fn saved(&self, token: &RefreshTokenObject) {
         let name = self.name();
-        let outlook = Outlook::of_token(token, name, self.shared.clock.now());
+        let outlook = Outlook::of_token(token, name, self.shared.clock.now(), self.shared.margin);
         self.shared.tell(|index| index.saved(name, outlook));
     }
 }

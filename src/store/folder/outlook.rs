@@ -2,14 +2,14 @@
 //!
 //! Always: no I/O and no clock here; nothing in it is a secret.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use crate::{
     FleetMember, MemberKind, MemberState, RefreshTokenObject, Stored, clock, consequences,
     failed_requests::{FailedRequest, FailedRequests, REFUSED_BEFORE},
     store::{
         member_name::{kind_of, kind_of_token},
-        renewal_time::renewal_time,
+        renewal_time::{margin_time, renewal_time},
     },
 };
 
@@ -23,21 +23,28 @@ pub(super) struct Outlook {
 
 impl Outlook {
     /// Of a token about which nothing is noted.
-    pub(super) fn of_token(token: &RefreshTokenObject, name: &str, now: SystemTime) -> Self {
+    pub(super) fn of_token(
+        token: &RefreshTokenObject,
+        name: &str,
+        now: SystemTime,
+        margin: Option<Duration>,
+    ) -> Self {
+        let renewal = renewal_time(token, name, now).unwrap_or(now);
+        let margin_begins = margin.and_then(|margin| margin_time(token, margin, now));
         Self {
-            due_at: clock::unix_seconds(renewal_time(token, name, now).unwrap_or(now)),
+            due_at: clock::unix_seconds(margin_begins.map_or(renewal, |begins| begins.min(renewal))),
             expires_at: token.expiry().map_or(u64::MAX, clock::unix_seconds),
         }
     }
 
     /// `None` where nothing will be due until there is another token: there is none, or Concur has refused it for good.
-    pub(super) fn of(stored: &Stored, name: &str, now: SystemTime) -> Option<Self> {
+    pub(super) fn of(stored: &Stored, name: &str, now: SystemTime, margin: Option<Duration>) -> Option<Self> {
         let token = stored.token.as_ref()?;
         let noted = FailedRequests::from_note(stored.note.as_deref());
         if noted.is_dead(token) {
             return None;
         }
-        let mut outlook = Self::of_token(token, name, now);
+        let mut outlook = Self::of_token(token, name, now, margin);
         if let Some(refused) = needing_a_person(&noted).filter(|refused| refused.is_in_force(now)) {
             outlook.due_at = outlook.due_at.max(clock::unix_seconds(refused.pending().next_attempt));
         }
@@ -73,7 +80,7 @@ pub(super) fn member(name: &str, stored: &Stored, now: SystemTime) -> FleetMembe
     member.refresh_token_expires_at = token.expires_at();
     let is_valid = !is_dead && token.expiry().is_some_and(|expiry| now < expiry);
     member.act_before = token.expires_at().filter(|_| needs_person && is_valid);
-    let due_at = Outlook::of(stored, name, now).map(|outlook| outlook.due_at);
+    let due_at = Outlook::of(stored, name, now, None).map(|outlook| outlook.due_at);
     member.renew_at = due_at.and_then(clock::from_unix_seconds).map(clock::public_time);
     member
 }
@@ -138,13 +145,18 @@ mod tests {
             (noted(Some(&in_doubt), None), THEN, Some(renewal)),
         ] {
             let stored = Stored::new(Some(ours.clone()), note.clone());
-            let outlook = Outlook::of(&stored, NAME, at(now));
+            let outlook = Outlook::of(&stored, NAME, at(now), None);
             assert_eq!(outlook.map(|outlook| outlook.due_at), due_at, "{note:?} at {now}");
+            // The margin has begun a day before the renewal; what it says of a refusal, it says nothing against.
+            let margin = Duration::from_secs(EXPIRES - renewal + DAY);
+            let earlier = Outlook::of(&stored, NAME, at(now), Some(margin)).map(|outlook| outlook.due_at);
+            let is_paused = due_at.is_some_and(|due_at| due_at > renewal);
+            assert_eq!(earlier, due_at.map(|at| if is_paused { at } else { at - DAY }), "{note:?} at {now}");
             assert!(outlook.is_none_or(|outlook| outlook.expires_at == EXPIRES));
         }
-        assert_eq!(Outlook::of(&Stored::default(), NAME, at(THEN)), None);
+        assert_eq!(Outlook::of(&Stored::default(), NAME, at(THEN), None), None);
         let unknown = RefreshTokenObject::from_json(r#"{"refresh_token":"r"}"#).unwrap();
-        let outlook = Outlook::of_token(&unknown, NAME, at(THEN));
+        let outlook = Outlook::of_token(&unknown, NAME, at(THEN), Some(Duration::MAX));
         assert_eq!(outlook, Outlook { due_at: THEN, expires_at: u64::MAX }, "at once, and after the others");
     }
 

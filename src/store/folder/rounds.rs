@@ -17,7 +17,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{Shared, layout, outlook::Outlook};
+use super::{Shared, layout};
 use crate::{
     Clock as _, Error, JsonFileStore, Stored, SystemClock, TokenStore as _, clock,
     files::Stamp,
@@ -37,6 +37,8 @@ pub(super) struct Rounds {
     groups: BTreeMap<String, Option<Stamp>>,
     /// New members that had no token yet.
     expected: BTreeSet<String>,
+    /// Members whose token could not be read since they were last taken from here.
+    unreadable: Vec<String>,
     /// The group that was read last.
     last_read: String,
     /// Unix seconds of the last look.
@@ -44,6 +46,11 @@ pub(super) struct Rounds {
 }
 
 impl Rounds {
+    /// The members whose token could not be read since this was last asked.
+    pub(super) fn take_unreadable(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unreadable)
+    }
+
     /// Looks into the folder, if the last look is a minute ago.
     pub(super) async fn look(&mut self, shared: &Shared, app_id: &str, now: SystemTime) -> Result<(), Error> {
         let seconds = clock::unix_seconds(now);
@@ -115,11 +122,12 @@ impl Rounds {
                         tidy_up(&file).await;
                     }
                 }
-                let outlook = Outlook::of(&stored, name, now);
+                let outlook = shared.outlook(&stored, name, now);
                 shared.index().found(name, outlook, clock::unix_seconds(now));
             }
             Err(error) => {
                 log::event!(warn, name, %error, cause = log::causes(&error), "could not read a token; it is left out");
+                self.unreadable.push(name.to_owned());
             }
         }
     }

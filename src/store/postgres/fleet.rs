@@ -53,6 +53,8 @@ pub struct PostgresFleet {
     database: Arc<Database>,
     limits: Limits,
     at_rest: AtRest,
+    /// Tokens are due already when less than this is left of them.
+    margin: Option<Duration>,
 }
 
 impl PostgresFleet {
@@ -67,6 +69,7 @@ impl PostgresFleet {
             database: Arc::new(Database::new(url)?),
             limits: Limits::DEFAULT,
             at_rest: AtRest::default(),
+            margin: None,
         })
     }
 
@@ -182,6 +185,10 @@ impl FleetStore for PostgresFleet {
         due::claim(self, app_id, most).await
     }
 
+    async fn count_busy(&self, app_id: &str) -> Result<u64, Error> {
+        due::count_busy(self, app_id).await
+    }
+
     /// In the order that the database gives to names.
     async fn list(&self, app_id: &str, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
         self.with_spooled(app_id, members::list(&self.database, app_id, after, most).await?)
@@ -213,6 +220,11 @@ impl FleetStore for PostgresFleet {
             *count.entry(key).or_default() += 1;
         }
         Ok(count)
+    }
+
+    fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error> {
+        self.margin = Some(margin);
+        Ok(())
     }
 
     #[cfg(feature = "sealing")]

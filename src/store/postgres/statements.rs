@@ -54,14 +54,20 @@ macro_rules! claimed {
     };
 }
 
-/// Whether a lease can be taken: there is no live one, and if the row is in doubt for less than `$5` seconds, its refresh token
+/// Whether a lease can be taken: there is no live one, and if the row is in doubt for less than `$doubt` seconds, its refresh token
 /// dies within a week.
 macro_rules! claimable {
-    () => {
-        "(lease_owner IS NULL OR lease_until <= clock_timestamp())
-       AND ($5 = 0
-            OR coalesce(lease_until, in_doubt_since, '-infinity') <= clock_timestamp() - make_interval(secs => $5)
+    ($doubt:literal) => {
+        concat!(
+            "(lease_owner IS NULL OR lease_until <= clock_timestamp())
+       AND (",
+            $doubt,
+            " = 0
+            OR coalesce(lease_until, in_doubt_since, '-infinity') <= clock_timestamp() - make_interval(secs => ",
+            $doubt,
+            ")
             OR refresh_expires_at <= clock_timestamp() + interval '7 days')"
+        )
     };
 }
 
@@ -77,7 +83,7 @@ pub(super) const CLAIM: &str = concat!(
     "
      WHERE app_id = $1 AND principal = $2
        AND ",
-    claimable!(),
+    claimable!("$5"),
     "
        AND (NOT $6 OR save_id IS NOT DISTINCT FROM $7)
  RETURNING ",

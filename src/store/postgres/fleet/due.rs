@@ -23,6 +23,8 @@ use crate::{
     },
 };
 
+/// What a date of the database can be moved by, without an overflow.
+const LONGEST_MARGIN: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 /// With more than so many due, they are no longer all read to find the oldest expiry.
 const MANY: i64 = 500;
 /// What is due and cannot be claimed is leased, or in doubt: it is not asked for again at once.
@@ -31,6 +33,9 @@ const BUSY: Duration = Duration::from_secs(5);
 pub(super) async fn claim(fleet: &PostgresFleet, app_id: &str, most: usize) -> Result<DueTokens, Error> {
     let PostgresFleet { database, limits, .. } = fleet;
     fleet.save_what_waits().await?;
+    if let Some(margin) = fleet.margin {
+        bring_forward(database, app_id, margin, most).await?;
+    }
     let (due, next) = look(database, app_id).await?;
     if due == 0 || most == 0 {
         return Ok(DueTokens::new(Vec::new(), next));
@@ -51,17 +56,42 @@ pub(super) async fn claim(fleet: &PostgresFleet, app_id: &str, most: usize) -> R
     let rows = rows.iter().map(|row| Claimed::of(database, row)).collect::<Result<Vec<_>, _>>()?;
     let waiting = fleet.waiting()?;
     unanswered.answered();
-    let tokens = locks(fleet, app_id, rows, &holder, &waiting);
-    let next = if tokens.is_empty() {
-        Some(BUSY)
-    } else if claimed >= most {
+    let (tokens, failed) = locks(fleet, app_id, rows, &holder, &waiting).await;
+    let next = if claimed >= most {
         Some(Duration::ZERO)
+    } else if tokens.is_empty() {
+        Some(BUSY)
     } else if usize::try_from(due).is_ok_and(|due| due > claimed) {
         Some(next.map_or(BUSY, |next| next.min(BUSY)))
     } else {
         next
     };
-    Ok(DueTokens::new(tokens, next))
+    let mut due = DueTokens::new(tokens, next);
+    due.failed = failed;
+    Ok(due)
+}
+
+pub(super) async fn count_busy(fleet: &PostgresFleet, app_id: &str) -> Result<u64, Error> {
+    let parameters: &Parameters<'_> =
+        &[(&app_id, Type::TEXT), (&fleet.limits.doubt.as_secs_f64(), Type::FLOAT8)];
+    let rows = fleet.database.query(statements::COUNT_BUSY, parameters).await?;
+    let count: Option<i64> = rows.first().map(|row| column(&fleet.database, row, 0)).transpose()?;
+    Ok(count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0))
+}
+
+/// Has tokens due for the margin, no more than are claimed next.
+async fn bring_forward(
+    database: &Database,
+    app_id: &str,
+    margin: Duration,
+    most: usize,
+) -> Result<(), Error> {
+    let parameters: &Parameters<'_> = &[
+        (&app_id, Type::TEXT),
+        (&i64::try_from(most).unwrap_or(i64::MAX), Type::INT8),
+        (&margin.min(LONGEST_MARGIN).as_secs_f64(), Type::FLOAT8),
+    ];
+    database.query(statements::BRING_FORWARD, parameters).await.map(drop)
 }
 
 /// How many are due, as far as that matters, and in how long the next one is.
@@ -94,35 +124,42 @@ impl<'a> Claimed<'a> {
     }
 }
 
-/// `UPDATE` returns rows in any order. A row whose newest token waits on the disk still is given back.
-fn locks(
+/// `UPDATE` returns rows in any order. A row that cannot be read, or whose newest token waits on the disk still, is given back, and
+/// named.
+async fn locks(
     fleet: &PostgresFleet,
     app_id: &str,
     mut rows: Vec<Claimed<'_>>,
     holder: &str,
     waiting: &BTreeSet<RowHash>,
-) -> Vec<DueToken> {
+) -> (Vec<DueToken>, Vec<String>) {
     rows.sort_by(|a, b| a.expires_at.total_cmp(&b.expires_at));
-    let lock = |Claimed { row, principal, kind, .. }: Claimed<'_>| {
+    let (mut tokens, mut unusable) = (Vec::new(), Vec::new());
+    for Claimed { row, principal, kind, .. } in rows {
         let of = Arc::new(fleet.row(app_id, principal));
         if waiting.contains(&of.hash()) {
-            release_in_background(&of, holder.to_owned());
-            return None;
+            unusable.push(of);
+            continue;
         }
         match of.leased(row) {
             Ok(leased) => {
                 let lock = Claim::lock(of, holder.to_owned(), fleet.limits, leased);
-                Some(DueToken::new(principal, kind_of(principal, kind), lock))
+                tokens.push(DueToken::new(principal, kind_of(principal, kind), lock));
             }
             Err(error) => {
                 let (store, cause) = (&of, log::causes(&error));
                 log::event!(warn, %store, %error, cause, "a token that is due cannot be read");
-                release_in_background(&of, holder.to_owned());
-                None
+                unusable.push(of);
             }
         }
-    };
-    rows.into_iter().filter_map(lock).collect()
+    }
+    for of in &unusable {
+        let given_back = Unanswered::new(|| release_in_background(of, holder.to_owned()));
+        if of.release(holder).await.is_ok() {
+            given_back.answered();
+        }
+    }
+    (tokens, unusable.iter().map(|of| of.principal.clone()).collect())
 }
 
 fn release_all_in_background(database: &Arc<Database>, app_id: &str, holder: &str) {

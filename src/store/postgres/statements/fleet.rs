@@ -22,6 +22,27 @@ pub(in super::super) const DUE: &str = "
              ORDER BY renew_at
              LIMIT 1)";
 
+/// Moves the next turn of tokens of which less than `$3` seconds are left to now, `$2` at most, those first that expire first. Not of a
+/// token that was claimed without a save, or was refused: its turn is the end of its pause. Nor of a row that has changed within a
+/// day, since a margin may be longer than a life.
+///
+/// The index of expiries is read from its beginning, up to the margin.
+pub(in super::super) const BRING_FORWARD: &str = "
+    UPDATE concur_auth_tokens
+       SET renew_at = statement_timestamp()
+     WHERE app_id = $1
+       AND principal = ANY (ARRAY(
+           SELECT principal
+             FROM concur_auth_tokens
+            WHERE app_id = $1
+              AND refresh_expires_at <= statement_timestamp() + make_interval(secs => $3)
+              AND renew_at > statement_timestamp()
+              AND token IS NOT NULL AND state = 'active' AND claims = 0
+              AND updated_at <= statement_timestamp() - interval '1 day'
+            ORDER BY refresh_expires_at
+            LIMIT $2
+              FOR UPDATE SKIP LOCKED))";
+
 /// Takes the leases of tokens that are due, `$2` at most, as `CLAIM` does ahead of time, and moves their next turn: an attempt
 /// that fails, or a worker that is killed, needs no statement for that. What comes back together is spread by `random()`.
 ///
@@ -44,7 +65,7 @@ macro_rules! claim_due {
              FROM concur_auth_tokens
             WHERE app_id = $1 AND renew_at <= statement_timestamp() AND token IS NOT NULL
               AND ",
-            claimable!(),
+            claimable!("$5"),
             "
             ORDER BY ",
             $order,
@@ -64,6 +85,20 @@ pub(in super::super) const CLAIM_OF_FEW: &str = claim_due!("coalesce(refresh_exp
 
 /// Where many are due: the index of expiries is read from its beginning, where nearly all are due, until there are enough.
 pub(in super::super) const CLAIM_OF_MANY: &str = claim_due!("refresh_expires_at");
+
+/// How many tokens are due that cannot be claimed; `$2` is for how many seconds a row in doubt is left alone. Where a claim of a worker
+/// has moved the next turn, it is within the hour: no other rows are read.
+pub(in super::super) const COUNT_BUSY: &str = concat!(
+    "
+    SELECT count(*)
+      FROM concur_auth_tokens
+     WHERE app_id = $1 AND renew_at <= statement_timestamp() + interval '1 hour' AND token IS NOT NULL
+       AND CASE WHEN renew_at <= statement_timestamp()
+                THEN NOT coalesce(",
+    claimable!("$2"),
+    ", false)
+                ELSE claims > 0 AND lease_owner IS NOT NULL AND lease_until > clock_timestamp() END"
+);
 
 /// Ends all leases of holder `$2`, whose claim was not answered. It was made within the last minute, so the next turns of its rows
 /// are within the hour: no other rows are read.
