@@ -128,7 +128,7 @@ pub(crate) enum Command {
 impl Command {
     /// Whether the program stays until it is told to end.
     pub(crate) fn stays(&self) -> bool {
-        matches!(self, Self::Serve(_) | Self::KeepAlive | Self::Fleet(FleetCommand::Work { .. }))
+        matches!(self, Self::Serve(_) | Self::KeepAlive | Self::Fleet(FleetCommand::Work(_)))
     }
 }
 
@@ -215,15 +215,9 @@ pub(crate) enum FleetCommand {
         now: bool,
     },
     /// Keep all companies and users signed in
-    #[command(after_help = "Example:\n  concur-auth --fleet tokens fleet work --rate 20")]
-    Work {
-        /// How many renewals run at once
-        #[arg(long, value_name = "N")]
-        concurrency: Option<usize>,
-        /// How many requests are sent in a second at most
-        #[arg(long, value_name = "REQUESTS_PER_SECOND")]
-        rate: Option<f64>,
-    },
+    #[command(after_help = "Examples:\n  concur-auth --fleet tokens fleet work --rate 20\n\nFor cron:\n  \
+                            concur-auth --fleet tokens fleet work --until-idle")]
+    Work(WorkArguments),
     /// Sign a company or user out, and remove it
     #[command(after_help = "Example:\n  concur-auth --fleet tokens fleet disconnect --yes \
                             b3f4e2a0-0000-4000-8000-000000000000")]
@@ -237,6 +231,25 @@ pub(crate) enum FleetCommand {
         #[arg(long)]
         keep_at_concur: bool,
     },
+}
+
+#[derive(Args)]
+pub(crate) struct WorkArguments {
+    /// Renew what is due, print what became of it as one JSON line, and end
+    ///
+    /// Its members: renewed, failed, needs_person (all that need a person now), skipped (left to another process). Exit code: 2 where a
+    /// person is needed, 1 where something failed.
+    #[arg(long)]
+    pub(crate) until_idle: bool,
+    /// How many renewals run at once
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<usize>,
+    /// How many requests are sent in a second at most
+    #[arg(long, value_name = "REQUESTS_PER_SECOND")]
+    pub(crate) rate: Option<f64>,
+    /// A refresh token is due when fewer days of its life are left [default: 120 to 140 of SAP's 180]
+    #[arg(long, value_name = "DAYS")]
+    pub(crate) margin: Option<u32>,
 }
 
 fn mode(text: &str) -> Result<u32, String> {

@@ -4,18 +4,23 @@ use std::{
     ffi::{OsStr, OsString},
     io::{self, IsTerminal as _},
     path::Path,
+    pin::pin,
+    time::Duration,
 };
 
-use concur_auth::{Fleet, FolderFleet, Grant, Imported, MemberState, time};
+use concur_auth::{Fleet, FleetRenewals, FolderFleet, Grant, Imported, MemberState, time};
+use serde_json::json;
 
 use super::tokens::renewed;
 use crate::{
-    arguments::FleetCommand,
-    failure::{Failure, Outcome},
+    arguments::{FleetCommand, WorkArguments},
+    failure::{Failure, Outcome, PERSON},
     place::{Kept, Place, TOKENS, Tokens, database, manager_of, members},
     say, serve,
     signals::{PATIENCE, ended, unless_ended},
 };
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 pub(crate) async fn run(place: &Place, command: FleetCommand) -> Outcome {
     match command {
@@ -24,7 +29,7 @@ pub(crate) async fn run(place: &Place, command: FleetCommand) -> Outcome {
         FleetCommand::Import { path } => import(place, &path).await,
         FleetCommand::List { json, needs_person, lapsing } => list(place, json, needs_person, lapsing).await,
         FleetCommand::Renew { uuid, now } => renew(place, &uuid, now).await,
-        FleetCommand::Work { concurrency, rate } => work(place, concurrency, rate).await,
+        FleetCommand::Work(arguments) => work(place, arguments).await,
         FleetCommand::Disconnect { uuid, yes, keep_at_concur } => {
             disconnect(place, &uuid, yes, keep_at_concur).await
         }
@@ -169,8 +174,9 @@ async fn renew(place: &Place, uuid: &str, now: bool) -> Outcome {
     say::out(&say::validity(&renewed(&tokens, now).await?))
 }
 
-async fn work(place: &Place, concurrency: Option<usize>, rate: Option<f64>) -> Outcome {
+async fn work(place: &Place, arguments: WorkArguments) -> Outcome {
     let ended = ended();
+    let WorkArguments { until_idle, concurrency, rate, margin } = arguments;
     let fleet = place.fleet(|mut fleet| {
         if let Some(most) = concurrency {
             fleet = fleet.max_concurrent(most);
@@ -178,10 +184,39 @@ async fn work(place: &Place, concurrency: Option<usize>, rate: Option<f64>) -> O
         if let Some(rate) = rate {
             fleet = fleet.max_requests_per_second(rate);
         }
+        if let Some(days) = margin {
+            fleet = fleet.refresh_token_margin(DAY * days);
+        }
         fleet
     });
     let fleet = fleet.await?;
-    serve::keep(Kept::Fleet(fleet), ended).await
+    if until_idle { one_round(&fleet, ended).await } else { serve::keep(Kept::Fleet(fleet), ended).await }
+}
+
+/// Renews what is due. A signal ends the round early, with what it has done.
+async fn one_round(fleet: &Fleet, ended: impl Future<Output = u8>) -> Outcome {
+    let mut round = pin!(fleet.renew_due());
+    let renewals = tokio::select! {
+        biased;
+        _ = ended => {
+            let (saved, renewals) = tokio::join!(fleet.shutdown(PATIENCE), round);
+            saved?;
+            renewals?
+        }
+        renewals = &mut round => renewals?,
+    };
+    fleet.shutdown(PATIENCE).await?;
+    // Also those whom an earlier round has found: the job says so until a person has acted.
+    let needs_person = fleet.health().await?.needing_a_person;
+    let FleetRenewals { renewed, failed, skipped, .. } = renewals;
+    let counts =
+        json!({ "renewed": renewed, "failed": failed, "needs_person": needs_person, "skipped": skipped });
+    say::out(&counts.to_string())?;
+    match (needs_person, failed) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(Failure::Said(1)),
+        _ => Err(Failure::Said(PERSON)),
+    }
 }
 
 async fn disconnect(place: &Place, uuid: &str, yes: bool, keep_at_concur: bool) -> Outcome {

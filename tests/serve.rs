@@ -1,0 +1,158 @@
+//! The program `concur-auth serve`: what the local endpoint answers, and whom.
+
+#![cfg(all(feature = "cli", feature = "simulator", unix))]
+
+#[path = "cli/scene.rs"]
+mod scene;
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use concur_auth::simulator::Fault;
+
+use self::scene::{Scene, Serving, json_of, status_of};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_endpoint_answers_on_a_socket_and_over_loopback() {
+    let scene = Scene::new().await;
+    let serving = Serving::start(&scene, &[]);
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&serving.socket), mode(&scene.path("key"))), (0o600, 0o600));
+
+    let reply = serving.get("/token?min_validity=600");
+    assert!(status_of(&reply) == 200 && reply.contains("cache-control: no-store"), "{reply}");
+    assert!(scene.concur.is_live_access(json_of(&reply)["access_token"].as_str().unwrap()));
+    assert_eq!(json_of(&serving.get("/status"))["health"], "healthy");
+    assert_eq!(status_of(&serving.get("/healthz")), 200);
+    assert!(serving.get("/metrics").contains("concur_auth_renewals_total"));
+    assert_eq!(status_of(&serving.get("/token?min_validity=soon")), 400);
+    assert_eq!(status_of(&serving.get("/")), 404);
+    assert_eq!(status_of(&serving.get("/api/profile/identity/v4/Users")), 404);
+
+    let over = |headers: &str| {
+        status_of(
+            &serving.raw_over_loopback(&format!("GET /token HTTP/1.1\r\nConnection: close\r\n{headers}\r\n")),
+        )
+    };
+    let (host, key) =
+        (format!("Host: {}\r\n", serving.address), format!("Authorization: Bearer {}\r\n", serving.key));
+    assert_eq!(over(&format!("{host}{key}")), 200);
+    assert_eq!(over(&host), 401);
+    assert_eq!(over(&format!("{host}Authorization: Bearer {}0\r\n", &serving.key[1..])), 401);
+    assert_eq!(over(&format!("{host}{key}Origin: https://evil.example\r\n")), 403);
+    assert_eq!(over(&format!("Host: evil.example\r\n{key}")), 403);
+    assert_eq!(over(&format!("{host}Host: evil.example\r\n{key}")), 403);
+    assert_eq!(over(&key), 403);
+    assert_eq!(scene.concur.token_requests(), 1);
+
+    // A socket that answers is not taken over.
+    scene.run(&["serve", "--socket", "auth.sock"]).failed(1, "another process listens on auth.sock");
+    assert_eq!(status_of(&serving.get("/token")), 200);
+    assert_eq!(serving.end(), Some(0));
+    assert!(!scene.path("auth.sock").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_a_killed_process_left_is_taken_over() {
+    let scene = Scene::new().await;
+    drop(Serving::start(&scene, &[]));
+    assert!(scene.path("auth.sock").exists());
+    let serving = Serving::start(&scene, &[]);
+    assert_eq!(status_of(&serving.get("/token")), 200);
+    scene.write("file.sock", "");
+    scene.run(&["serve", "--socket", "file.sock"]).failed(1, "file.sock");
+    assert!(scene.path("file.sock").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_token_the_endpoint_says_why_and_when_to_ask_again() {
+    let scene = Scene::new().await;
+    scene.concur.set_fault(Fault::code(14));
+    let serving = Serving::start(&scene, &["--proxy"]);
+    for path in ["/token", "/api/profile/identity/v4/Users"] {
+        let reply = serving.get(path);
+        assert!(status_of(&reply) == 503 && reply.contains("retry-after: "), "{reply}");
+        assert_eq!((&json_of(&reply)["kind"], &json_of(&reply)["code"]), (&"refused".into(), &14.into()));
+    }
+    assert_eq!(status_of(&serving.get("/healthz")), 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn api_calls_are_forwarded_with_a_token_and_nothing_else_is() {
+    let scene = Scene::new().await;
+    scene.concur.mount("GET", "/expense/v4/a%2Fb~c", r#"{"it": "came"}"#);
+    let serving = Serving::start(&scene, &["--proxy"]);
+    let reply = serving.get("/api/profile/identity/v4/Users");
+    assert!(status_of(&reply) == 200 && reply.contains("userName"), "{reply}");
+    assert!(serving.get("/api/expense/v4/a%2Fb~c?x=%20y").contains("came"));
+
+    for path in [
+        "oauth2/v0/token",
+        "OAuth2/v0/token",
+        "oauth2;x=1/v0/token",
+        "%6fauth2/v0/token",
+        "%256fauth2/v0/token",
+        "app-mgmt/v0/connections",
+        "x/../oauth2/v0/token",
+        "x/%2e%2e/oauth2",
+        "x/%252e%252e/oauth2",
+        "x/..;/oauth2",
+        "/oauth2/v0/token",
+        "x//y",
+        "x/%2f/y",
+        "x%5c..%5coauth2",
+        ".",
+    ] {
+        let reply = serving.get(&format!("/api/{path}"));
+        assert_eq!(status_of(&reply), 403, "{path}: {reply}");
+    }
+    for path in ["x/%zz", "x/%2", "x/{y}"] {
+        assert_eq!(status_of(&serving.get(&format!("/api/{path}"))), 400, "{path}");
+    }
+    let head = "GET /api/profile/identity/v4/Users HTTP/1.1\r\nHost: localhost\r\nConnection: ";
+    assert_eq!(status_of(&serving.raw(&format!("{head}upgrade\r\nUpgrade: websocket\r\n\r\n"))), 403);
+    let absolute = "GET http://evil.example/token HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    assert_eq!(status_of(&serving.raw(absolute)), 400);
+    // Two lengths, or a length and chunks: what one server takes for the end of a request another does not.
+    for smuggled in
+        ["Content-Length: 5\r\nContent-Length: 6\r\n", "Content-Length: 5\r\nTransfer-Encoding: gzip\r\n"]
+    {
+        let request =
+            format!("POST /api/expense/v4/reports HTTP/1.1\r\nHost: localhost\r\n{smuggled}\r\nhello");
+        assert_eq!(status_of(&serving.raw(&request)), 400, "{smuggled}");
+    }
+    assert_eq!(serving.end(), Some(0));
+}
+
+/// A body that is too long to be kept cannot be sent again: the client makes that call again.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_401_a_call_is_repeated_if_its_body_is_small() {
+    for (length, statuses) in [(1000, [200, 200]), (64 * 1024, [200, 200]), (64 * 1024 + 1, [401, 200])] {
+        let scene = Scene::new().await;
+        scene.concur.mount("POST", "/expense/v4/reports", r#"{"made": true}"#);
+        let serving = Serving::start(&scene, &["--proxy"]);
+        assert_eq!(status_of(&serving.get("/token")), 200);
+        scene.concur.expire_access_tokens();
+        let head = "POST /api/expense/v4/reports HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                    Authorization: Bearer mine\r\n";
+        let request = format!("{head}Content-Length: {length}\r\n\r\n{}", "x".repeat(length));
+        let answered = [(); 2].map(|()| status_of(&serving.raw(&request)));
+        assert_eq!((answered, scene.concur.token_requests()), (statuses, 2), "{length}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_is_served_by_company() {
+    let scene = Scene::new().await;
+    let company = scene.company();
+    scene.run_with(&["--fleet", "tokens", "fleet", "connect", &company], &scene.request_token()).ok();
+    let serving = Serving::start(&scene, &["--fleet", "tokens", "--proxy"]);
+    let token = json_of(&serving.get(&format!("/companies/{company}/token")));
+    assert!(scene.concur.is_live_access(token["access_token"].as_str().unwrap()));
+    assert_eq!(json_of(&serving.get("/companies"))[0]["company"], company);
+    assert!(serving.get(&format!("/companies/{company}/api/profile/identity/v4/Users")).contains("userName"));
+    assert_eq!(status_of(&serving.get(&format!("/companies/{company}/api/oauth2/v0/token"))), 403);
+    assert_eq!(status_of(&serving.get("/companies/b3f4e2a0-0000-4000-8000-000000000000/token")), 404);
+    assert_eq!(json_of(&serving.get("/healthz"))["active"], 1);
+    assert_eq!(status_of(&serving.get("/token")), 404);
+    assert_eq!(serving.end(), Some(0));
+}
