@@ -2,6 +2,9 @@
 
 #![cfg(all(feature = "cli", feature = "simulator", unix))]
 
+#[cfg(feature = "postgres")]
+#[path = "support/postgres/mod.rs"]
+mod postgres;
 #[path = "cli/scene.rs"]
 mod scene;
 #[allow(unreachable_pub, reason = "other tests export it")]
@@ -15,10 +18,17 @@ use std::{
     process::{Command, Stdio},
 };
 
-use concur_auth::simulator::Fault;
-use serde_json::Value;
+use concur_auth::{JsonFileStore, TokenStore as _, simulator::Fault};
+use serde_json::{Value, json};
 
 use self::scene::{Ran, Scene, raw, time_in};
+#[cfg(feature = "postgres")]
+use self::{
+    postgres::{Postgres, Server as _},
+    scene::{Serving, json_of},
+};
+
+const DAY: i64 = 24 * 3600;
 
 #[tokio::test]
 async fn init_without_a_terminal_writes_the_template_and_asks_for_a_person() {
@@ -34,7 +44,7 @@ async fn init_without_a_terminal_writes_the_template_and_asks_for_a_person() {
 }
 
 /// What a person sees who answers like this; `None` is Ctrl-C. `None` also where there is no Python to play the person.
-fn on_a_terminal(scene: &Scene, answers: &[(&str, Option<&str>)]) -> Option<Value> {
+fn on_a_terminal(scene: &Scene, command: &str, answers: &[(&str, Option<&str>)]) -> Option<Value> {
     if Command::new("python3").arg("--version").output().is_err() {
         skip::skip("there is no python3");
         return None;
@@ -43,7 +53,7 @@ fn on_a_terminal(scene: &Scene, answers: &[(&str, Option<&str>)]) -> Option<Valu
     let mut child = Command::new("python3")
         .arg(person)
         .arg(scene.dir.path())
-        .args([env!("CARGO_BIN_EXE_concur-auth"), "init"])
+        .args([env!("CARGO_BIN_EXE_concur-auth"), command])
         .env_remove("CONCUR_BASE_URI")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -70,7 +80,7 @@ async fn a_person_signs_in_on_a_terminal_at_the_second_attempt() {
         ("Base URI", Some(&*base)),
     ];
     // What exists is not overwritten.
-    let Some(refused) = on_a_terminal(&scene, &[]) else { return };
+    let Some(refused) = on_a_terminal(&scene, "init", &[]) else { return };
     assert!(
         refused["seen"].as_str().unwrap().contains("credentials.json exists and is not overwritten"),
         "{refused}"
@@ -78,7 +88,8 @@ async fn a_person_signs_in_on_a_terminal_at_the_second_attempt() {
     fs::remove_file(scene.path("credentials.json")).unwrap();
 
     // Ctrl-C while a secret is typed: nothing is written, and the terminal shows again what is typed.
-    let interrupted = on_a_terminal(&scene, &[&first[..4], &[("not shown)", None)]].concat()).unwrap();
+    let interrupted =
+        on_a_terminal(&scene, "init", &[&first[..4], &[("not shown)", None)]].concat()).unwrap();
     assert_eq!(
         (&interrupted["code"], &interrupted["has_echo"]),
         (&130.into(), &true.into()),
@@ -94,7 +105,7 @@ async fn a_person_signs_in_on_a_terminal_at_the_second_attempt() {
         ("not shown)", Some(member("companyRequestToken"))),
         ("Base URI", Some("")),
     ];
-    let signed_in = on_a_terminal(&scene, &[first, second].concat()).unwrap();
+    let signed_in = on_a_terminal(&scene, "init", &[first, second].concat()).unwrap();
     let seen = signed_in["seen"].as_str().unwrap();
     assert!(signed_in["code"] == 0 && seen.contains("Signed in, company "), "{seen}");
     for secret in ["clientSecret", "companyRequestToken"] {
@@ -107,6 +118,21 @@ async fn a_person_signs_in_on_a_terminal_at_the_second_attempt() {
     assert_eq!((mode, &written["companyRequestToken"]), (0o600, &"".into()));
     scene.run(&["access-token"]).ok();
     assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_wait_says_on_a_terminal_what_is_waited_for_and_ctrl_c_ends_it() {
+    let scene = Scene::new().await;
+    let store = JsonFileStore::new(scene.path("refreshTokenObjectFile.json"));
+    let _lock = store.try_lock().await.unwrap().unwrap();
+    let seen = on_a_terminal(&scene, "access-token", &[("waiting for 4 s: ", None)]);
+    let Some(seen) = seen else { return };
+    assert_eq!(seen["code"], 130, "{seen}");
+    let text = seen["seen"].as_str().unwrap();
+    for part in ["the lock is held by another process", "refreshTokenObjectFile.json", "longest_s=120"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert_eq!(scene.concur.token_requests(), 0);
 }
 
 #[tokio::test]
@@ -356,6 +382,104 @@ async fn a_fleet_is_filled_listed_renewed_and_emptied() {
     fleet(&["fleet", "disconnect", &company]).failed(64, "add --yes");
     fleet(&["fleet", "disconnect", "--yes", "--keep-at-concur", &company]).ok();
     scene.run(&["--fleet", "other", "fleet", "disconnect", "--yes", &company]).ok();
+}
+
+/// Adds a company to `tokens`, whose refresh token was granted so many days ago, and lives 180.
+fn a_company_of_old(scene: &Scene, days: i64) -> String {
+    let company = scene.concur.add_company();
+    let connect = ["--fleet", "tokens", "fleet", "connect", company.uuid()];
+    scene.run_with(&connect, company.request_token()).ok();
+    let uuid = company.uuid();
+    let folder = fs::read_dir(scene.path("tokens")).unwrap().map(|entry| entry.unwrap().path().join(uuid));
+    let file = folder.map(|folder| folder.join("refreshTokenObjectFile.json")).find(|file| file.exists());
+    let file = file.unwrap();
+    let mut stored: Value = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
+    stored["refreshTokenReceivedAt"] = time_in(-days * DAY).into();
+    stored["refreshTokenExpiresAt"] = time_in((180 - days) * DAY).into();
+    fs::write(file, stored.to_string()).unwrap();
+    uuid.to_owned()
+}
+
+fn counts(renewed: u64, failed: u64, needs_person: u64, skipped: u64) -> Value {
+    json!({ "renewed": renewed, "failed": failed, "needs_person": needs_person, "skipped": skipped })
+}
+
+/// As cron starts it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_renews_what_is_due_says_what_became_of_it_and_ends() {
+    let scene = Scene::new().await;
+    let round = |arguments: &[&str]| {
+        let ran = scene.run(&[&["--fleet", "tokens", "fleet", "work", "--until-idle"], arguments].concat());
+        (ran.code, serde_json::from_str::<Value>(&ran.out).unwrap(), ran.err)
+    };
+    let companies = [0, 2, 100, 100].map(|days| a_company_of_old(&scene, days));
+    assert_eq!(round(&[]), (Some(0), counts(2, 0, 0, 0), String::new()));
+    assert_eq!(round(&[]), (Some(0), counts(0, 0, 0, 0), String::new()));
+    // What has at least 179 days is left alone, and so is what was renewed within a day.
+    assert_eq!(round(&["--margin", "179"]).1, counts(1, 0, 0, 0));
+    assert_eq!(round(&["--margin", "179"]).1, counts(0, 0, 0, 0));
+
+    let failing = a_company_of_old(&scene, 100);
+    scene.concur.set_fault(Fault::status(500));
+    let (code, ended, log) = round(&["--concurrency", "1", "--rate", "50"]);
+    assert_eq!((code, ended), (Some(1), counts(0, 1, 0, 0)));
+    assert!(log.contains("answered 500") && log.contains(&failing), "{log}");
+    scene.concur.clear_faults();
+    assert_eq!(round(&[]).1, counts(1, 0, 0, 0));
+
+    // A token that Concur does not know: a person is needed, tonight and until that person has acted.
+    a_company_of_old(&scene, 100);
+    scene.concur.set_fault(Fault::code(108));
+    let (code, ended, log) = round(&[]);
+    assert_eq!((code, &ended["needs_person"], &ended["renewed"]), (Some(2), &1.into(), &0.into()), "{log}");
+    scene.concur.clear_faults();
+    let (code, ended, _) = round(&[]);
+    assert_eq!((code, &ended["needs_person"]), (Some(2), &1.into()));
+    assert!(
+        companies
+            .iter()
+            .all(|company| scene.run(&["--fleet", "tokens", "--company", company, "status"]).code == Some(0))
+    );
+}
+
+#[cfg(feature = "postgres")]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleet_in_a_database_is_made_filled_worked_at_and_served() {
+    let test = "a_fleet_in_a_database_is_made_filled_worked_at_and_served";
+    let Some(cluster) = Postgres::shared(test) else { return };
+    let scene = Scene::new().await;
+    let url = cluster.database().url();
+    let fleet = |arguments: &[&str]| scene.run(&[&["--fleet", &url], arguments].concat());
+    fleet(&["fleet", "list"]).failed(1, "fleet migrate");
+    // Several at once, as containers do that start together.
+    let migrations: Vec<_> =
+        (0..4).map(|_| scene.command(&["--fleet", &url, "fleet", "migrate"]).spawn().unwrap()).collect();
+    for migration in migrations {
+        assert_eq!(Ran::of(migration.wait_with_output().unwrap()).ok(), "the tables are up to date\n");
+    }
+    let company = scene.company();
+    let connected = scene.run_with(&["--fleet", &url, "fleet", "connect", &company], &scene.request_token());
+    assert!(connected.ok().contains("the refresh token is valid until"));
+    let token = fleet(&["--company", &company, "access-token"]).ok();
+    assert!(scene.concur.is_live_access(token.trim()));
+    let round = |code| {
+        let ran = fleet(&["fleet", "work", "--until-idle"]);
+        assert_eq!(ran.code, Some(code), "{ran:?}");
+        serde_json::from_str::<Value>(&ran.out).unwrap()
+    };
+    assert_eq!(round(0), counts(0, 0, 0, 0));
+    let serving = Serving::start(&scene, &["--fleet", &url]);
+    assert_eq!(json_of(&serving.get("/companies"))[0]["company"], company);
+    assert_eq!(serving.end(), Some(0));
+
+    // To a folder and back.
+    let imported = scene.run(&["--fleet", "tokens", "fleet", "import", &url]).ok();
+    assert_eq!(imported, "taken over: 1; there already: 0; refused: 0\n");
+    let imported = fleet(&["fleet", "import", "tokens"]).ok();
+    assert_eq!(imported, "taken over: 0; there already: 1; refused: 0\n");
+    // After a backup was restored, any token may have been used since: each is in doubt, and is left alone for a while.
+    assert!(fleet(&["fleet", "migrate", "--restored"]).ok().contains("1 tokens may have been used"));
+    assert_eq!(round(0), counts(0, 0, 0, 0));
 }
 
 #[tokio::test]

@@ -206,6 +206,10 @@ impl Flight<'_> {
             if is_over || wait.is_over() {
                 return Err(wait.timed_out(&cache.store.describe()));
             }
+            if wait.is_new() {
+                let (store, longest_s) = (cache.store.describe(), policy.lock_timeout.as_secs());
+                log::event!(debug, store, longest_s, "the lock is held by another process");
+            }
             machine.clock.sleep(wait.pause()).await;
         }
     }

@@ -21,6 +21,11 @@ impl LockWait {
         Self { pauses: Backoff::new(FIRST_POLL, longest_poll), polls: 0, waited: Duration::ZERO, timeout }
     }
 
+    /// Whether no pause was made yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.polls == 0
+    }
+
     /// The pause before the next attempt.
     pub(crate) fn pause(&mut self) -> Duration {
         let pause = self.pauses.nth(self.polls);

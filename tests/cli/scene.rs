@@ -11,18 +11,24 @@ use std::{
     process::{Child, Command, Output, Stdio},
 };
 
-use concur_auth::{Clock as _, SystemClock, simulator::ConcurSimulator};
+use concur_auth::{Clock as _, SystemClock, simulator::ConcurSimulator, time::OffsetDateTime};
 use serde_json::Value;
 
 /// A folder for the program, and a Concur.
 pub struct Scene {
     pub concur: ConcurSimulator,
     pub dir: tempfile::TempDir,
+    /// libfaketime, and what the program takes for the time when it starts.
+    pub time: Option<(String, OffsetDateTime)>,
 }
 
 impl Scene {
     pub async fn new() -> Self {
-        let scene = Self { concur: ConcurSimulator::start().await, dir: tempfile::tempdir().unwrap() };
+        Self::with(ConcurSimulator::start().await)
+    }
+
+    pub fn with(concur: ConcurSimulator) -> Self {
+        let scene = Self { concur, dir: tempfile::tempdir().unwrap(), time: None };
         scene.write("credentials.json", &scene.concur.credentials_json());
         scene
     }
@@ -38,6 +44,13 @@ impl Scene {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_concur-auth"));
+        if let Some((library, time)) = &self.time {
+            let (date, hour, minute, second) = (time.date(), time.hour(), time.minute(), time.second());
+            command
+                .env("LD_PRELOAD", library)
+                .env("FAKETIME", format!("@{date} {hour:02}:{minute:02}:{second:02}"));
+            command.env("TZ", "UTC").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
+        }
         for name in [
             "CONCUR_APP_ID",
             "CONCUR_CLIENT_SECRET",
@@ -81,7 +94,7 @@ impl Scene {
 
 /// In so many seconds, as a Unix time.
 pub fn time_in(seconds: i64) -> i64 {
-    concur_auth::time::OffsetDateTime::from(SystemClock.now()).unix_timestamp() + seconds
+    OffsetDateTime::from(SystemClock.now()).unix_timestamp() + seconds
 }
 
 /// What came of a run.

@@ -15,7 +15,7 @@ use tracing::{
 };
 use tracing_subscriber::{
     Layer,
-    filter::Targets,
+    filter::{Targets, filter_fn},
     layer::{Context, SubscriberExt as _},
     util::SubscriberInitExt as _,
 };
@@ -43,10 +43,13 @@ pub(crate) fn init(verbose: u8, stays: bool) -> Waits {
         io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     // Other crates' events at the second -v only.
     let others = if verbose > 1 { LevelFilter::DEBUG } else { LevelFilter::OFF };
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(is_colourful)
-        .with_filter(Targets::new().with_default(others).with_target("concur_auth", level));
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(is_colourful).with_filter(
+        filter_fn(move |of| {
+            // A span says whose token an event is about, whatever the level of the two.
+            let is_ours = of.target().starts_with("concur_auth");
+            of.level() <= if is_ours { &level } else { &others } || (is_ours && of.is_span())
+        }),
+    );
     let waits = Waits::default();
     let heard = waits.clone().with_filter(Targets::new().with_target("concur_auth", LevelFilter::DEBUG));
     let registry = tracing_subscriber::registry().with(lines);

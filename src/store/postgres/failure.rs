@@ -182,7 +182,8 @@ struct Condition {
 const TRY_AGAIN: &str = "try again";
 const SERVERS_LOG: &str = "see the server's log";
 const SIGN_IN: &str = "check user and password in the database URL, and the server's pg_hba.conf";
-const MIGRATE: &str = "create or upgrade the tables with PostgresStore::migrate()";
+const MIGRATE: &str =
+    "create or upgrade the tables with PostgresStore::migrate(), or: concur-auth fleet migrate";
 
 /// The condition's name and what to do. A state without a row has the name of its class.
 fn condition(state: &str) -> Condition {
