@@ -47,18 +47,21 @@ pub(crate) async fn run(place: &Place) -> Outcome {
         }
     };
     let mut hosts = Vec::new();
+    let mut has_credentials = true;
     match place.fleet_place() {
         Err(_) => {
             let folder = place.folder()?;
             look_at_folder(folder, &mut findings);
-            look_at_credentials(place, &mut hosts, &mut findings);
+            has_credentials = look_at_credentials(place, &mut hosts, &mut findings);
             look_at_token(&place.token_file(), keys.as_ref(), &mut findings);
         }
         Ok(place) if database(place).is_none() => look_at_folder(Path::new(place), &mut findings),
         Ok(_) => {}
     }
     match place.kept_as_it_is().await {
-        Ok(Kept::One(tokens)) => look_at_status(&tokens, &mut hosts, &mut findings).await,
+        Ok(Kept::One(tokens)) => {
+            look_at_status(&tokens, has_credentials, &mut hosts, &mut findings).await;
+        }
         Ok(Kept::Fleet(fleet)) => look_at_fleet(&fleet, keys.as_ref(), &mut findings).await,
         Err(Failure::Error(error)) => findings.add(explain(&error)),
         Err(failure) => return Err(failure),
@@ -179,7 +182,8 @@ fn look_for_room(folder: &Path, findings: &mut Findings) {
 #[cfg(not(unix))]
 fn look_for_room(_: &Path, _: &mut Findings) {}
 
-fn look_at_credentials(place: &Place, hosts: &mut Vec<String>, findings: &mut Findings) {
+/// Whether there are credentials at all.
+fn look_at_credentials(place: &Place, hosts: &mut Vec<String>, findings: &mut Findings) -> bool {
     if Place::has_variables() {
         for name in ["CONCUR_APP_ID", "CONCUR_CLIENT_SECRET"] {
             if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
@@ -188,22 +192,24 @@ fn look_at_credentials(place: &Place, hosts: &mut Vec<String>, findings: &mut Fi
                 ));
             }
         }
-        return;
+        return true;
     }
     let file = place.credentials_file();
     let shown = file.display();
     match fs::metadata(&file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            return findings.add(format!("{shown} is missing; run: concur-auth init"));
+            findings.add(format!("{shown} is missing; run: concur-auth init"));
+            return false;
         }
-        Err(e) => return findings.add(format!("{shown}: {e}")),
+        Err(e) => findings.add(format!("{shown}: {e}")),
         Ok(found) => look_at_owner(&file, &found, findings),
     }
     // What is wrong with it otherwise, the status says.
     let members = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
     let Some(members) = members else {
-        return findings
+        findings
             .add(format!("{shown} is no JSON object; correct it, or remove it and run: concur-auth init"));
+        return true;
     };
     for name in ["appID", "clientSecret"] {
         if members[name].as_str().is_none_or(|value| value.trim().is_empty()) {
@@ -211,6 +217,7 @@ fn look_at_credentials(place: &Place, hosts: &mut Vec<String>, findings: &mut Fi
         }
     }
     hosts.extend(members["baseURI"].as_str().filter(|uri| !uri.is_empty()).map(str::to_owned));
+    true
 }
 
 fn look_at_token(file: &PathBuf, keys: Option<&SealingKeys>, findings: &mut Findings) {
@@ -238,10 +245,16 @@ fn look_at_token(file: &PathBuf, keys: Option<&SealingKeys>, findings: &mut Find
     }
 }
 
-async fn look_at_status(tokens: &Tokens, hosts: &mut Vec<String>, findings: &mut Findings) {
+async fn look_at_status(
+    tokens: &Tokens,
+    has_credentials: bool,
+    hosts: &mut Vec<String>,
+    findings: &mut Findings,
+) {
     let status = tokens.manager.read_status().await;
     hosts.extend(status.geolocation.clone());
-    if let Some(error) = &status.last_error {
+    // Without credentials, that they are missing is all that there is to say.
+    if let Some(error) = status.last_error.as_ref().filter(|_| has_credentials) {
         findings.add(error.to_string());
     }
     if status.signed_out {
