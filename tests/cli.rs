@@ -14,6 +14,7 @@ mod skip;
 use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
     os::unix::{fs::PermissionsExt as _, net::UnixStream},
     process::{Command, Stdio},
 };
@@ -24,7 +25,7 @@ use serde_json::{Value, json};
 use self::scene::{Ran, Scene, raw, time_in};
 #[cfg(feature = "postgres")]
 use self::{
-    postgres::{Postgres, Server as _},
+    postgres::Postgres,
     scene::{Serving, json_of},
 };
 
@@ -382,6 +383,109 @@ async fn a_fleet_is_filled_listed_renewed_and_emptied() {
     fleet(&["fleet", "disconnect", &company]).failed(64, "add --yes");
     fleet(&["fleet", "disconnect", "--yes", "--keep-at-concur", &company]).ok();
     scene.run(&["--fleet", "other", "fleet", "disconnect", "--yes", &company]).ok();
+}
+
+/// Answers each connection with these lines, until the test ends.
+fn server(reply: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let mut connection = connection.unwrap();
+            let _ = connection.read(&mut [0; 1024]);
+            let _ = connection.write_all(reply.as_bytes());
+        }
+    });
+    address.to_string()
+}
+
+#[tokio::test]
+async fn doctor_looks_at_clock_expiry_tls_and_folder() {
+    let scene = Scene::new().await;
+    scene.run(&["refresh-token"]).ok();
+    let found = |arguments: &[&str], parts: &[&str]| {
+        let ran = scene.run(&[&["doctor"], arguments].concat());
+        assert!(ran.code == Some(1) && parts.iter().all(|part| ran.out.contains(part)), "{parts:?}: {ran:?}");
+    };
+    // Any answer will do; its date is that of the server's clock.
+    let past =
+        server("HTTP/1.1 404 Not Found\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n");
+    found(
+        &["--base-uri", &format!("http://{past}")],
+        &["this machine's clock is ", " s ahead of ", "set the clock"],
+    );
+    let future =
+        server("HTTP/1.1 404 Not Found\r\nDate: Fri, 01 Jan 2100 00:00:00 GMT\r\nContent-Length: 0\r\n\r\n");
+    found(&["--base-uri", &format!("http://{future}")], &["this machine's clock is ", " s behind that of "]);
+    found(
+        &["--base-uri", &format!("https://{past}")],
+        &["cannot be reached: ", "check the network, any proxy, and the certificates"],
+    );
+
+    scene.change_stored("refreshTokenExpiresAt", time_in(10 * DAY + 60));
+    found(&[], &["the refresh token expires in 10 days", "run concur-auth renew"]);
+    scene.change_stored("refreshTokenExpiresAt", time_in(-DAY));
+    found(&[], &["the refresh token expired at "]);
+    scene.change_stored("refreshTokenExpiresAt", time_in(170 * DAY));
+    assert_eq!(scene.run(&["doctor"]).ok(), "nothing found\n");
+
+    fs::set_permissions(scene.dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+    found(&[], &["has mode 0777: other users can replace files in it; chmod 0700"]);
+    fs::set_permissions(scene.dir.path(), fs::Permissions::from_mode(0o700)).unwrap();
+    found(&["--dir", "nowhere"], &["nowhere: ", "make the folder, or choose another with --dir"]);
+    found(&["--dir", "credentials.json"], &["credentials.json is no folder"]);
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test]
+async fn doctor_looks_at_owners_and_room() {
+    let scene = Scene::new().await;
+    fs::create_dir(scene.path("small")).unwrap();
+    let small = scene.path("small");
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k,mode=0700", "tmpfs"])
+        .arg(&small)
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        return skip::skip("this user may not mount file systems");
+    }
+    scene.write("small/credentials.json", &scene.concur.credentials_json());
+    std::os::unix::fs::chown(scene.path("small/credentials.json"), Some(65534), None).unwrap();
+    let ran = scene.run(&["doctor", "--dir", "small"]);
+    let full = fs::write(scene.path("small/filler"), vec![0; 1024 * 1024]);
+    let of_full = scene.run(&["doctor", "--dir", "small"]);
+    Command::new("umount").arg("-l").arg(&small).status().unwrap();
+    assert!(
+        ran.out.contains("small/credentials.json belongs to user 65534, and this program runs as user 0"),
+        "{ran:?}"
+    );
+    assert!(ran.out.contains(" files are free; make room for the next token"), "{ran:?}");
+    full.unwrap_err();
+    assert!(
+        of_full.out.contains("a file could not be saved: ") && of_full.out.contains("make room"),
+        "{of_full:?}"
+    );
+}
+
+#[tokio::test]
+async fn doctor_names_the_members_of_a_fleet_that_need_a_person_or_a_key() {
+    let scene = Scene::new().await;
+    let key = concur_auth::SealingKeys::generate("2026-11").unwrap();
+    scene.write("keys", &key);
+    let company = scene.company();
+    let fleet = |arguments: &[&str]| {
+        scene.run(&[&["--fleet", "tokens", "--sealing-keys", "keys"], arguments].concat())
+    };
+    let connect = ["--fleet", "tokens", "--sealing-keys", "keys", "fleet", "connect", &company];
+    scene.run_with(&connect, &scene.request_token()).ok();
+    assert_eq!(fleet(&["doctor"]).ok(), "nothing found\n");
+    let ran = scene.run(&["--fleet", "tokens", "doctor"]);
+    let finding = "1 tokens are sealed with the key \"2026-11\", which is not among the sealing keys";
+    assert!(ran.code == Some(1) && ran.out.contains(finding), "{ran:?}");
+    scene.concur.set_fault(Fault::code(108));
+    assert_eq!(fleet(&["fleet", "renew", &company]).code, Some(2));
+    let ran = fleet(&["doctor"]);
+    assert!(ran.code == Some(1) && ran.out.contains(&company), "{ran:?}");
 }
 
 /// Adds a company to `tokens`, whose refresh token was granted so many days ago, and lives 180.

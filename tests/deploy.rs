@@ -91,6 +91,39 @@ async fn clients_in_three_languages_call_an_api_and_get_a_token() {
     }
 }
 
+/// The first box of this language below the heading "Without Rust" that has this in it.
+fn of_readme(language: &str, with: &str) -> String {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let (_, section) = readme.split_once("## Without Rust").unwrap();
+    let begin = format!("```{language}\n");
+    let boxes = section.split(&begin).skip(1);
+    boxes.map(|text| text.split_once("```").unwrap().0).find(|text| text.contains(with)).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_readme_shows_in_three_languages_runs() {
+    let scene = Scene::new().await;
+    let serving = Serving::start(&scene, &["--proxy"]);
+    for (interpreter, flag, language) in
+        [("sh", "-c", "sh"), ("python3", "-c", "python"), ("node", "-e", "js")]
+    {
+        if !has(if language == "sh" { "curl" } else { interpreter }) {
+            continue;
+        }
+        let code =
+            of_readme(language, "profile/identity").replace("auth.sock http", "auth.sock --silent http");
+        let mut command = Command::new(interpreter);
+        let ran = Ran::of(command.args([flag, &code]).current_dir(scene.dir.path()).output().unwrap());
+        let users: Value = serde_json::from_str(&ran.ok()).unwrap();
+        assert_eq!(users["Resources"][0]["userName"], "ada@example.com", "{language}");
+    }
+    assert_eq!(serving.end(), Some(0));
+    // The program understands the line that starts it.
+    let start = of_readme("sh", "serve");
+    let line = start.lines().find(|line| line.contains(" serve ")).unwrap();
+    is_understood(&line.split('&').next().unwrap().split_whitespace().skip(1).collect::<Vec<_>>());
+}
+
 /// All documents of a manifest.
 fn manifest(name: &str) -> Vec<Value> {
     serde_saphyr::from_multiple(&read(name)).unwrap()
