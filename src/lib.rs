@@ -229,6 +229,8 @@ mod caught; // panics of plugged-in code
 
 // Outside the list: for tests.
 #[cfg(test)]
+mod exploration; // all states of a model, for unit tests
+#[cfg(test)]
 mod seed; // repeats what is random in unit tests
 #[cfg(feature = "simulator")]
 pub mod simulator;

@@ -49,8 +49,8 @@ fn the_arrows_are_seen() {
         assert!(arrows.iter().any(|it| inside(&it.from) && it.to == "error.rs"), "through lib.rs");
         assert!(drawn("lib.rs", &format!("{folder}.rs")));
     }
-    // `seed.rs` is a module for tests only, and `guides.rs` has no code.
-    let is_alone = |file: &str| ["lib.rs", "seed.rs", "guides.rs"].contains(&file);
+    // `seed.rs` and `exploration.rs` are modules for tests only, and `guides.rs` has no code.
+    let is_alone = |file: &str| ["lib.rs", "seed.rs", "exploration.rs", "guides.rs"].contains(&file);
     let is_expected = |file: &str| !file.starts_with("simulator/") && !is_alone(file);
     for file in sources.keys().filter(|file| is_expected(file)) {
         let is_used = arrows.iter().any(|arrow| arrow.to == *file && arrow.from != *file);

@@ -2,7 +2,7 @@
 //! with faults at every step.
 //!
 //! The files: `rules` names what the statements and functions obey, `state` is what is known at one moment and what must hold,
-//! `statements` are the SQL statements, `steps` is the protocol, `search` finds the shortest way to a violation.
+//! `statements` are the SQL statements, `steps` is the protocol; `crate::exploration` finds the shortest way to a violation.
 //!
 //! Always, in every state that can be reached:
 //!
@@ -31,16 +31,64 @@
 //! restore or failover is marked before any worker is let in: what workers send before that mark is outside.
 
 mod rules;
-mod search;
 mod state;
 mod statements;
 mod steps;
 
 use self::{
     rules::{Rule, Rules},
-    search::{Counterexample, explore},
     state::{Budget, Invariant, State},
+    steps::{Step, steps},
 };
+use crate::exploration::{Counterexample, Model, explore};
+
+impl Model for State {
+    type Key = [u64; 7];
+    type Step = Step;
+    type Rules = Rules;
+    type Invariant = Invariant;
+
+    const NO_DEAD_END: Invariant = Invariant::NoDeadEnd;
+
+    fn steps(&self, rules: Rules) -> Vec<(Step, Self)> {
+        steps(self, rules)
+    }
+
+    fn is_fault(step: Step) -> bool {
+        step.is_fault()
+    }
+
+    fn broken(&self) -> Option<Invariant> {
+        self.broken
+    }
+
+    fn canonical(&self) -> Self {
+        self.canonical()
+    }
+
+    fn key(&self) -> [u64; 7] {
+        self.key()
+    }
+
+    fn is_at_rest(&self, rules: Rules) -> bool {
+        self.is_at_rest(rules)
+    }
+
+    fn shown(&self) -> String {
+        let row = self.row;
+        format!(
+            "row: token {}, save_id {}, sign-in {}, version {}, lease {:?} {:?}, doubt {:?}{}",
+            row.token,
+            row.save_id,
+            row.sign_in,
+            row.version,
+            row.lease_owner.map(|owner| owner + 1),
+            row.lapsed,
+            row.in_doubt,
+            if row.needs_reauthorization { ", needs_reauthorization" } else { "" },
+        )
+    }
+}
 
 const NO_FAULT: Budget =
     Budget { faults: 0, restores: 0, removals: 0, tokens: 2, sign_ins: 0, sign_outs: 0, assignments: 0 };
@@ -55,7 +103,7 @@ const RESTORE: Budget = Budget { restores: 1, ..NO_FAULT };
 /// A server that revokes the family when a token is used twice, and one that only refuses the token.
 const SERVERS: [bool; 2] = [true, false];
 
-fn explored(left: Budget, rules: Rules) -> Result<Vec<usize>, Counterexample> {
+fn explored(left: Budget, rules: Rules) -> Result<Vec<usize>, Counterexample<State>> {
     SERVERS.iter().map(|revokes_on_reuse| explore(State::first(left, *revokes_on_reuse), rules)).collect()
 }
 

@@ -1,75 +1,99 @@
-//! A breadth-first search through all states, and the shortest way to one that breaks an invariant.
+//! A breadth-first search through all states of a model, and the shortest way to one that breaks an invariant. For tests only.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
     fmt::{self, Write as _},
-    hash::{BuildHasherDefault, Hasher},
+    hash::{BuildHasherDefault, Hash, Hasher},
 };
 
-use super::{
-    rules::Rules,
-    state::{Invariant, State},
-    steps::steps,
-};
+/// What is known at one moment, and what can happen next.
+pub(crate) trait Model: Copy {
+    /// The whole state in a few words, to compare and to hash it fast in unoptimised tests.
+    type Key: Copy + Eq + Hash;
+    type Step: Copy + fmt::Display;
+    type Rules: Copy;
+    type Invariant: Copy + fmt::Debug;
 
-/// What was found wrong.
-pub(super) struct Counterexample {
-    pub(super) invariant: Invariant,
-    /// Step by step.
-    pub(super) trace: String,
+    /// What falls where no way without a fault leads to rest.
+    const NO_DEAD_END: Self::Invariant;
+
+    /// Every step that is possible, and the state after it.
+    fn steps(&self, rules: Self::Rules) -> Vec<(Self::Step, Self)>;
+
+    /// Whether it is a fault, or what only a person does. All else happens sooner or later by itself.
+    fn is_fault(step: Self::Step) -> bool;
+
+    /// What the last step broke.
+    fn broken(&self) -> Option<Self::Invariant>;
+
+    /// The one of all states that differ from this one only in what has no effect.
+    fn canonical(&self) -> Self;
+
+    fn key(&self) -> Self::Key;
+
+    /// Whether all is settled.
+    fn is_at_rest(&self, rules: Self::Rules) -> bool;
+
+    /// For a line of a trace.
+    fn shown(&self) -> String;
 }
 
-impl fmt::Debug for Counterexample {
+/// What was found wrong.
+pub(crate) struct Counterexample<M: Model> {
+    pub(crate) invariant: M::Invariant,
+    /// Step by step.
+    pub(crate) trace: String,
+}
+
+impl<M: Model> fmt::Debug for Counterexample<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}\n{}", self.invariant, self.trace)
     }
 }
 
 /// How many states there are, or the shortest way to a violation.
-pub(super) fn explore(first: State, rules: Rules) -> Result<usize, Counterexample> {
+pub(crate) fn explore<M: Model>(first: M, rules: M::Rules) -> Result<usize, Counterexample<M>> {
     let mut search = Search::new(first);
     let mut next = 0;
     while next < search.states.len() {
         let from = next as u32;
-        for (step, to) in steps(&search.states[next], rules) {
-            if let Some(invariant) = to.broken {
+        for (step, to) in search.states[next].steps(rules) {
+            if let Some(invariant) = to.broken() {
                 search.parents.push(from);
                 search.states.push(to.canonical());
                 let last = search.states.len() - 1;
                 return Err(Counterexample { invariant, trace: search.trace(last, rules) });
             }
             let to = search.number(to.canonical(), from);
-            if !step.is_fault() {
+            if !M::is_fault(step) {
                 search.arrows.push((from, to));
             }
         }
         next += 1;
     }
     match search.dead_end(rules) {
-        Some(state) => {
-            Err(Counterexample { invariant: Invariant::NoDeadEnd, trace: search.trace(state, rules) })
-        }
+        Some(state) => Err(Counterexample { invariant: M::NO_DEAD_END, trace: search.trace(state, rules) }),
         None => Ok(search.states.len()),
     }
 }
 
-struct Search {
-    states: Vec<State>,
+struct Search<M: Model> {
+    states: Vec<M>,
     parents: Vec<u32>,
-    numbers: HashMap<[u64; 7], u32, BuildHasherDefault<Mixer>>,
+    numbers: HashMap<M::Key, u32, BuildHasherDefault<Mixer>>,
     /// The steps that are no faults.
     arrows: Vec<(u32, u32)>,
 }
 
-impl Search {
-    fn new(first: State) -> Self {
+impl<M: Model> Search<M> {
+    fn new(first: M) -> Self {
         let mut search =
             Self { states: Vec::new(), parents: Vec::new(), numbers: HashMap::default(), arrows: Vec::new() };
         search.number(first.canonical(), 0);
         search
     }
 
-    fn number(&mut self, state: State, parent: u32) -> u32 {
+    fn number(&mut self, state: M, parent: u32) -> u32 {
         match self.numbers.entry(state.key()) {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
@@ -83,7 +107,7 @@ impl Search {
     }
 
     /// The first state from which no way without a fault leads to rest.
-    fn dead_end(&mut self, rules: Rules) -> Option<usize> {
+    fn dead_end(&mut self, rules: M::Rules) -> Option<usize> {
         self.arrows.sort_unstable_by_key(|(_, to)| *to);
         let mut leads_to_rest: Vec<bool> = self.states.iter().map(|state| state.is_at_rest(rules)).collect();
         let mut open: Vec<u32> =
@@ -99,8 +123,8 @@ impl Search {
         leads_to_rest.iter().position(|leads| !leads)
     }
 
-    /// The steps to a state. The states are known up to the numbers of the workers; the trace keeps each worker's number.
-    fn trace(&self, last: usize, rules: Rules) -> String {
+    /// The steps to a state. The states are known as canonical ones only; the trace keeps each worker's number.
+    fn trace(&self, last: usize, rules: M::Rules) -> String {
         let mut way = vec![last];
         while way[way.len() - 1] != 0 {
             way.push(self.parents[way[way.len() - 1]] as usize);
@@ -109,22 +133,12 @@ impl Search {
         let mut state = self.states[0];
         let mut trace = String::new();
         for (number, &next) in way[1..].iter().enumerate() {
-            let found = steps(&state, rules).into_iter().find(|(_, to)| to.canonical() == self.states[next]);
+            let found = state
+                .steps(rules)
+                .into_iter()
+                .find(|(_, to)| to.canonical().key() == self.states[next].key());
             let Some((step, to)) = found else { break };
-            let row = to.row;
-            _ = writeln!(
-                trace,
-                "{:>3}. {step}\n     row: token {}, save_id {}, sign-in {}, version {}, lease {:?} {:?}, doubt {:?}{}",
-                number + 1,
-                row.token,
-                row.save_id,
-                row.sign_in,
-                row.version,
-                row.lease_owner.map(|owner| owner + 1),
-                row.lapsed,
-                row.in_doubt,
-                if row.needs_reauthorization { ", needs_reauthorization" } else { "" },
-            );
+            _ = writeln!(trace, "{:>3}. {step}\n     {}", number + 1, to.shown());
             state = to;
         }
         trace
