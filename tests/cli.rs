@@ -385,6 +385,42 @@ async fn a_fleet_is_filled_listed_renewed_and_emptied() {
     scene.run(&["--fleet", "other", "fleet", "disconnect", "--yes", &company]).ok();
 }
 
+/// A person writes a token while the program makes room for the reply, which takes a moment on a slow disk: found by
+/// `src/store/json_file/lock_model.rs`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_written_while_room_is_made_for_the_reply_is_the_one_that_is_used() {
+    if Command::new("strace").arg("--version").output().is_err() {
+        return skip::skip("there is no strace");
+    }
+    let scene = Scene::new().await;
+    scene.run(&["refresh-token"]).ok();
+    let mut command = Command::new("strace");
+    // Each sync takes a second.
+    command.args(["--follow-forks", "--quiet=all", "--output=trace", "--trace=fsync"]);
+    command.args(["--inject=fsync:delay_exit=1000000", env!("CARGO_BIN_EXE_concur-auth"), "renew", "--now"]);
+    command.stdout(Stdio::null());
+    let mut child = command
+        .current_dir(scene.dir.path())
+        .env("CONCUR_BASE_URI", scene.concur.base_uri())
+        .spawn()
+        .unwrap();
+    let is_room = |entry: fs::DirEntry| {
+        let is_temporary = entry.file_name().to_string_lossy().contains(".tmp-");
+        is_temporary && entry.metadata().is_ok_and(|found| found.len() > 200 * 1024)
+    };
+    // All of the room is written at once, and synced then.
+    while !fs::read_dir(scene.dir.path()).unwrap().any(|entry| entry.is_ok_and(is_room)) {
+        assert_eq!(child.try_wait().unwrap(), None, "it ended before it made room");
+        std::thread::yield_now();
+    }
+    let new: Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
+    scene.write("refreshTokenObjectFile.json", &new.to_string());
+    assert!(child.wait().unwrap().success());
+    let requests = scene.concur.requests();
+    assert!(requests.last().unwrap().body().contains(new["refresh_token"].as_str().unwrap()));
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+}
+
 /// Answers each connection with these lines, until the test ends.
 fn server(reply: &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

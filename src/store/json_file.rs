@@ -5,6 +5,8 @@
 
 mod leftovers;
 mod lock;
+#[cfg(test)]
+mod lock_model;
 mod note;
 
 use std::{
@@ -330,6 +332,10 @@ impl JsonFileStore {
         }
         let mut temp = files::TempFile::create(lock.target())?;
         temp.reserve(room)?;
+        // That took time, too, and the request comes next.
+        if !lock.is_as_known()? {
+            return Ok(false);
+        }
         *lock.reserved() = Some(temp);
         Ok(true)
     }
