@@ -133,9 +133,14 @@ pub struct Serving {
 
 impl Serving {
     pub fn start(scene: &Scene, arguments: &[&str]) -> Self {
-        let socket = scene.path("auth.sock");
         let all = ["serve", "--socket", "auth.sock", "--listen", "127.0.0.1:0", "--key-file", "key"];
-        let mut child = scene.command(&[&all, arguments].concat()).spawn().unwrap();
+        Self::of(scene, &mut scene.command(&[&all, arguments].concat()))
+    }
+
+    /// The same with a command that the test has changed.
+    pub fn of(scene: &Scene, command: &mut Command) -> Self {
+        let socket = scene.path("auth.sock");
+        let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut address = String::new();
         for _ in 0..2 {

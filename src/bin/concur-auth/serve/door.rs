@@ -6,7 +6,7 @@ use std::{fs, io, path::Path, sync::Arc};
 
 use hyper::{
     HeaderMap, Method, Request, StatusCode,
-    header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, ORIGIN, UPGRADE},
+    header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, ORIGIN, TRANSFER_ENCODING, UPGRADE},
 };
 
 use crate::failure::{Failure, Outcome};
@@ -96,6 +96,12 @@ impl Door {
         }
         if has(ORIGIN) {
             return Err((StatusCode::FORBIDDEN, "this is not for browsers"));
+        }
+        let codings: Vec<_> = headers.get_all(TRANSFER_ENCODING).iter().collect();
+        if !codings.is_empty()
+            && !matches!(codings[..], [coding] if coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+        {
+            return Err((StatusCode::NOT_IMPLEMENTED, "the only transfer coding here is `chunked`"));
         }
         // A request target with a host of its own would make the header meaningless.
         if request.uri().authority().is_some() {

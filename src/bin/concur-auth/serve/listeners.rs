@@ -10,6 +10,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 #[cfg(unix)]
@@ -43,7 +44,7 @@ enum Socket {
     Unix {
         listener: UnixListener,
         name: String,
-        uids: Vec<u32>,
+        users: Users,
         _claim: Option<Claim>,
     },
     Tcp {
@@ -106,7 +107,7 @@ fn given(arguments: &ServeArguments, mut activated: Activated) -> Outcome<Vec<So
             let name = format!("unix:{}", name.unwrap_or_default());
             listener.set_nonblocking(true).map_err(unusable)?;
             let listener = UnixListener::from_std(listener).map_err(unusable)?;
-            sockets.push(Socket::Unix { listener, name, uids: uids(arguments)?, _claim: None });
+            sockets.push(Socket::Unix { listener, name, users: Users::of(arguments), _claim: None });
         } else if let Some(listener) = activated.take_tcp_listener(i).map_err(unusable)? {
             sockets.push(tcp(listener, arguments)?);
         }
@@ -157,11 +158,32 @@ fn default_socket() -> Outcome<PathBuf> {
     }
 }
 
-/// Those whose processes may connect: our own, root, and who was named.
+/// Those whose processes may connect: our own user, root, and who was named.
 #[cfg(unix)]
-fn uids(arguments: &ServeArguments) -> Outcome<Vec<u32>> {
-    let ours = rustix::process::geteuid().as_raw();
-    Ok([ours, 0].into_iter().chain(arguments.allow_uid.iter().copied()).collect())
+struct Users {
+    uids: Vec<u32>,
+    /// When it was said last that a process was turned away.
+    said: std::sync::Mutex<Option<std::time::Instant>>,
+}
+
+#[cfg(unix)]
+impl Users {
+    fn of(arguments: &ServeArguments) -> Self {
+        let ours = rustix::process::geteuid().as_raw();
+        let uids = [ours, 0].into_iter().chain(arguments.allow_uid.iter().copied()).collect();
+        Self { uids, said: std::sync::Mutex::default() }
+    }
+
+    /// Whether a process of this user may connect. A refusal is said, once in a second: a flood does not fill the log.
+    fn admit(&self, uid: u32) -> bool {
+        let is_admitted = self.uids.contains(&uid);
+        let mut said = crate::locked(&self.said);
+        if !is_admitted && said.is_none_or(|said| said.elapsed() >= Duration::from_secs(1)) {
+            *said = Some(std::time::Instant::now());
+            say::note(&format!("a process of user {uid} was turned away; --allow-uid lets it in"));
+        }
+        is_admitted
+    }
 }
 
 /// The right to be at a path, until the process ends.
@@ -220,7 +242,7 @@ fn unix(path: &Path, arguments: &ServeArguments) -> Outcome<Socket> {
     fs::rename(&unfinished, path).map_err(cannot)?;
     let name = format!("unix:{}", path.display());
     let claim = Claim { path: path.to_owned(), _lock: lock };
-    Ok(Socket::Unix { listener, name, uids: uids(arguments)?, _claim: Some(claim) })
+    Ok(Socket::Unix { listener, name, users: Users::of(arguments), _claim: Some(claim) })
 }
 
 #[cfg(unix)]
@@ -252,13 +274,9 @@ impl Listener {
     pub(crate) async fn accept(&self) -> Option<(Connection, OwnedSemaphorePermit)> {
         let connection = match &self.socket {
             #[cfg(unix)]
-            Socket::Unix { listener, uids, .. } => match listener.accept().await {
+            Socket::Unix { listener, users, .. } => match listener.accept().await {
                 Ok((connection, _)) => {
-                    let uid = connection.peer_cred().ok()?.uid();
-                    if !uids.contains(&uid) {
-                        say::note(&format!(
-                            "a process of user {uid} was turned away; --allow-uid lets it in"
-                        ));
+                    if !users.admit(connection.peer_cred().ok()?.uid()) {
                         return None;
                     }
                     Connection::Unix(connection)
@@ -281,7 +299,7 @@ impl Listener {
 /// Too many open files, perhaps: another moment, and not all of the processor's time.
 async fn failed<T>(error: &io::Error) -> Option<T> {
     say::note(&format!("could not let a client in: {error}"));
-    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
     None
 }
 

@@ -18,7 +18,7 @@ use http_body_util::BodyExt as _;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName},
+    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, SET_COOKIE},
 };
 
 use super::{
@@ -43,6 +43,18 @@ const HOP_BY_HOP: [&str; 9] = [
     "trailer",
     "transfer-encoding",
     "upgrade",
+];
+/// What the caller says about another way to this program: some gateways take the path or the host of a request from there.
+const OTHER_WAYS: [&str; 9] = [
+    "forwarded",
+    "x-envoy-",
+    "x-forwarded-",
+    "x-host",
+    "x-http-destinationurl",
+    "x-http-host-override",
+    "x-original-",
+    "x-override-url",
+    "x-rewrite-",
 ];
 /// Below these, tokens are granted and revoked, and apps are connected.
 const CLOSED: [&str; 2] = ["oauth2", "app-mgmt"];
@@ -73,7 +85,9 @@ impl Proxy {
         }
         let (mut parts, body) = request.into_parts();
         without_hops(&mut parts.headers);
-        for name in [AUTHORIZATION, HOST, CONTENT_LENGTH, EXPECT] {
+        without_other_ways(&mut parts.headers);
+        // A client keeps cookies by host, and for the client that is this machine: they may be another service's.
+        for name in [AUTHORIZATION, HOST, CONTENT_LENGTH, EXPECT, COOKIE] {
             parts.headers.remove(name);
         }
         let call = Call {
@@ -83,7 +97,9 @@ impl Proxy {
             query: parts.uri.query(),
             headers: parts.headers,
         };
-        let sent = match whole(Flowing::new(body), REPEATABLE).await {
+        let body = whole(Flowing::new(body), REPEATABLE);
+        // However many parts a small body comes in.
+        let sent = match tokio::time::timeout(IDLE, body).await.unwrap_or(Begun::Failed) {
             Begun::Whole(body) => {
                 let send = |access: &AccessToken| call.request(access).body(body.clone());
                 within(None, tokens.send(send)).await
@@ -92,6 +108,10 @@ impl Proxy {
             Begun::Failed => return told(StatusCode::BAD_REQUEST, "the request's body did not arrive"),
         };
         match sent {
+            // To a request that this program does not make.
+            Ok(response) if response.status().is_informational() => {
+                told(StatusCode::BAD_GATEWAY, "the reply to the API call is none")
+            }
             Ok(response) => back(response),
             Err(Unanswered::TooLate) => told(StatusCode::GATEWAY_TIMEOUT, "Concur did not answer in time"),
             Err(Unanswered::Error(error)) => unavailable(&error),
@@ -174,6 +194,7 @@ async fn within<T, E: Into<Unanswered>>(
 fn back(response: reqwest::Response) -> Response<Body> {
     let (mut parts, body) = hyper::Response::<reqwest::Body>::from(response).into_parts();
     without_hops(&mut parts.headers);
+    parts.headers.remove(SET_COOKIE);
     Response::from_parts(parts, Flowing::new(body).boxed_unsync())
 }
 
@@ -181,14 +202,24 @@ fn without_hops(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     for name in named {
         headers.remove(name);
     }
     for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn without_other_ways(headers: &mut HeaderMap) {
+    // Some servers take an underscore for a hyphen.
+    let is_other_way = |name: &&HeaderName| {
+        let name = name.as_str().replace('_', "-");
+        OTHER_WAYS.iter().any(|way| name.starts_with(way))
+    };
+    for name in headers.keys().filter(is_other_way).cloned().collect::<Vec<_>>() {
         headers.remove(name);
     }
 }
@@ -220,7 +251,10 @@ fn check(path: &str) -> Result<(), Refusal> {
         if layer.first() == Some(&b'/') || layer.windows(2).any(|pair| pair == b"//") {
             return Err(UNCLEAR);
         }
-        if layer.iter().any(|byte| *byte == b'\\' || byte.is_ascii_control()) {
+        // Overlong forms of UTF-8 are a second way to write a slash or a dot.
+        if layer.iter().any(|byte| *byte == b'\\' || byte.is_ascii_control())
+            || str::from_utf8(&layer).is_err()
+        {
             return Err(UNCLEAR);
         }
         let mut names = layer.split(|byte| *byte == b'/').map(|segment| {

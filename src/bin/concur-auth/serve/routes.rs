@@ -1,9 +1,13 @@
 //! What the endpoint answers.
 
-use std::{collections::HashMap, sync::Mutex, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
-use concur_auth::{Error, Fleet, Health, MemberKind, TokenManager};
+use concur_auth::{Error, Fleet, Health, MemberKind, MemberState, TokenManager};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -25,6 +29,10 @@ use crate::{
 const MIN_VALIDITY: u64 = 60;
 /// When to ask again, where the error does not say.
 const ASK_AGAIN: Duration = Duration::from_secs(60);
+/// Another process may disconnect a member; for so long it is still taken for one.
+const REMEMBERED: Duration = Duration::from_secs(10);
+/// Of a member's name, which is a UUID or a pending one's.
+const LONGEST_NAME: usize = 64;
 /// A body that none of the own routes reads.
 const MAX_OWN_BODY: u64 = 4096;
 
@@ -33,20 +41,56 @@ pub(crate) struct Served {
     pub(crate) kept: Kept,
     pub(crate) proxy: Option<Proxy>,
     pub(crate) counts: Counts,
-    /// Of a fleet: who is known to be a member, so that the store is not asked before each answer.
-    pub(crate) members: Mutex<HashMap<String, MemberKind>>,
+    /// Of a fleet: who is known to be a member, and when the store was asked, so that it is not asked before each answer.
+    pub(crate) members: Mutex<HashMap<String, (MemberKind, Instant)>>,
 }
 
 impl Served {
     /// The tokens of a member; `None` if there is no such member.
     async fn member(&self, fleet: &Fleet, uuid: &str) -> Result<Option<TokenManager>, Error> {
-        let known = locked(&self.members).get(uuid).copied();
-        if let Some(kind) = known {
-            return Ok(Some(manager_of(fleet, uuid, kind)));
+        // What cannot be a name is an unknown name, and no failure of the store.
+        if !uuid.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+            || !(1..=LONGEST_NAME).contains(&uuid.len())
+        {
+            return Ok(None);
         }
-        let Some(member) = fleet.member(uuid).await? else { return Ok(None) };
-        locked(&self.members).insert(uuid.to_owned(), member.kind);
-        Ok(Some(manager_of(fleet, uuid, member.kind)))
+        // The store's spelling: one member is remembered once.
+        let name = uuid.to_ascii_lowercase();
+        let known = self.known(&name);
+        if let Some((kind, true)) = known {
+            return Ok(Some(manager_of(fleet, &name, kind)));
+        }
+        let kind = match fleet.member(&name).await {
+            Ok(Some(member)) => {
+                locked(&self.members).insert(name.clone(), (member.kind, Instant::now()));
+                if member.state == MemberState::SignedOut && !member.unsaved {
+                    // Perhaps by another process: then there still is a token in the memory of this one.
+                    let tokens = manager_of(fleet, &name, member.kind);
+                    if let Ok(access) = tokens.access_token().await {
+                        tokens.invalidate(&access);
+                    }
+                }
+                member.kind
+            }
+            Ok(None) => {
+                locked(&self.members).remove(&name);
+                return Ok(None);
+            }
+            // A store that is down stops no token that is in memory.
+            Err(error) => known.ok_or(error)?.0,
+        };
+        Ok(Some(manager_of(fleet, &name, kind)))
+    }
+
+    /// What is known of a member, and whether that is new enough. Where it is not, one caller is told so and asks the store.
+    fn known(&self, name: &str) -> Option<(MemberKind, bool)> {
+        let mut members = locked(&self.members);
+        let (kind, asked_at) = members.get_mut(name)?;
+        let is_new = asked_at.elapsed() < REMEMBERED;
+        if !is_new {
+            *asked_at = Instant::now();
+        }
+        Some((*kind, is_new))
     }
 }
 
