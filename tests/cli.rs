@@ -555,6 +555,8 @@ async fn the_endpoint_answers_on_a_socket_and_over_loopback() {
     assert!(serving.get("/metrics").contains("concur_auth_renewals_total"));
     assert_eq!(status_of(&serving.get("/token?min_validity=soon")), 400);
     assert_eq!(status_of(&serving.get("/")), 404);
+    let long = format!("GET /token HTTP/1.1\r\nHost: localhost\r\nLong: {}\r\n\r\n", "x".repeat(16 * 1024));
+    assert_eq!(status_of(&serving.raw(&long)), 431);
     assert_eq!(status_of(&serving.get("/api/profile/identity/v4/Users")), 404);
 
     let over = |headers: &str| {
