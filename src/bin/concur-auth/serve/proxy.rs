@@ -18,7 +18,10 @@ use http_body_util::BodyExt as _;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName},
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    },
 };
 
 use super::{
@@ -33,16 +36,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of paths that were encoded more than once, this many layers are looked through.
 const MOST_LAYERS: usize = 4;
 /// What is for one connection only (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
 ];
 /// Below these, tokens are granted and revoked, and apps are connected.
 const CLOSED: [&str; 2] = ["oauth2", "app-mgmt"];
@@ -195,7 +198,8 @@ fn without_hops(headers: &mut HeaderMap) {
 
 /// The URL at the data centre. [`check`] has refused all that the URL type would change.
 fn target(geolocation: &Geolocation, path: &str, query: Option<&str>) -> Url {
-    let mut url = Url::parse(geolocation.as_str()).expect("a geolocation is a URL");
+    // A copy of a URL that is parsed already.
+    let mut url = geolocation.join("").expect("a geolocation is a URL");
     url.set_path(path);
     url.set_query(query);
     url
