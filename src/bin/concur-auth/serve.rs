@@ -63,7 +63,13 @@ pub(crate) async fn run(place: &Place, arguments: ServeArguments, activated: Act
     let kept = place.kept().await?;
     let listeners = listeners::open(&arguments, activated)?;
     let proxy = arguments.proxy.then(Proxy::new).transpose()?;
-    let served = Arc::new(Served { kept: kept.clone(), proxy, counts, members: Mutex::default() });
+    let served = Arc::new(Served {
+        kept: kept.clone(),
+        proxy,
+        counts,
+        members: Mutex::default(),
+        last: Mutex::default(),
+    });
     let _guard = kept_alive(&kept).await?;
 
     let graceful = Arc::new(GracefulShutdown::new());
