@@ -15,9 +15,9 @@ use super::{
     Scale,
     database::{Stage, fleet_on, runtime},
     endpoint::Endpoint,
-    members, process,
+    members,
 };
-use crate::postgres::Postgres;
+use crate::{postgres::Postgres, support::process};
 
 /// A reply takes as long as this, so that requests are under way together.
 const REPLY: Duration = Duration::from_millis(20);

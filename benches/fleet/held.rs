@@ -17,11 +17,10 @@ use super::{
     database::{Stage, fleet_on, runtime},
     endpoint::Endpoint,
     members::{self, APP},
-    process,
 };
 use crate::{
     postgres::Postgres,
-    support::{median, say},
+    support::{median, process, say},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

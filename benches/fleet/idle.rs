@@ -9,9 +9,8 @@ use super::{
     database::{Stage, fleet_on, runtime},
     endpoint::Endpoint,
     members::{self, APP},
-    process::processor_time,
 };
-use crate::postgres::Postgres;
+use crate::{postgres::Postgres, support::process::processor_time};
 
 /// A part of a core.
 const GOAL: f64 = 0.005;

@@ -10,7 +10,6 @@ mod idle;
 mod members;
 mod outage;
 mod paper;
-mod process;
 mod renewals;
 
 use std::env;

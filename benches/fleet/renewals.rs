@@ -15,11 +15,14 @@ use super::{
     database::{Stage, fleet_on, runtime},
     endpoint::Endpoint,
     members::{self, APP},
-    process::{processor_time, processor_time_of_children},
 };
 use crate::{
     postgres::{Postgres, Proxy},
-    support::{human, median, rounds, say},
+    support::{
+        human, median,
+        process::{processor_time, processor_time_of_children},
+        rounds, say,
+    },
 };
 
 /// At least 70 % of the renewals per second of the bare loop.

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "every bench uses its own part")]
 #![allow(clippy::disallowed_methods, clippy::print_stdout, reason = "benches measure real time and print it")]
 
+pub mod process;
 pub mod server;
 
 use std::{

@@ -49,13 +49,18 @@ pub(crate) fn confirmed(question: &str) -> Outcome {
     }
 }
 
+/// For how many seconds a token is valid.
+pub(crate) fn seconds_left(access: &AccessToken) -> i64 {
+    (access.expires_at() - now()).whole_seconds().max(0)
+}
+
 /// As `GET /token` answers.
-pub(crate) fn access_token(access: &AccessToken) -> Value {
+pub(crate) fn access_token(access: &AccessToken, seconds_left: i64) -> Value {
     json!({
         "access_token": access.secret(),
         "token_type": "Bearer",
         "expires_at": rfc3339(access.expires_at()),
-        "expires_in": (access.expires_at() - now()).whole_seconds().max(0),
+        "expires_in": seconds_left,
         "geolocation": access.geolocation().as_str(),
     })
 }

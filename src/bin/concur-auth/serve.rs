@@ -36,9 +36,10 @@ use crate::{
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// For a client that does not take what it asked for.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
-/// The most that is kept of a request's head.
+/// The longest head of a request. hyper lets it have 100 headers.
 const MAX_HEAD: usize = 16 * 1024;
-const MAX_HEADERS: usize = 64;
+/// The most of a body that is read or written at once: with as little as for a head, an upload takes twice the time.
+const MAX_BUFFER: usize = 128 * 1024;
 /// Of the time that is left after requests in flight were waited for, so that the program ends within ten seconds.
 const FOR_REQUESTS: Duration = Duration::from_secs(7);
 
@@ -62,7 +63,13 @@ pub(crate) async fn run(place: &Place, arguments: ServeArguments, activated: Act
     let kept = place.kept().await?;
     let listeners = listeners::open(&arguments, activated)?;
     let proxy = arguments.proxy.then(Proxy::new).transpose()?;
-    let served = Arc::new(Served { kept: kept.clone(), proxy, counts, members: Mutex::default() });
+    let served = Arc::new(Served {
+        kept: kept.clone(),
+        proxy,
+        counts,
+        members: Mutex::default(),
+        last: Mutex::default(),
+    });
     let _guard = kept_alive(&kept).await?;
 
     let graceful = Arc::new(GracefulShutdown::new());
@@ -127,8 +134,8 @@ fn served_on(
     http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(MAX_HEADERS)
-        .max_buf_size(MAX_HEAD)
+        .max_header_size(MAX_HEAD)
+        .max_buf_size(MAX_BUFFER)
         .serve_connection(TokioIo::new(Box::pin(io)), service)
 }
 

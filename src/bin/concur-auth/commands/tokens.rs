@@ -71,7 +71,7 @@ pub(crate) async fn access_token(place: &Place, least: u64, format: Format) -> O
 fn formatted(access: &AccessToken, format: Format) -> String {
     match format {
         Format::Token => access.secret().to_owned(),
-        Format::Json => say::access_token(access).to_string(),
+        Format::Json => say::access_token(access, say::seconds_left(access)).to_string(),
         Format::Header => format!("Authorization: Bearer {}", access.secret()),
         Format::Env => {
             let (token, geolocation) = (quoted(access.secret()), quoted(access.geolocation().as_str()));

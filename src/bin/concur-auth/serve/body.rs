@@ -15,7 +15,7 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper::body::{Body as _, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
@@ -27,12 +27,15 @@ pub(crate) const IDLE: Duration = Duration::from_secs(60);
 pub(crate) struct Flowing<B> {
     inner: B,
     parts: Arc<AtomicU64>,
-    idle: Pin<Box<Sleep>>,
+    /// From when on a part is waited for.
+    since: Option<Instant>,
+    /// When to look whether it has been for too long: moved when it is over, not for each part.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl<B> Flowing<B> {
     pub(crate) fn new(inner: B) -> Self {
-        Self { inner, parts: Arc::default(), idle: Box::pin(sleep(IDLE)) }
+        Self { inner, parts: Arc::default(), since: None, look: None }
     }
 
     /// How many parts have come.
@@ -56,13 +59,20 @@ where
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(part) => {
                 this.parts.fetch_add(1, Relaxed);
-                this.idle.as_mut().reset(Instant::now() + IDLE);
+                this.since = None;
                 Poll::Ready(part.map(|part| part.map_err(Into::into)))
             }
-            Poll::Pending => match this.idle.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(Some(Err("no part of the body came in time".into()))),
-                Poll::Pending => Poll::Pending,
-            },
+            Poll::Pending => {
+                let end = *this.since.get_or_insert_with(Instant::now) + IDLE;
+                let look = this.look.get_or_insert_with(|| Box::pin(sleep_until(end)));
+                while look.as_mut().poll(cx).is_ready() {
+                    if look.deadline() >= end {
+                        return Poll::Ready(Some(Err("no part of the body came in time".into())));
+                    }
+                    look.as_mut().reset(end);
+                }
+                Poll::Pending
+            }
         }
     }
 

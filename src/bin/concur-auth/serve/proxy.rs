@@ -18,7 +18,10 @@ use http_body_util::BodyExt as _;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Incoming,
-    header::{AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, SET_COOKIE},
+    header::{
+        AUTHORIZATION, CONNECTION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderName, PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    },
 };
 
 use super::{
@@ -33,16 +36,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Of paths that were encoded more than once, this many layers are looked through.
 const MOST_LAYERS: usize = 4;
 /// What is for one connection only (RFC 9110 section 7.6.1).
-const HOP_BY_HOP: [&str; 9] = [
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
+const HOP_BY_HOP: [HeaderName; 9] = [
+    CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-connection"),
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
 ];
 /// What the caller says about another way to this program: some gateways take the path or the host of a request from there.
 const OTHER_WAYS: [&str; 9] = [
@@ -215,9 +218,10 @@ fn without_hops(headers: &mut HeaderMap) {
 
 fn without_other_ways(headers: &mut HeaderMap) {
     // Some servers take an underscore for a hyphen.
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
     let is_other_way = |name: &&HeaderName| {
-        let name = name.as_str().replace('_', "-");
-        OTHER_WAYS.iter().any(|way| name.starts_with(way))
+        let begins = |way: &&str| name.as_str().bytes().map(plain).take(way.len()).eq(way.bytes());
+        OTHER_WAYS.iter().any(|way| begins(way))
     };
     for name in headers.keys().filter(is_other_way).cloned().collect::<Vec<_>>() {
         headers.remove(name);
@@ -226,7 +230,8 @@ fn without_other_ways(headers: &mut HeaderMap) {
 
 /// The URL at the data centre. [`check`] has refused all that the URL type would change.
 fn target(geolocation: &Geolocation, path: &str, query: Option<&str>) -> Url {
-    let mut url = Url::parse(geolocation.as_str()).expect("a geolocation is a URL");
+    // A copy of a URL that is parsed already.
+    let mut url = geolocation.join("").expect("a geolocation is a URL");
     url.set_path(path);
     url.set_query(query);
     url

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use concur_auth::{Error, Fleet, Health, MemberKind, MemberState, TokenManager};
+use concur_auth::{AccessToken, Error, Fleet, Health, MemberKind, MemberState, TokenManager};
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -33,6 +33,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(60);
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// Of a member's name, which is a UUID or a pending one's.
 const LONGEST_NAME: usize = 64;
+const JSON: &str = "application/json";
 /// A body that none of the own routes reads.
 const MAX_OWN_BODY: u64 = 4096;
 
@@ -43,6 +44,23 @@ pub(crate) struct Served {
     pub(crate) counts: Counts,
     /// Of a fleet: who is known to be a member, and when the store was asked, so that it is not asked before each answer.
     pub(crate) members: Mutex<HashMap<String, (MemberKind, Instant)>>,
+    pub(crate) last: Mutex<Option<Answer>>,
+}
+
+/// The last one to `GET /token`.
+pub(crate) struct Answer {
+    access: AccessToken,
+    seconds_left: i64,
+    text: Bytes,
+}
+
+impl Answer {
+    fn is_of(&self, access: &AccessToken, seconds_left: i64) -> bool {
+        self.seconds_left == seconds_left
+            && self.access.secret() == access.secret()
+            && self.access.expires_at() == access.expires_at()
+            && self.access.geolocation() == access.geolocation()
+    }
 }
 
 impl Served {
@@ -129,7 +147,7 @@ async fn of_one(
         return *refusal;
     }
     match path {
-        "/token" => token(tokens, request.uri().query().unwrap_or_default()).await,
+        "/token" => token(&served.last, tokens, request.uri().query().unwrap_or_default()).await,
         "/status" => match say::status(&tokens.read_status().await) {
             Ok(status) => json(StatusCode::OK, &status),
             Err(failure) => failed(&failure),
@@ -183,15 +201,29 @@ async fn companies(fleet: &Fleet) -> Response<Body> {
     }
 }
 
-async fn token(tokens: &TokenManager, query: &str) -> Response<Body> {
+async fn token(last: &Mutex<Option<Answer>>, tokens: &TokenManager, query: &str) -> Response<Body> {
     let asked = query.split('&').find_map(|pair| pair.strip_prefix("min_validity="));
     let Ok(least) = asked.map_or(Ok(MIN_VALIDITY), str::parse) else {
         return told(StatusCode::BAD_REQUEST, "min_validity is a number of seconds, such as 600");
     };
     match tokens.access_token_for(Duration::from_secs(least)).await {
-        Ok(access) => json(StatusCode::OK, &say::access_token(&access)),
+        Ok(access) => text(StatusCode::OK, JSON, written(last, access)),
         Err(error) => unavailable(&error),
     }
+}
+
+/// The answer is written once in a second: to write it takes longer than all the rest of a request.
+fn written(last: &Mutex<Option<Answer>>, access: AccessToken) -> Bytes {
+    let seconds_left = say::seconds_left(&access);
+    let mut last = locked(last);
+    if let Some(last) = &*last
+        && last.is_of(&access, seconds_left)
+    {
+        return last.text.clone();
+    }
+    let text = Bytes::from(say::access_token(&access, seconds_left).to_string());
+    *last = Some(Answer { access, seconds_left, text: text.clone() });
+    text
 }
 
 /// Whether the request can be one for a route of our own.
@@ -229,11 +261,11 @@ pub(crate) fn told(status: StatusCode, message: &str) -> Response<Body> {
 }
 
 fn json(status: StatusCode, value: &Value) -> Response<Body> {
-    text(status, "application/json", value.to_string())
+    text(status, JSON, value.to_string())
 }
 
-fn text(status: StatusCode, kind: &'static str, text: String) -> Response<Body> {
-    let body = Full::new(Bytes::from(text)).map_err(|never| match never {});
+fn text(status: StatusCode, kind: &'static str, text: impl Into<Bytes>) -> Response<Body> {
+    let body = Full::new(text.into()).map_err(|never| match never {});
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));

@@ -1,4 +1,4 @@
-//! What Linux tells of this process.
+//! What Linux tells of this process, and of others.
 
 use std::{
     fs,
@@ -21,6 +21,12 @@ pub fn processor_time_of_children(parent: u32) -> Duration {
     children.map(|(_, spent)| spent).sum()
 }
 
+/// The same of one process, which has not ended.
+pub fn processor_time_of(process: u32) -> Duration {
+    let (_, spent) = parent_and_time(&process.to_string()).expect("Linux");
+    spent
+}
+
 fn parent_and_time(process: &str) -> Option<(u32, Duration)> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // After the name, which may have spaces in it.
@@ -32,19 +38,24 @@ fn parent_and_time(process: &str) -> Option<(u32, Duration)> {
 
 /// Bytes of memory that are in use.
 pub fn resident() -> u64 {
-    status("VmRSS:") * 1024
+    status("self", "VmRSS:") * 1024
+}
+
+/// The most bytes of memory that a process has had in use at once.
+pub fn peak_memory_of(process: u32) -> u64 {
+    status(&process.to_string(), "VmHWM:") * 1024
 }
 
 pub fn threads() -> u64 {
-    status("Threads:")
+    status("self", "Threads:")
 }
 
 pub fn descriptors() -> u64 {
     fs::read_dir("/proc/self/fd").expect("Linux").count() as u64
 }
 
-fn status(name: &str) -> u64 {
-    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+fn status(process: &str, name: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).expect("Linux");
     let value = status.lines().find_map(|line| line.strip_prefix(name)).expect(name);
     value.split_whitespace().next().and_then(|number| number.parse().ok()).expect("a number")
 }
