@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PAGES: [&str; 19] = [
+const PAGES: [&str; 20] = [
     "README.md",
     "SECURITY.md",
     "CHANGELOG.md",
@@ -25,6 +25,7 @@ const PAGES: [&str; 19] = [
     "docs/protocol.md",
     "docs/weight.md",
     "docs/renewal.svg",
+    "examples/deploy/README.md",
 ];
 
 /// Archaic words, persons in place of roles, and pronouns in place of nouns.

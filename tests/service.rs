@@ -25,6 +25,7 @@ use std::{
     },
     path::PathBuf,
     process::{Child, Command, Stdio},
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -57,7 +58,10 @@ impl Manager {
         fs::rename(scene.path("credentials.json"), scene.path("credentials/credentials.json")).unwrap();
         // Who can become another user does: then the program cannot do more than it can as a service.
         let user = (fs::metadata(scene.dir.path()).unwrap().uid() == 0).then_some(NOBODY);
-        fs::copy(env!("CARGO_BIN_EXE_concur-auth"), scene.path("concur-auth")).unwrap();
+        // Not by this process: a child that another test starts meanwhile would have the copy open for writing, and then nothing
+        // can run it.
+        let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_concur-auth")).arg(scene.dir.path()).status();
+        assert!(copied.unwrap().success());
         let socket = UnixListener::bind(scene.path("run/auth.sock")).unwrap();
         let notified = UnixDatagram::bind(scene.path("run/notify")).unwrap();
         notified.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -85,9 +89,17 @@ impl Manager {
     /// Starts the service with its command line, `clients` for `$CLIENTS`, and these listeners.
     fn start(&self, clients: &str, loopback: Option<TcpListener>) -> Service {
         let listeners = if loopback.is_some() { "2" } else { "1" };
-        let mut arguments = files::exec_start(self.path("lib").to_str().unwrap(), clients);
-        arguments[0] = self.path("concur-auth").to_str().unwrap().to_owned();
-        self.run(&arguments, listeners, Some(self.socket.try_clone().unwrap()), loopback)
+        self.run(&self.command_line(clients), listeners, Some(self.socket()), loopback)
+    }
+
+    fn command_line(&self, clients: &str) -> Vec<String> {
+        let mut words = files::exec_start(self.path("lib").to_str().unwrap(), clients);
+        words[0] = self.path("concur-auth").to_str().unwrap().to_owned();
+        words
+    }
+
+    fn socket(&self) -> UnixListener {
+        self.socket.try_clone().unwrap()
     }
 
     fn run(
@@ -234,20 +246,26 @@ async fn a_loopback_listener_of_the_service_manager_needs_the_key() {
 async fn the_service_manager_is_told_that_it_serves_how_it_is_and_that_it_ends() {
     let manager = Manager::new().await;
     let service = manager.start("", None);
-    assert_eq!(manager.told("READY=1"), ["STATUS=serving tokens\nREADY=1\n"]);
-    let all = manager.told("access token valid until ").join("");
-    assert!(all.contains(&format!("STATUS=company {}: refresh token ", manager.scene.company())), "{all}");
+    let ready = manager.told("READY=1").pop();
+    assert_eq!(ready.as_deref(), Some("STATUS=serving tokens\nREADY=1\n"));
+    // A client may come before the program looks by itself whether there is something to do.
+    assert_eq!(status_of(&manager.token()), 200);
+    let status = manager.told("access token valid until ").pop().unwrap();
+    assert!(
+        status.starts_with(&format!("STATUS=company {}: refresh token ", manager.scene.company())),
+        "{status}"
+    );
     service.terminate();
     manager.told("STOPPING=1");
     assert_eq!(service.ended().0, Some(0));
 
-    // Whether or not there is a token, clients get an answer; and the status says what is wrong.
+    // It is ready without a token, too: clients get an answer, and the status says what is wrong.
     fs::remove_file(manager.path("lib/concur-auth/refreshTokenObjectFile.json")).unwrap();
     manager.scene.concur.set_fault(Fault::code(14));
     let service = manager.start("", None);
-    let all = manager.told("code 14").join("");
-    assert!(all.contains("READY=1"), "{all}");
+    manager.told("READY=1");
     assert_eq!(status_of(&manager.token()), 503);
+    manager.told("code 14");
     service.end();
 }
 
@@ -311,54 +329,85 @@ async fn changed_credentials_are_used_without_a_restart() {
     service.end();
 }
 
-/// An API call whose reply does not come, and its client.
-async fn in_flight(manager: &Manager) -> std::thread::JoinHandle<String> {
-    assert_eq!(status_of(&manager.token()), 200);
-    let call = TOKEN.replace("/token", "/api/expense/v4/reports");
-    let client = manager.client();
+/// An API call that has reached a data centre of the test's own, and its client.
+fn in_flight(manager: &Manager, data_centre: &TcpListener) -> (TcpStream, JoinHandle<String>) {
+    let (client, call) = (manager.client(), TOKEN.replace("/token", "/api/expense/v4/reports"));
     let client = std::thread::spawn(move || raw(client, &call));
-    let has_arrived = || manager.scene.concur.requests().iter().any(|it| it.path() == "/expense/v4/reports");
-    let started = SystemClock.now();
-    while !has_arrived() {
-        assert!(SystemClock.now().duration_since(started).unwrap() < DEADLINE);
-        std::thread::yield_now();
+    let mut concur = data_centre.accept().unwrap().0;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        concur.read_exact(&mut byte).unwrap();
+        head.push(byte[0]);
     }
-    client
+    assert!(head.starts_with(b"GET /expense/v4/reports HTTP/1.1\r\n"));
+    (concur, client)
+}
+
+/// The listener of a data centre, which new tokens name.
+fn data_centre(manager: &Manager) -> TcpListener {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("\"http://{}\"", listener.local_addr().unwrap());
+    manager.scene.concur.set_reply_member("geolocation", Some(&uri));
+    listener
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn at_sigterm_a_request_in_flight_is_finished() {
+async fn at_sigterm_an_api_call_in_flight_is_finished() {
     let manager = Manager::new().await;
-    manager.scene.concur.mount("GET", "/expense/v4/reports", r#"{"it": "came"}"#);
+    let data_centre = data_centre(&manager);
     let service = manager.start("", None);
-    manager.token();
+    assert_eq!(status_of(&manager.token()), 200);
+    let (mut concur, client) = in_flight(&manager, &data_centre);
+    concur.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nfirst").unwrap();
+    service.terminate();
+    manager.told("STOPPING=1");
+    concur.write_all(b"then ").unwrap();
+    let reply = client.join().unwrap();
+    assert!(status_of(&reply) == 200 && reply.ends_with("\r\n\r\nfirstthen "), "{reply}");
+    assert_eq!(service.ended(), (Some(0), String::new()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_sigterm_a_client_that_waits_for_a_sign_in_gets_its_token() {
+    let manager = Manager::new().await;
     let held = manager.scene.concur.hold_replies();
-    let client = in_flight(&manager).await;
+    let service = manager.start("", None);
+    let client = manager.client();
+    let client = std::thread::spawn(move || raw(client, TOKEN));
+    let started = SystemClock.now();
+    while manager.scene.concur.token_requests() == 0 {
+        assert!(SystemClock.now().duration_since(started).unwrap() < DEADLINE);
+        std::thread::yield_now();
+    }
     service.terminate();
     manager.told("STOPPING=1");
     held.release();
     let reply = client.join().unwrap();
-    assert!(status_of(&reply) == 200 && reply.ends_with(r#"{"it":"came"}"#), "{reply}");
+    assert_eq!(status_of(&reply), 200, "{reply}");
     assert_eq!(service.ended(), (Some(0), String::new()));
+    assert!(manager.path("lib/concur-auth/refreshTokenObjectFile.json").exists());
 }
 
-/// The unit's time-out is never reached: systemd would kill the program then, and a token that is not saved yet would be lost.
+/// systemd would kill the program at the unit's time-out, and a token that is not saved yet would be lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_does_not_end_delays_the_end_by_less_than_the_units_time_out() {
     let manager = Manager::new().await;
+    let data_centre = data_centre(&manager);
     let service = manager.start("", None);
-    manager.token();
-    let held = manager.scene.concur.hold_replies();
-    let client = in_flight(&manager).await;
+    assert_eq!(status_of(&manager.token()), 200);
+    let (concur, client) = in_flight(&manager, &data_centre);
     let started = SystemClock.now();
     service.terminate();
     assert_eq!(service.ended(), (Some(0), String::new()));
     let taken = SystemClock.now().duration_since(started).unwrap();
-    let [time_out] = &files::unit("systemd/concur-auth.service")["TimeoutStopSec"][..] else { panic!() };
-    let time_out = Duration::from_secs(time_out.trim_end_matches('s').parse().unwrap());
-    assert!(taken < time_out, "{taken:?}");
-    drop(held);
-    client.join().unwrap();
+    let [limit] = &files::unit("systemd/concur-auth.service")["TimeoutStopSec"][..] else {
+        panic!("one limit")
+    };
+    let limit = Duration::from_secs(limit.strip_suffix('s').unwrap().parse().unwrap());
+    assert!(taken < limit, "{taken:?}");
+    drop(concur);
+    assert_eq!(client.join().unwrap(), "");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -391,4 +440,75 @@ async fn only_users_of_the_list_are_let_in() {
     service.end();
     // A service of root's would prove nothing.
     assert!(manager.user.take().is_some_and(|user| user != 0));
+}
+
+/// The system calls of groups of systemd's, which may name other groups.
+fn system_calls(groups: &str) -> Option<Vec<String>> {
+    let mut calls = Vec::new();
+    for group in groups.split(' ') {
+        let output = Command::new("systemd-analyze").args(["syscall-filter", group]).output().ok()?;
+        let lines = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && !lines.is_empty(), "{group}");
+        for name in lines.lines().skip(1).map(str::trim).filter(|line| !line.starts_with('#')) {
+            match name.starts_with('@') {
+                true => calls.extend(system_calls(name)?),
+                false => calls.push(name.to_owned()),
+            }
+        }
+    }
+    Some(calls)
+}
+
+/// All that the program does from its start to its end, while it signs in and forwards an API call.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_units_restrictions_allow_all_that_the_program_does() {
+    let unit = files::unit("systemd/concur-auth.service");
+    let [allowed, refused] = &unit["SystemCallFilter"][..] else { panic!("two lines") };
+    let (allowed, refused) = (system_calls(allowed), system_calls(refused.strip_prefix('~').unwrap()));
+    let (Some(allowed), Some(refused)) = (allowed, refused) else {
+        return skip::skip("there is no systemd-analyze");
+    };
+    if Command::new("strace").arg("--version").output().is_err() {
+        return skip::skip("there is no strace");
+    }
+
+    let manager = Manager::new().await;
+    let trace = manager.path("lib/concur-auth/trace");
+    // Detached: systemd's listeners are for the process that it has started.
+    let traced = ["strace", "-D", "-f", "-o", trace.to_str().unwrap()].map(str::to_owned);
+    let service =
+        manager.run(&[&traced[..], &manager.command_line("")].concat(), "1", Some(manager.socket()), None);
+    assert_eq!(status_of(&manager.token()), 200);
+    let call = TOKEN.replace("/token", "/api/profile/identity/v4/Users");
+    assert_eq!(status_of(&raw(manager.client(), &call)), 200);
+    let process = service.0.id().to_string();
+    service.end();
+    let started = SystemClock.now();
+    let trace = loop {
+        let text = fs::read_to_string(&trace).unwrap();
+        // The process ends after all its threads.
+        if text.lines().last().is_some_and(|it| it.starts_with(&process) && it.contains("+++ exited")) {
+            break text;
+        }
+        assert!(SystemClock.now().duration_since(started).unwrap() < DEADLINE, "{text}");
+        std::thread::yield_now();
+    };
+
+    let families: Vec<_> = unit["RestrictAddressFamilies"][0].split(' ').collect();
+    let mut sockets = 0;
+    for line in trace.lines() {
+        let call = line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
+        let Some((name, arguments)) = call.split_once('(') else { continue };
+        let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        let is_in = |list: &[String]| list.iter().any(|it| it == name);
+        assert!(!is_name || is_in(&allowed) && !is_in(&refused), "{line}");
+        let is_code = arguments.contains("PROT_EXEC");
+        assert!(name != "mmap" || !(is_code && arguments.contains("PROT_WRITE")), "{line}");
+        assert!(!name.ends_with("mprotect") || !is_code, "{line}");
+        if name == "socket" {
+            assert!(families.iter().any(|family| arguments.starts_with(&format!("{family},"))), "{line}");
+            sockets += 1;
+        }
+    }
+    assert!(sockets > 0, "{trace}");
 }
