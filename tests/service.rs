@@ -149,8 +149,11 @@ impl Manager {
         }
     }
 
+    /// A client that does not wait for ever where no service starts: the listener is there without it.
     fn client(&self) -> UnixStream {
-        UnixStream::connect(self.path("run/auth.sock")).unwrap()
+        let client = UnixStream::connect(self.path("run/auth.sock")).unwrap();
+        client.set_read_timeout(Some(DEADLINE)).unwrap();
+        client
     }
 
     fn token(&self) -> String {

@@ -40,7 +40,7 @@ member() {
 
 ask() {
   if [ -n "$socket" ]; then
-    get "http://localhost$1" "" "$socket" --noproxy '*' --unix-socket "$socket"
+    get "http://localhost$1" "" "$socket" --unix-socket "$socket"
   else
     get "$CONCUR_AUTH_URL$1" "Authorization: Bearer $(cat "$CONCUR_AUTH_KEY_FILE")" "$CONCUR_AUTH_URL" --noproxy '*'
   fi
