@@ -149,7 +149,7 @@ impl Manager {
         }
     }
 
-    /// A client that does not wait for ever where no service starts: the listener is there without it.
+    /// A client that gives up where no service starts: the listener is there without it.
     fn client(&self) -> UnixStream {
         let client = UnixStream::connect(self.path("run/auth.sock")).unwrap();
         client.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -158,6 +158,18 @@ impl Manager {
 
     fn token(&self) -> String {
         raw(self.client(), TOKEN)
+    }
+}
+
+/// What `look` finds, which comes in a moment.
+fn soon<T>(mut look: impl FnMut() -> Option<T>) -> T {
+    let started = SystemClock.now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(SystemClock.now().duration_since(started).unwrap() < DEADLINE, "it did not come");
+        std::thread::yield_now();
     }
 }
 
@@ -336,7 +348,9 @@ async fn changed_credentials_are_used_without_a_restart() {
 fn in_flight(manager: &Manager, data_centre: &TcpListener) -> (TcpStream, JoinHandle<String>) {
     let (client, call) = (manager.client(), TOKEN.replace("/token", "/api/expense/v4/reports"));
     let client = std::thread::spawn(move || raw(client, &call));
-    let mut concur = data_centre.accept().unwrap().0;
+    data_centre.set_nonblocking(true).unwrap();
+    let mut concur = soon(|| data_centre.accept().ok()).0;
+    concur.set_nonblocking(false).unwrap();
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -378,11 +392,7 @@ async fn at_sigterm_a_client_that_waits_for_a_sign_in_gets_its_token() {
     let service = manager.start("", None);
     let client = manager.client();
     let client = std::thread::spawn(move || raw(client, TOKEN));
-    let started = SystemClock.now();
-    while manager.scene.concur.token_requests() == 0 {
-        assert!(SystemClock.now().duration_since(started).unwrap() < DEADLINE);
-        std::thread::yield_now();
-    }
+    soon(|| (manager.scene.concur.token_requests() > 0).then_some(()));
     service.terminate();
     manager.told("STOPPING=1");
     held.release();
@@ -486,16 +496,12 @@ async fn the_units_restrictions_allow_all_that_the_program_does() {
     assert_eq!(status_of(&raw(manager.client(), &call)), 200);
     let process = service.0.id().to_string();
     service.end();
-    let started = SystemClock.now();
-    let trace = loop {
+    let trace = soon(|| {
         let text = fs::read_to_string(&trace).unwrap();
         // The process ends after all its threads.
-        if text.lines().last().is_some_and(|it| it.starts_with(&process) && it.contains("+++ exited")) {
-            break text;
-        }
-        assert!(SystemClock.now().duration_since(started).unwrap() < DEADLINE, "{text}");
-        std::thread::yield_now();
-    };
+        let is_end = |line: &str| line.starts_with(&process) && line.contains("+++ exited");
+        text.lines().last().is_some_and(is_end).then_some(text)
+    });
 
     let families: Vec<_> = unit["RestrictAddressFamilies"][0].split(' ').collect();
     let mut sockets = 0;
