@@ -31,7 +31,7 @@ use std::{
 
 use concur_auth::{Clock as _, SealingKeys, SystemClock, simulator::Fault};
 
-use self::scene::{Scene, json_of, raw, status_of};
+use self::scene::{Ran, Scene, json_of, raw, status_of};
 
 /// For what must come: much longer than it takes.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -342,6 +342,22 @@ async fn changed_credentials_are_used_without_a_restart() {
     let reply = manager.token();
     assert_eq!(status_of(&reply), 200, "{reply}");
     service.end();
+}
+
+/// A group may read a mounted Secret, because root owns it. No administrator can change that.
+#[tokio::test]
+async fn doctor_accepts_the_modes_that_the_service_manager_gives_to_credentials() {
+    let scene = Scene::new().await;
+    let file = scene.path("credentials/credentials.json");
+    fs::create_dir(scene.path("credentials")).unwrap();
+    fs::rename(scene.path("credentials.json"), &file).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o440)).unwrap();
+    let run = |command: &str| {
+        let mut command = scene.command(&[command]);
+        Ran::of(command.env("CREDENTIALS_DIRECTORY", scene.path("credentials")).output().unwrap()).ok()
+    };
+    run("refresh-token");
+    assert_eq!(run("doctor"), "nothing found\n");
 }
 
 /// An API call that has reached a data centre of the test's own, and its client.
