@@ -280,7 +280,7 @@ fn command_lines() -> Vec<Vec<String>> {
             let command = line[at..].split(end).next().unwrap();
             let words: Vec<_> = command.split_whitespace().skip(1).map(str::to_owned).collect();
             let known =
-                ["serve", "status", "fleet", "doctor", "init", "adopt", "revoke", "exec", "renew", "--"];
+                ["serve", "status", "fleet", "doctor", "init", "adopt", "revoke", "exec", "renew", "--fleet"];
             if is_start && words.first().is_some_and(|first| known.iter().any(|it| first.starts_with(it))) {
                 lines.push(words);
             }
