@@ -272,7 +272,7 @@ fn command_lines() -> Vec<Vec<String>> {
         }
     }
     // In the image's text, in comments and in the README: what follows the program's name, up to the end of the command.
-    let all = ["README.md", "Containerfile", SIDECAR, CRON_JOB, SERVICE, SOCKET].map(read).join("\n");
+    let all = ["README.md", "Containerfile", SIDECAR, CRON_JOB].map(read).join("\n");
     for line in all.lines() {
         for (at, _) in line.match_indices("concur-auth ") {
             let is_start = at == 0 || [" ", "`", "/"].iter().any(|before| line[..at].ends_with(before));
