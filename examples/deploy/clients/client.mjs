@@ -1,53 +1,59 @@
-// Calls an API of SAP Concur by way of `concur-auth serve --proxy`. Needs nothing but Node.js.
+#!/usr/bin/env node
+// Calls an API of SAP Concur through `concur-auth serve --proxy`, and then by itself with a token. Needs no package.
 //
-//     node client.mjs /run/concur-auth/auth.sock
-
+//     node client.mjs [SOCKET]      default: $CONCUR_AUTH_SOCKET
+//
+// Without a socket, over loopback: CONCUR_AUTH_URL=http://127.0.0.1:8099 CONCUR_AUTH_KEY_FILE=FILE node client.mjs
+// Exit codes: 0 done, 2 a person must act, 1 any other error.
+import { readFileSync } from "node:fs";
 import http from "node:http";
+import https from "node:https";
 
-const socketPath = process.argv[2] ?? process.env.CONCUR_AUTH_SOCKET ?? "/run/concur-auth/auth.sock";
+const USERS = "profile/identity/v4/Users";
+const { CONCUR_AUTH_SOCKET, CONCUR_AUTH_URL, CONCUR_AUTH_KEY_FILE } = process.env;
+const socketPath = process.argv[2] ?? CONCUR_AUTH_SOCKET;
 
-/** Ends this program with the reason. */
-function fail(message, code) {
+function fail(message, code = 1) {
   console.error(message);
   process.exit(code);
 }
 
-/** The status, headers and text of a reply. */
-function request(path) {
-  return new Promise((resolve, reject) => {
-    const sent = http.get({ socketPath, path, timeout: 120_000 }, (reply) => {
-      let text = "";
-      reply.setEncoding("utf8");
-      reply.on("data", (part) => (text += part));
-      reply.on("end", () => resolve({ status: reply.statusCode, headers: reply.headers, text }));
-      reply.on("error", reject);
+// The JSON of a reply. Follows no redirect, so that the token goes to no other host.
+async function get(url, options) {
+  const { get } = url.startsWith("https:") ? https : http;
+  const [reply, body] = await new Promise((resolve, reject) => {
+    const request = get(url, { timeout: 90_000, ...options }, (reply) => {
+      let body = "";
+      reply.setEncoding("utf8").on("data", (part) => (body += part)).on("error", reject);
+      reply.on("end", () => resolve([reply, body]));
     });
-    sent.on("timeout", () => sent.destroy(new Error("no reply in 120 s")));
-    sent.on("error", reject);
-  });
-}
-
-/** The JSON of a reply; ends this program where there is none. */
-async function get(path) {
-  const reply = await request(path).catch((error) =>
-    fail(`${socketPath}: ${error.message}; is concur-auth serve running?`, 1),
-  );
-  if (reply.status === 200) return JSON.parse(reply.text);
-  let error = {};
+    request.on("error", reject).on("timeout", () => request.destroy(new Error("timed out")));
+  }).catch((error) => fail(`no answer from ${options.socketPath ?? url}: ${error.message}`));
+  let content = {};
   try {
-    error = JSON.parse(reply.text);
-  } catch {
-    // A reply of a gateway, perhaps.
+    content = JSON.parse(body);
+  } catch {}
+  // From concur-auth: there is no token now.
+  if (reply.statusCode === 503 && "person_needed" in content) {
+    const after = content.person_needed ? "a person must act" : `ask again in ${reply.headers["retry-after"]} s`;
+    fail(`no token: ${content.message}; ${after}`, content.person_needed ? 2 : 1);
   }
-  const wait = reply.headers["retry-after"];
-  const message = error.message ?? `HTTP ${reply.status}`;
-  fail(wait ? `${message} (again in ${wait} s)` : message, error.person_needed ? 2 : 1);
+  if (reply.statusCode !== 200) fail(`${url} answered ${reply.statusCode}: ${body}`);
+  return content;
 }
 
-// The program attaches the token, and repeats the call once after a 401.
-const users = await get("/api/profile/identity/v4/Users");
-for (const user of users.Resources) console.log(user.userName);
+const bearer = (token) => ({ headers: { Authorization: `Bearer ${token}` } });
 
-// A token of one's own, for a library that makes its own requests.
-const token = await get("/token?min_validity=300");
-console.log(`a ${token.token_type} token for ${token.geolocation}, valid until ${token.expires_at}`);
+const ask = (path) =>
+  socketPath
+    ? get(`http://localhost${path}`, { socketPath })
+    : get(CONCUR_AUTH_URL + path, bearer(readFileSync(CONCUR_AUTH_KEY_FILE, "utf8").trim()));
+
+function show(how, { Resources }) {
+  console.log(`${how}: 200`);
+  for (const { id, userName } of Resources) console.log(`  ${id} ${userName}`);
+}
+
+show("through the proxy", await ask(`/api/${USERS}`));
+const token = await ask("/token");
+show("with a token", await get(token.geolocation + USERS, bearer(token.access_token)));

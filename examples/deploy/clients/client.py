@@ -1,54 +1,65 @@
-"""Calls an API of SAP Concur by way of `concur-auth serve --proxy`. Needs nothing but Python.
+#!/usr/bin/env python3
+"""Calls an API of SAP Concur through `concur-auth serve --proxy`, and then by itself with a token. Needs no package.
 
-    python3 client.py /run/concur-auth/auth.sock
+    client.py [SOCKET]      default: $CONCUR_AUTH_SOCKET
+
+Without a socket, over loopback: CONCUR_AUTH_URL=http://127.0.0.1:8099 CONCUR_AUTH_KEY_FILE=FILE client.py
+Exit codes: 0 done, 2 a person must act, 1 any other error.
 """
-
 import http.client
 import json
 import os
 import socket
 import sys
+import urllib.parse
+
+USERS = "profile/identity/v4/Users"
+SOCKET = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("CONCUR_AUTH_SOCKET")
 
 
 class UnixConnection(http.client.HTTPConnection):
-    """HTTP over a Unix socket."""
-
-    def __init__(self, path):
-        super().__init__("localhost", timeout=120)
-        self.path = path
-
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(self.timeout)
-        self.sock.connect(self.path)
+        self.sock.connect(SOCKET)
 
 
-def get(path):
-    """The JSON of a reply; ends this program, with the reason, where there is none."""
+def get(url, bearer=None, over=None):
+    """The status and the JSON of a reply. Follows no redirect, so that the token goes to no other host."""
+    scheme, host, path = urllib.parse.urlsplit(url)[:3]
+    over = over or (http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection)
     try:
-        connection = UnixConnection(SOCKET)
-        connection.request("GET", path)
+        connection = over(host, timeout=90)
+        connection.request("GET", path, headers={"Authorization": "Bearer " + bearer} if bearer else {})
         reply = connection.getresponse()
-        body = reply.read()
+        status, body = reply.status, reply.read()
     except (OSError, http.client.HTTPException) as error:
-        sys.exit(f"{SOCKET}: {error}; is concur-auth serve running?")
-    if reply.status == 200:
-        return json.loads(body)
+        sys.exit(f"no answer from {SOCKET if over is UnixConnection else url}: {error}")
     try:
-        error = json.loads(body)
+        content = json.loads(body)
     except ValueError:
-        error = {}
-    wait = reply.headers.get("Retry-After")
-    print(error.get("message", f"HTTP {reply.status}"), f"(again in {wait} s)" if wait else "", file=sys.stderr)
-    sys.exit(2 if error.get("person_needed") else 1)
+        content = {}
+    if status == 503 and "person_needed" in content:  # From concur-auth: there is no token now.
+        needed = content["person_needed"]
+        after = "a person must act" if needed else f"ask again in {reply.getheader('Retry-After')} s"
+        print(f"no token: {content['message']}; {after}", file=sys.stderr)
+        sys.exit(2 if needed else 1)
+    if status != 200:
+        sys.exit(f"{url} answered {status}: {body.decode(errors='replace')}")
+    return content
 
 
-SOCKET = (sys.argv[1:] or [os.environ.get("CONCUR_AUTH_SOCKET", "/run/concur-auth/auth.sock")])[0]
+def ask(path):
+    if SOCKET:
+        return get("http://localhost" + path, over=UnixConnection)
+    with open(os.environ["CONCUR_AUTH_KEY_FILE"]) as file:
+        return get(os.environ["CONCUR_AUTH_URL"] + path, bearer=file.read().strip())
 
-# The program attaches the token, and repeats the call once after a 401.
-for user in get("/api/profile/identity/v4/Users")["Resources"]:
-    print(user["userName"])
 
-# A token of one's own, for a library that makes its own requests.
-token = get("/token?min_validity=300")
-print(f"a {token['token_type']} token for {token['geolocation']}, valid until {token['expires_at']}")
+def show(how, users):
+    print(f"{how}: 200", *(f"{user['id']} {user['userName']}" for user in users["Resources"]), sep="\n  ")
+
+
+show("through the proxy", ask("/api/" + USERS))
+token = ask("/token")
+show("with a token", get(token["geolocation"] + USERS, bearer=token["access_token"]))

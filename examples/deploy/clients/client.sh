@@ -1,33 +1,59 @@
 #!/bin/sh
-# Calls an API of SAP Concur by way of `concur-auth serve --proxy`. Needs nothing but curl.
+# Calls an API of SAP Concur through `concur-auth serve --proxy`, and then by itself with a token. Needs curl.
 #
-#     sh client.sh /run/concur-auth/auth.sock
+#     client.sh [SOCKET]      default: $CONCUR_AUTH_SOCKET
+#
+# Without a socket, over loopback: CONCUR_AUTH_URL=http://127.0.0.1:8099 CONCUR_AUTH_KEY_FILE=FILE client.sh
+# Exit codes: 0 done, 2 a person must act, 1 any other error.
 set -eu
+users=profile/identity/v4/Users
+socket=${1:-${CONCUR_AUTH_SOCKET:-}}
 
-socket=${1:-${CONCUR_AUTH_SOCKET:-/run/concur-auth/auth.sock}}
-
-# Prints the body of a reply; ends this program, with the reason, where there is none.
-get() {
-  reply=$(curl --silent --show-error --max-time 120 --unix-socket "$socket" --write-out '\n%{http_code}' "http://localhost$1") || {
-    echo "$socket: is concur-auth serve running?" >&2
-    exit 1
-  }
-  status=$(printf '%s' "$reply" | tail -n 1)
-  body=${reply%????}
-  if [ "$status" != 200 ]; then
-    printf '%s\n' "$body" >&2
-    case $body in
-      *'"person_needed":true'*) exit 2 ;;
-      *) exit 1 ;;
-    esac
-  fi
-  printf '%s\n' "$body"
+fail() {
+  printf '%s\n' "$2" >&2
+  exit "$1"
 }
 
-# The program attaches the token, and repeats the call once after a 401.
-users=$(get /api/profile/identity/v4/Users)
-printf '%s\n' "$users" | grep -o '"userName":"[^"]*"' | cut -d '"' -f 4
+# The header goes through standard input, because other users can see the arguments of a process.
+get() { # URL HEADER PLACE [OPTION OF CURL...]: sets status and body
+  url=$1 header=$2 place=$3
+  shift 3
+  reply=$(printf '%s\n' "$header" |
+    curl --silent --show-error --include --max-time 90 -H @- "$@" "$url" | tr -d '\r')
+  [ -n "$reply" ] || fail 1 "no answer from $place"
+  status=$(printf '%s\n' "$reply" | sed -n '1s/^[^ ]* \([0-9]*\).*/\1/p')
+  body=$(printf '%s\n' "$reply" | sed '1,/^$/d')
+  case $status,$body in
+  200,*) ;;
+  503,*'"person_needed":true'*) fail 2 "no token: $(member message); a person must act" ;;
+  503,*'"person_needed":false'*)
+    after=$(printf '%s\n' "$reply" | sed -n 's/^[Rr]etry-[Aa]fter: //p')
+    fail 1 "no token: $(member message); ask again in $after s" ;;
+  *) fail 1 "$url answered $status: $body" ;;
+  esac
+}
 
-# A token of one's own. Not on a command line, which all users of a machine can see: `curl -H @-` reads a header from its input.
-token=$(get '/token?min_validity=300')
-echo "a token, valid until $(printf '%s' "$token" | grep -o '"expires_at":"[^"]*"' | cut -d '"' -f 4)"
+# A text in the JSON of the reply. For more than this, use a program for JSON, such as jq.
+member() {
+  printf '%s\n' "$body" | sed -n -e "s/.*\"$1\":\"//" -e 's/","[a-z_]*":.*//' -e 's/"}.*//' -e 1p
+}
+
+ask() {
+  if [ -n "$socket" ]; then
+    get "http://localhost$1" "" "$socket" --unix-socket "$socket"
+  else
+    get "$CONCUR_AUTH_URL$1" "Authorization: Bearer $(cat "$CONCUR_AUTH_KEY_FILE")" "$CONCUR_AUTH_URL" --noproxy '*'
+  fi
+}
+
+show() {
+  printf '%s: %s\n' "$1" "$status"
+  printf '%s\n' "$body" | tr '{' '\n' | sed -n 's/.*"id":"\([^"]*\)".*"userName":"\([^"]*\)".*/  \1 \2/p'
+}
+
+ask "/api/$users"
+show "through the proxy"
+ask /token
+api=$(member geolocation)$users
+get "$api" "Authorization: Bearer $(member access_token)" "$api"
+show "with a token"

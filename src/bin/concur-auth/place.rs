@@ -95,6 +95,11 @@ impl Place {
         of_service_manager(CREDENTIALS).unwrap_or_else(|| self.dir.join(CREDENTIALS))
     }
 
+    /// Whether the service manager gives the credentials.
+    pub(crate) fn has_given_credentials() -> bool {
+        of_service_manager(CREDENTIALS).is_some()
+    }
+
     /// Whether the environment has an app's credentials, or a part of them.
     pub(crate) fn has_variables() -> bool {
         ["CONCUR_APP_ID", "CONCUR_CLIENT_SECRET"].iter().any(|name| env::var_os(name).is_some())
