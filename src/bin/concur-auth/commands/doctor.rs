@@ -20,6 +20,7 @@ use crate::{
 };
 
 /// What a save needs, with room for others.
+#[cfg(unix)]
 const LEAST_ROOM: u64 = 1024 * 1024;
 /// Concur's tokens live an hour; a clock that is wrong by more than this begins to matter.
 const MOST_SKEW: Duration = Duration::from_secs(60);

@@ -17,6 +17,7 @@ const SHORTEST_KEY: usize = 16;
 /// Through which listener a request comes.
 pub(crate) enum Door {
     /// A Unix socket, which only the processes of some users can open.
+    #[cfg(unix)]
     Socket,
     /// A loopback address, which every process and every browser of the machine can reach.
     Loopback { address: String, key: Key },
@@ -107,7 +108,11 @@ impl Door {
         if request.uri().authority().is_some() {
             return Err((StatusCode::BAD_REQUEST, "write the path alone into the request line"));
         }
-        let Self::Loopback { address, key } = self else { return Ok(()) };
+        let (address, key) = match self {
+            #[cfg(unix)]
+            Self::Socket => return Ok(()),
+            Self::Loopback { address, key } => (address, key),
+        };
         let hosts: Vec<_> = headers.get_all(HOST).iter().collect();
         if !matches!(hosts[..], [host] if host.as_bytes() == address.as_bytes()) {
             return Err((StatusCode::FORBIDDEN, "the Host is not the address that is listened on"));

@@ -3,10 +3,14 @@
 //! Always: a socket is private from the moment that it can be found; a socket that answers is never taken over; nothing listens on
 //! another address than loopback.
 
+#[cfg(unix)]
 use std::{
-    fs, io,
-    net::SocketAddr,
+    fs,
     path::{Path, PathBuf},
+};
+use std::{
+    io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},

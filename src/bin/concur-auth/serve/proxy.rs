@@ -221,7 +221,7 @@ fn without_other_ways(headers: &mut HeaderMap) {
     let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
     let is_other_way = |name: &&HeaderName| {
         let begins = |way: &&str| name.as_str().bytes().map(plain).take(way.len()).eq(way.bytes());
-        OTHER_WAYS.iter().any(|way| begins(way))
+        OTHER_WAYS.iter().any(begins)
     };
     for name in headers.keys().filter(is_other_way).cloned().collect::<Vec<_>>() {
         headers.remove(name);
