@@ -121,6 +121,34 @@ async fn a_person_signs_in_on_a_terminal_at_the_second_attempt() {
     assert_eq!(scene.concur.token_requests(), 2);
 }
 
+#[tokio::test]
+async fn a_user_signs_in_on_a_terminal_and_is_a_member_of_a_fleet() {
+    let scene = Scene::new().await;
+    let credentials: Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    fs::remove_file(scene.path("credentials.json")).unwrap();
+    let (user, base) = (scene.concur.add_user(), scene.concur.base_uri());
+    let answers = [
+        ("App ID", credentials["appID"].as_str()),
+        ("Client secret (not shown)", credentials["clientSecret"].as_str()),
+        ("a company or a user?", Some("user")),
+        ("User name", Some(user.username())),
+        ("not shown)", Some(user.password())),
+        ("Base URI", Some(&*base)),
+    ];
+    let Some(seen) = on_a_terminal(&scene, "init", &answers) else { return };
+    assert_eq!(seen["code"], 0, "{seen}");
+    assert!(!seen["seen"].as_str().unwrap().contains(user.password()), "{seen}");
+    let token = scene.run(&["access-token"]).ok();
+    assert!(scene.concur.is_live_access(token.trim()));
+    // The user's UUID is the name in a fleet.
+    scene.run(&["--fleet", "tokens", "fleet", "import", "."]).ok();
+    let list = scene.run(&["--fleet", "tokens", "fleet", "list", "--json"]).ok();
+    let member: Value = serde_json::from_str(&list).unwrap();
+    assert_eq!((member["kind"].as_str(), member["company"].as_str()), (Some("user"), Some(user.uuid())));
+    let of_user = scene.run(&["--fleet", "tokens", "--company", user.uuid(), "access-token"]).ok();
+    assert!(scene.concur.is_live_access(of_user.trim()));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_wait_says_on_a_terminal_what_is_waited_for_and_ctrl_c_ends_it() {
     let scene = Scene::new().await;
@@ -582,6 +610,30 @@ async fn a_round_renews_what_is_due_says_what_became_of_it_and_ends() {
     );
 }
 
+/// A job that is told to end says what it has counted until then; what is under way is saved.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_round_that_is_told_to_end_saves_what_is_under_way() {
+    let scene = Scene::new().await;
+    let company = a_company_of_old(&scene, 100);
+    let held = scene.concur.hold_replies();
+    let mut child =
+        scene.command(&["-v", "--fleet", "tokens", "fleet", "work", "--until-idle"]).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    said.find(|line| line.contains("token request sent")).unwrap();
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    let rest = std::thread::spawn(move || said.collect::<Vec<_>>());
+    held.release();
+    let mut out = String::new();
+    child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{out}{:?}", rest.join());
+    assert!(serde_json::from_str::<Value>(&out).unwrap()["failed"] == 0, "{out}");
+    // A round finds nothing that is due: the reply was saved.
+    let round = scene.run(&["--fleet", "tokens", "fleet", "work", "--until-idle"]).ok();
+    assert_eq!(serde_json::from_str::<Value>(&round).unwrap(), counts(0, 0, 0, 0));
+    assert_eq!(scene.run(&["--fleet", "tokens", "--company", &company, "status"]).code, Some(0));
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+}
+
 #[cfg(feature = "postgres")]
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fleet_in_a_database_is_made_filled_worked_at_and_served() {
@@ -650,7 +702,14 @@ async fn keep_alive_prints_each_change_and_ends_with_success() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// Every command and route, at the most talkative level, in success and failure.
+/// The credentials with a request token that was not used yet.
+fn with_another_request_token(scene: &Scene) -> String {
+    let mut credentials: Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    credentials["companyRequestToken"] = scene.concur.issue_request_token().into();
+    credentials.to_string()
+}
+
+/// Every command and route, at each level of the log, in success and failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_printed_but_the_one_that_was_asked_for() {
     let scene = Scene::new().await;
@@ -667,22 +726,63 @@ async fn no_secret_is_printed_but_the_one_that_was_asked_for() {
             assert!(!text.contains(secret.as_str()), "{what} shows a secret: {text}");
         }
     };
-    let commands: [&[&str]; 8] = [
+    scene.write("request-token", &scene.request_token());
+    scene.run(&["--fleet", "tokens", "fleet", "import", "."]).ok();
+    let company = scene.company();
+    let fleet = ["--fleet", "tokens"];
+    let of_fleet: [&[&str]; 8] = [
+        &["fleet", "list"],
+        &["fleet", "list", "--json"],
+        &["fleet", "import", "."],
+        &["fleet", "connect", &company],
+        &["fleet", "renew", &company, "--now"],
+        &["fleet", "work", "--until-idle"],
+        &["doctor"],
+        &["fleet", "disconnect", &company, "--yes"],
+    ];
+    let commands: [&[&str]; 12] = [
         &["status"],
         &["status", "--json"],
         &["doctor"],
+        &["init"],
         &["refresh-token"],
+        &["renew"],
+        &["renew", "--now"],
         &["exec", "--", "true"],
         &["adopt", "refreshTokenObjectFile.json"],
-        &["--fleet", "tokens", "fleet", "list"],
-        &["fleet", "connect", "x", "--fleet", "tokens"],
+        &["adopt", "request-token"],
+        &["completions", "bash"],
+        &["revoke", "--yes"],
     ];
-    for command in commands {
-        let ran = scene.run(&[&["-vv"], command].concat());
-        check(&format!("{command:?}"), &format!("{}{}", ran.out, ran.err));
+    // In success, and while Concur refuses all.
+    for fault in [None, Some(Fault::code(5))] {
+        fault.into_iter().for_each(|fault| scene.concur.set_fault(fault));
+        for level in ["--verbose", "-vv", "-vvv"] {
+            for command in commands
+                .iter()
+                .map(|command| command.to_vec())
+                .chain(of_fleet.iter().map(|it| [&fleet, *it].concat()))
+            {
+                let input = if command.contains(&"connect") { &*scene.request_token() } else { "" };
+                let ran = scene.run_with(&[&[level], &*command].concat(), input);
+                check(&format!("{level} {command:?}"), &format!("{}{}", ran.out, ran.err));
+                assert!(!ran.err.contains("panicked"), "{ran:?}");
+            }
+        }
     }
+    scene.concur.clear_faults();
+    scene.write("credentials.json", &with_another_request_token(&scene));
+    scene.run(&["renew", "--now"]).ok();
+    secrets.push(scene.run(&["access-token"]).ok().trim().to_owned());
+    secrets.push(scene.run(&["refresh-token", "--show"]).ok().trim().to_owned());
+    let access = secrets[secrets.len() - 2].clone();
+    let check = |what: &str, text: &str| {
+        for secret in &secrets {
+            assert!(!text.contains(secret.as_str()), "{what} shows a secret: {text}");
+        }
+    };
     let ran = scene.run(&["-vv", "access-token"]);
-    assert!(ran.out.trim() == secrets[3] && !ran.err.is_empty(), "{ran:?}");
+    assert!(ran.out.trim() == access && !ran.err.is_empty(), "{ran:?}");
     check("the log of access-token", &ran.err);
 
     let log = fs::File::create(scene.path("log")).unwrap();
