@@ -80,6 +80,10 @@ async fn in_a_day_of_restarts_and_outages_no_expired_token_is_printed() {
         match random.u8(0..10) {
             0 => {
                 let mut child = scene.command(&["access-token"]).spawn().unwrap();
+                #[allow(
+                    clippy::disallowed_methods,
+                    reason = "real time, in which the process gets as far as it gets"
+                )]
                 std::thread::sleep(Duration::from_millis(random.u64(0..40)));
                 child.kill().unwrap();
                 child.wait().unwrap();
