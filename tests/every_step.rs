@@ -6,6 +6,8 @@
 
 #![cfg(all(feature = "cli", feature = "simulator", target_os = "linux"))]
 
+#[path = "every_step/power.rs"]
+mod power;
 #[path = "cli/scene.rs"]
 mod scene;
 #[allow(unreachable_pub, reason = "other tests export it")]
@@ -87,7 +89,6 @@ fn calls(scene: &Scene, trace: &Path) -> Vec<Call> {
     let touches = |line: &str| {
         line.contains(&format!("\"{folder}"))
             || line.contains(&format!("<{folder}/"))
-            || line.contains(&format!("({folder}>"))
             || fd_of_folder(line, &folder)
     };
     let thread = text.lines().find(|line| line.contains(&format!("{TOKEN}.lock"))).and_then(call).unwrap().0;
