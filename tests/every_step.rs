@@ -14,7 +14,12 @@ mod scene;
 #[path = "support/skip.rs"]
 mod skip;
 
-use std::{collections::HashMap, fs, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    path::Path,
+    process::Command,
+};
 
 use concur_auth::simulator::{ConcurSimulator, Rotation};
 use serde_json::Value;
@@ -224,6 +229,51 @@ async fn a_kill_at_any_call_loses_no_token_that_was_written() {
     let lines: Vec<_> = lost.iter().map(|i| calls[*i].shown()).collect();
     assert!(!lost.is_empty() && lost.iter().all(|i| (written - 1..=written).contains(i)), "{lines:#?}");
     assert!(calls.len() > 60, "{}", calls.len());
+}
+
+/// On each of its threads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_at_any_call_of_the_whole_program_loses_no_token_that_was_written() {
+    if !has_strace() {
+        return;
+    }
+    let (scene, traces) = (scene().await, tempfile::tempdir().unwrap());
+    let trace = traces.path().join("trace");
+    renewal(&scene, &trace, &[]).ok();
+    let text = fs::read_to_string(&trace).unwrap();
+    let mut of_threads: HashMap<(&str, &str), usize> = HashMap::new();
+    for (thread, call) in text.lines().filter_map(|line| line.split_once(' ')) {
+        if let Some((name, _)) = call.trim_start().split_once('(').filter(|(name, _)| !name.contains(' ')) {
+            *of_threads.entry((thread, name)).or_default() += 1;
+        }
+    }
+    let mut most: BTreeMap<&str, usize> = BTreeMap::new();
+    for ((_, name), count) in of_threads {
+        let known = most.entry(name).or_default();
+        *known = count.max(*known);
+    }
+    let (mut kills, mut lost) = (0, 0);
+    for (name, count) in most {
+        for number in 1..=count {
+            let ran = renewal(&scene, &trace, &[&format!("--inject={name}:signal=KILL:when={number}")]);
+            kills += usize::from(ran.code != Some(0));
+            let what = format!("a kill at {name} number {number}");
+            if recovered(&scene, &what) {
+                continue;
+            }
+            lost += 1;
+            let text = fs::read_to_string(&trace).unwrap();
+            let is_written = |line: &&str| {
+                line.contains("write(")
+                    && line.contains(".tmp-")
+                    && line.contains("\"{")
+                    && !line.contains("unfinished")
+            };
+            // The token that was held, and not the reply.
+            assert!(text.lines().filter(is_written).count() < 2, "{what} loses a token that was written");
+        }
+    }
+    assert!(kills > 200 && lost > 0, "{kills} {lost}");
 }
 
 /// What each call can fail with.
