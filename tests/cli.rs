@@ -531,6 +531,27 @@ async fn doctor_looks_at_owners_and_room() {
     );
 }
 
+/// As on file systems of a network.
+#[tokio::test]
+async fn doctor_tries_whether_files_can_be_locked() {
+    if Command::new("strace").arg("--version").output().is_err() {
+        return skip::skip("there is no strace");
+    }
+    let scene = Scene::new().await;
+    scene.run(&["refresh-token"]).ok();
+    for (what, finding) in [
+        ("error=ENOLCK", "files cannot be locked there: No locks available"),
+        ("retval=0", "locks exclude no other process there"),
+    ] {
+        let mut command = Command::new("strace");
+        command.args(["--follow-forks", "--quiet=all", "--output=trace", &format!("--inject=flock:{what}")]);
+        command.args([env!("CARGO_BIN_EXE_concur-auth"), "doctor"]).current_dir(scene.dir.path());
+        let ran = Ran::of(command.env("CONCUR_BASE_URI", scene.concur.base_uri()).output().unwrap());
+        let advice = "use a folder on a local disk, or PostgreSQL";
+        assert!(ran.code == Some(1) && ran.out.contains(finding) && ran.out.contains(advice), "{ran:?}");
+    }
+}
+
 #[tokio::test]
 async fn doctor_names_the_members_of_a_fleet_that_need_a_person_or_a_key() {
     let scene = Scene::new().await;
