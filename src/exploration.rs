@@ -38,6 +38,24 @@ pub(crate) trait Model: Copy {
     fn shown(&self) -> String;
 }
 
+/// The rules that hold: all but one at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rules<R> {
+    broken: Option<R>,
+}
+
+impl<R: Copy + PartialEq> Rules<R> {
+    pub(crate) const WHOLE: Self = Self { broken: None };
+
+    pub(crate) fn without(rule: R) -> Self {
+        Self { broken: Some(rule) }
+    }
+
+    pub(crate) fn has(self, rule: R) -> bool {
+        self.broken != Some(rule)
+    }
+}
+
 /// What was found wrong.
 pub(crate) struct Counterexample<M: Model> {
     pub(crate) invariant: M::Invariant,

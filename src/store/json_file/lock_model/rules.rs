@@ -1,5 +1,7 @@
 //! The rules of the files, each of which can be broken.
 
+use crate::exploration;
+
 /// One rule. The comment says what the function does because of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
@@ -31,20 +33,4 @@ pub(super) enum Rule {
     FailedSavesAreRepeated,
 }
 
-/// The rules that hold: all but one at most.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Rules {
-    broken: Option<Rule>,
-}
-
-impl Rules {
-    pub(super) const WHOLE: Self = Self { broken: None };
-
-    pub(super) fn without(rule: Rule) -> Self {
-        Self { broken: Some(rule) }
-    }
-
-    pub(super) fn has(self, rule: Rule) -> bool {
-        self.broken != Some(rule)
-    }
-}
+pub(super) type Rules = exploration::Rules<Rule>;
