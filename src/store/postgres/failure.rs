@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(
             refused("42P01").to_string(),
             "PostgreSQL database concur at db.example:5432 refused a statement with SQLSTATE 42P01 (undefined_table); create \
-             or upgrade the tables with PostgresStore::migrate()"
+             or upgrade the tables with PostgresStore::migrate(), or: concur-auth fleet migrate"
         );
         let connecting = Failure::Refused { state: "28P01".to_owned(), connecting: true };
         assert_eq!(
