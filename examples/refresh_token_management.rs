@@ -6,8 +6,8 @@
 //!
 //! Run it again and again in one folder: the first run writes a `credentials.json` template, the next run obtains a
 //! refresh token, later runs use or renew it. Exit code 0: there is a valid refresh token. 2: you have something to do,
-//! and the message says what. 1: any other error. 130 and 143: ended by a signal. `RUST_LOG=concur_auth=info` shows the
-//! requests.
+//! and the message says what. 64: wrong usage. 1: any other error. 130 and 143: ended by a signal. `RUST_LOG=concur_auth=info` shows
+//! the requests.
 
 use std::{
     error::Error as _,
@@ -36,7 +36,7 @@ const USAGE: &str = "usage: refresh_token_management [--dir DIR] [--base-uri URI
 async fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(EnvFilter::from_default_env()).with_writer(io::stderr).init();
     let Some(arguments) = arguments(std::env::args_os().skip(1)) else {
-        return say(io::stderr(), USAGE, 1);
+        return say(io::stderr(), USAGE, 64);
     };
     let tokens = match manager(arguments).await {
         Ok(tokens) => tokens,

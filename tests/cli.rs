@@ -45,7 +45,7 @@ async fn init_without_a_terminal_writes_the_template_and_asks_for_a_person() {
 }
 
 /// What a person sees who answers like this; `None` is Ctrl-C. `None` also where there is no Python to play the person.
-fn on_a_terminal(scene: &Scene, command: &str, answers: &[(&str, Option<&str>)]) -> Option<Value> {
+fn on_a_terminal(scene: &Scene, command: &[&str], answers: &[(&str, Option<&str>)]) -> Option<Value> {
     if Command::new("python3").arg("--version").output().is_err() {
         skip::skip("there is no python3");
         return None;
@@ -54,7 +54,8 @@ fn on_a_terminal(scene: &Scene, command: &str, answers: &[(&str, Option<&str>)])
     let mut child = Command::new("python3")
         .arg(person)
         .arg(scene.dir.path())
-        .args([env!("CARGO_BIN_EXE_concur-auth"), command])
+        .arg(env!("CARGO_BIN_EXE_concur-auth"))
+        .args(command)
         .env_remove("CONCUR_BASE_URI")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -81,7 +82,7 @@ async fn a_person_signs_in_on_a_terminal_at_the_second_attempt() {
         ("Base URI", Some(&*base)),
     ];
     // What exists is not overwritten.
-    let Some(refused) = on_a_terminal(&scene, "init", &[]) else { return };
+    let Some(refused) = on_a_terminal(&scene, &["init"], &[]) else { return };
     assert!(
         refused["seen"].as_str().unwrap().contains("credentials.json exists and is not overwritten"),
         "{refused}"
@@ -90,7 +91,7 @@ async fn a_person_signs_in_on_a_terminal_at_the_second_attempt() {
 
     // Ctrl-C while a secret is typed: nothing is written, and the terminal shows again what is typed.
     let interrupted =
-        on_a_terminal(&scene, "init", &[&first[..4], &[("not shown)", None)]].concat()).unwrap();
+        on_a_terminal(&scene, &["init"], &[&first[..4], &[("not shown)", None)]].concat()).unwrap();
     assert_eq!(
         (&interrupted["code"], &interrupted["has_echo"]),
         (&130.into(), &true.into()),
@@ -106,7 +107,7 @@ async fn a_person_signs_in_on_a_terminal_at_the_second_attempt() {
         ("not shown)", Some(member("companyRequestToken"))),
         ("Base URI", Some("")),
     ];
-    let signed_in = on_a_terminal(&scene, "init", &[first, second].concat()).unwrap();
+    let signed_in = on_a_terminal(&scene, &["init"], &[first, second].concat()).unwrap();
     let seen = signed_in["seen"].as_str().unwrap();
     assert!(signed_in["code"] == 0 && seen.contains("Signed in, company "), "{seen}");
     for secret in ["clientSecret", "companyRequestToken"] {
@@ -135,7 +136,7 @@ async fn a_user_signs_in_on_a_terminal_and_is_a_member_of_a_fleet() {
         ("not shown)", Some(user.password())),
         ("Base URI", Some(&*base)),
     ];
-    let Some(seen) = on_a_terminal(&scene, "init", &answers) else { return };
+    let Some(seen) = on_a_terminal(&scene, &["init"], &answers) else { return };
     assert_eq!(seen["code"], 0, "{seen}");
     assert!(!seen["seen"].as_str().unwrap().contains(user.password()), "{seen}");
     let token = scene.run(&["access-token"]).ok();
@@ -154,7 +155,7 @@ async fn a_long_wait_says_on_a_terminal_what_is_waited_for_and_ctrl_c_ends_it() 
     let scene = Scene::new().await;
     let store = JsonFileStore::new(scene.path("refreshTokenObjectFile.json"));
     let _lock = store.try_lock().await.unwrap().unwrap();
-    let seen = on_a_terminal(&scene, "access-token", &[("waiting for 4 s: ", None)]);
+    let seen = on_a_terminal(&scene, &["access-token"], &[("waiting for 4 s: ", None)]);
     let Some(seen) = seen else { return };
     assert_eq!(seen["code"], 130, "{seen}");
     let text = seen["seen"].as_str().unwrap();
@@ -721,6 +722,71 @@ async fn keep_alive_prints_each_change_and_ends_with_success() {
     assert!(line.starts_with("company "), "{line}");
     Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// What a person types at a question of a command that asks, and what comes of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_is_asked_before_a_sign_out_and_for_a_fleets_request_token() {
+    let scene = Scene::new().await;
+    scene.run(&["refresh-token"]).ok();
+    let Some(kept) = on_a_terminal(&scene, &["revoke"], &[("[y/N]", Some("n"))]) else { return };
+    assert!(kept["code"] == 1 && kept["seen"].as_str().unwrap().contains("nothing was done"), "{kept}");
+    let gone = on_a_terminal(&scene, &["revoke"], &[("[y/N]", Some("y"))]).unwrap();
+    assert_eq!(gone["code"], 0, "{gone}");
+    assert!(!scene.path("refreshTokenObjectFile.json").exists());
+
+    let company = scene.concur.add_company();
+    let connect = ["--fleet", "tokens", "fleet", "connect", company.uuid()];
+    let ended = on_a_terminal(&scene, &connect, &[("(not shown)", None)]).unwrap();
+    assert_eq!((&ended["code"], &ended["has_echo"]), (&130.into(), &true.into()), "{ended}");
+    let connected =
+        on_a_terminal(&scene, &connect, &[("(not shown)", Some(company.request_token()))]).unwrap();
+    assert!(connected["code"] == 0 && connected["has_echo"] == true, "{connected}");
+    assert!(!connected["seen"].as_str().unwrap().contains(company.request_token()));
+    let disconnect = ["--fleet", "tokens", "fleet", "disconnect", company.uuid()];
+    let kept = on_a_terminal(&scene, &disconnect, &[("[y/N]", Some(""))]).unwrap();
+    assert_eq!(kept["code"], 1, "{kept}");
+    assert_eq!(on_a_terminal(&scene, &disconnect, &[("[y/N]", Some("yes"))]).unwrap()["code"], 0);
+}
+
+/// Until it is told to end, with success then.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fleets_worker_and_serve_end_with_success_at_ctrl_c() {
+    let scene = Scene::new().await;
+    let company = a_company_of_old(&scene, 100);
+    let mut child = scene.command(&["--fleet", "tokens", "fleet", "work"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.next().unwrap();
+    assert!(line.starts_with(&company), "{line}");
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(scene.concur.count("refresh_token"), 1);
+
+    let mut child = scene.command(&["serve", "--socket", "s"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert_eq!(lines.next().unwrap(), "listening on unix:s");
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_flag_and_a_variable_name_the_place_and_the_app() {
+    let scene = Scene::new().await;
+    let credentials: Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    let company = scene.company();
+    scene.run_with(&["--fleet", "tokens", "fleet", "connect", &company], &scene.request_token()).ok();
+    // The folder has the app's credentials, the variable names the fleet.
+    fs::create_dir(scene.path("app")).unwrap();
+    fs::rename(scene.path("credentials.json"), scene.path("app/credentials.json")).unwrap();
+    let list = ["--dir", "app", "fleet", "list", "--json"];
+    let listed = scene.command(&list).env("CONCUR_AUTH_FLEET", "tokens").output().unwrap();
+    assert!(Ran::of(listed).ok().contains(&company));
+    // Variables have the app's credentials, both or none.
+    let mut command = scene.command(&["--fleet", "tokens", "fleet", "list", "--lapsing", "4294967295"]);
+    command.env("CONCUR_APP_ID", credentials["appID"].as_str().unwrap());
+    Ran::of(command.output().unwrap()).failed(2, "CONCUR_CLIENT_SECRET");
+    command.env("CONCUR_CLIENT_SECRET", credentials["clientSecret"].as_str().unwrap());
+    assert!(Ran::of(command.output().unwrap()).ok().contains(&company));
 }
 
 /// The credentials with a request token that was not used yet.

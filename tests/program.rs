@@ -185,7 +185,7 @@ async fn a_token_that_could_not_be_saved_is_no_success() {
 fn a_wrong_flag_shows_the_usage() {
     for arguments in [&["--verbose"][..], &["--dir"], &["--base-uri"]] {
         let output = program().args(arguments).output().unwrap();
-        assert_eq!(output.status.code(), Some(1));
+        assert_eq!(output.status.code(), Some(64));
         assert_eq!(
             String::from_utf8(output.stderr).unwrap(),
             "usage: refresh_token_management [--dir DIR] [--base-uri URI]\n"

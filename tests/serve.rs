@@ -156,3 +156,12 @@ async fn a_fleet_is_served_by_company() {
     assert_eq!(status_of(&serving.get("/token")), 404);
     assert_eq!(serving.end(), Some(0));
 }
+
+/// A file of an earlier run with the same number, as in a container, and a link to nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_file_that_cannot_be_made_is_an_error() {
+    let scene = Scene::new().await;
+    std::os::unix::fs::symlink("nowhere/key", scene.path("link")).unwrap();
+    let ran = scene.run(&["serve", "--listen", "127.0.0.1:0", "--key-file", "link"]);
+    ran.failed(1, "could not read link");
+}

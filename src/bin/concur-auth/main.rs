@@ -44,7 +44,12 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    let activated = service_manager::activated();
+    // Another command leaves them to the program that it becomes.
+    let activated = match arguments.command {
+        Command::Serve(_) => service_manager::activated(),
+        _ => Activated::default(),
+    };
+    let stays = arguments.command.stays();
     let runtime = match arguments.command {
         // A program that serves many clients uses all processors.
         Command::Serve(_) | Command::Fleet(_) => {
@@ -53,7 +58,14 @@ fn main() -> ExitCode {
         _ => tokio::runtime::Builder::new_current_thread().enable_all().build(),
     };
     let ended = match runtime {
-        Ok(runtime) => runtime.block_on(run(arguments, activated)),
+        Ok(runtime) => {
+            let ended = runtime.block_on(run(arguments, activated));
+            if stays {
+                // All that matters was waited for. The name of a host may still be looked up, for how long no program can say.
+                runtime.shutdown_background();
+            }
+            ended
+        }
         Err(e) => Err(failure::Failure::io("could not start", &e)),
     };
     match ended {

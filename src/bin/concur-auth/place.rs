@@ -32,6 +32,8 @@ const PAGE: usize = 1000;
 pub(crate) struct Place {
     dir: PathBuf,
     fleet: Option<OsString>,
+    /// For the commands of fleets also where there is a folder: that has the app's credentials.
+    fleet_of_variable: Option<OsString>,
     company: Option<String>,
     base_uri: Option<String>,
     keys: Option<PathBuf>,
@@ -57,10 +59,11 @@ impl Place {
         let PlaceArguments { dir, fleet, company, base_uri, sealing_keys } = arguments;
         // A flag beats a variable, and a fleet beats a folder.
         let variable = |name| env::var_os(name).filter(|value| !value.is_empty());
+        let fleet_of_variable = variable("CONCUR_AUTH_FLEET");
         let fleet = match (fleet, &dir) {
             (Some(fleet), _) => Some(fleet),
             (None, Some(_)) => None,
-            (None, None) => variable("CONCUR_AUTH_FLEET"),
+            (None, None) => fleet_of_variable.clone(),
         };
         if company.is_some() && fleet.is_none() {
             return Err(Failure::Usage(
@@ -69,7 +72,7 @@ impl Place {
         }
         let dir =
             dir.or_else(|| variable("CONCUR_AUTH_DIR").map(PathBuf::from)).unwrap_or_else(|| ".".into());
-        Ok(Self { dir, fleet, company, base_uri, keys: sealing_keys })
+        Ok(Self { dir, fleet, fleet_of_variable, company, base_uri, keys: sealing_keys })
     }
 
     /// The folder of one company; an error where the place is a fleet.
@@ -199,8 +202,14 @@ impl Place {
         Ok(builder.build()?)
     }
 
+    /// The fleet that all commands are about, if it is one.
+    pub(crate) fn named_fleet(&self) -> Option<&OsString> {
+        self.fleet.as_ref()
+    }
+
+    /// The fleet of a command that is about fleets only.
     pub(crate) fn fleet_place(&self) -> Outcome<&OsString> {
-        self.fleet.as_ref().ok_or_else(|| {
+        self.fleet.as_ref().or(self.fleet_of_variable.as_ref()).ok_or_else(|| {
             Failure::Usage(
                 "which fleet? Add --fleet PLACE, a folder or a PostgreSQL URL, or set CONCUR_AUTH_FLEET"
                     .to_owned(),
@@ -216,7 +225,8 @@ pub(crate) fn manager_of(fleet: &Fleet, uuid: &str, kind: MemberKind) -> TokenMa
 /// A file that the service manager gives to the program, if it gives one of this name.
 fn of_service_manager(name: &str) -> Option<PathBuf> {
     let given = env::var_os(CREDENTIALS_DIRECTORY).map(|folder| Path::new(&folder).join(name));
-    given.filter(|path| path.exists())
+    // What cannot be looked at is not absent: the attempt to read it says why.
+    given.filter(|path| !matches!(path.try_exists(), Ok(false)))
 }
 
 /// All members of a fleet.

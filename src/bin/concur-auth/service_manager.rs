@@ -2,14 +2,14 @@
 
 /// Listeners that the service manager has opened.
 #[cfg(unix)]
-pub(crate) type Activated = listenfd::ListenFd;
+pub(crate) type Activated = Option<listenfd::ListenFd>;
 #[cfg(not(unix))]
 pub(crate) type Activated = ();
 
 /// Takes the listeners, before the program has threads: the variables that tell of them are removed.
 #[cfg(unix)]
 pub(crate) fn activated() -> Activated {
-    listenfd::ListenFd::from_env()
+    Some(listenfd::ListenFd::from_env())
 }
 
 #[cfg(not(unix))]

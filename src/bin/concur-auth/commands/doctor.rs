@@ -49,15 +49,15 @@ pub(crate) async fn run(place: &Place) -> Outcome {
     };
     let mut hosts = Vec::new();
     let mut has_credentials = true;
-    match place.fleet_place() {
-        Err(_) => {
+    match place.named_fleet() {
+        None => {
             let folder = place.folder()?;
             look_at_folder(folder, &mut findings);
             has_credentials = look_at_credentials(place, &mut hosts, &mut findings);
             look_at_token(&place.token_file(), keys.as_ref(), &mut findings);
         }
-        Ok(place) if database(place).is_none() => look_at_folder(Path::new(place), &mut findings),
-        Ok(_) => {}
+        Some(place) if database(place).is_none() => look_at_folder(Path::new(place), &mut findings),
+        Some(_) => {}
     }
     match place.kept_as_it_is().await {
         Ok(Kept::One(tokens)) => {
@@ -202,14 +202,23 @@ fn look_at_credentials(place: &Place, hosts: &mut Vec<String>, findings: &mut Fi
             findings.add(format!("{shown} is missing; run: concur-auth init"));
             return false;
         }
-        Err(e) => findings.add(format!("{shown}: {e}")),
+        Err(e) => {
+            findings.add(format!("{shown}: {e}"));
+            return true;
+        }
         // Owner and mode of a file that the service manager gives are for it to choose.
         Ok(_) if Place::has_given_credentials() => {}
         Ok(found) => look_at_owner(&file, &found, findings),
     }
     // What is wrong with it otherwise, the status says.
-    let members = fs::read(&file).ok().and_then(|text| serde_json::from_slice::<Value>(&text).ok());
-    let Some(members) = members else {
+    let text = match fs::read(&file) {
+        Ok(text) => text,
+        Err(e) => {
+            findings.add(format!("{shown}: {e}; give this user the right to read it"));
+            return true;
+        }
+    };
+    let Ok(members) = serde_json::from_slice::<Value>(&text) else {
         findings
             .add(format!("{shown} is no JSON object; correct it, or remove it and run: concur-auth init"));
         return true;

@@ -11,7 +11,7 @@ use std::{
 use concur_auth::{Fleet, FleetRenewals, FolderFleet, Grant, Imported, MemberState, time};
 use serde_json::json;
 
-use super::tokens::renewed;
+use super::{init::ask_for_secret, tokens::renewed};
 use crate::{
     arguments::{FleetCommand, WorkArguments},
     failure::{Failure, Outcome, PERSON},
@@ -74,11 +74,10 @@ async fn migrate_database(_: &Place, _: bool) -> Outcome {
 async fn connect(place: &Place, uuid: &str) -> Outcome {
     let fleet = fleet(place).await?;
     let token = if io::stdin().is_terminal() {
-        rpassword::prompt_password("Company request token (not shown): ")
+        ask_for_secret("Company request token (not shown)").await?
     } else {
-        io::read_to_string(io::stdin())
+        io::read_to_string(io::stdin()).map_err(|e| Failure::io("could not read the request token", &e))?
     };
-    let token = token.map_err(|e| Failure::io("could not read the request token", &e))?;
     if token.trim().is_empty() {
         return Err(Failure::Usage("write the company request token to standard input".to_owned()));
     }
@@ -143,8 +142,10 @@ async fn list(place: &Place, as_json: bool, needs_person: bool, lapsing: Option<
     let mut members = members(&fleet).await?;
     members.retain(|member| !needs_person || member.state == MemberState::NeedsPerson);
     if let Some(days) = lapsing {
-        let until = say::now() + time::Duration::days(days.into());
-        members.retain(|member| member.refresh_token_expires_at.is_some_and(|at| at < until));
+        // `None`: after the end of the calendar.
+        let until = say::now().checked_add(time::Duration::days(days.into()));
+        let lapses = |at| until.is_none_or(|until| at < until);
+        members.retain(|member| member.refresh_token_expires_at.is_some_and(lapses));
     }
     if as_json {
         return members.iter().try_for_each(|member| say::out(&say::member(member).to_string()));

@@ -116,7 +116,9 @@ impl Answers {
         };
         now.name = ask(name, now.name, false).await?;
         now.secret = ask(secret, now.secret, true).await?;
-        let base = if now.base_uri.is_empty() { LANDING_ZONE.to_owned() } else { now.base_uri };
+        let of_variable = || std::env::var("CONCUR_BASE_URI").ok().filter(|uri| !uri.is_empty());
+        let base = Some(now.base_uri).filter(|uri| !uri.is_empty()).or_else(of_variable);
+        let base = base.unwrap_or_else(|| LANDING_ZONE.to_owned());
         now.base_uri = ask("Base URI".to_owned(), base, false).await?;
         Ok(now)
     }
@@ -133,6 +135,12 @@ impl Answers {
             Grant::company_request_token(&self.name, &self.secret)
         }
     }
+}
+
+/// A secret that a person types. However that ends, the terminal has its echo back.
+pub(super) async fn ask_for_secret(question: &str) -> Outcome<String> {
+    let _echo = Echo::kept();
+    ask(question.to_owned(), String::new(), true).await
 }
 
 /// One answer. It is read on a thread of its own, which a program that ends does not wait for.

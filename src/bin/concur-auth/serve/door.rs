@@ -9,7 +9,10 @@ use hyper::{
     header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, ORIGIN, TRANSFER_ENCODING, UPGRADE},
 };
 
-use crate::failure::{Failure, Outcome};
+use crate::{
+    failure::{Failure, Outcome},
+    say,
+};
 
 /// The shortest key that is accepted, in bytes.
 const SHORTEST_KEY: usize = 16;
@@ -45,7 +48,10 @@ impl Key {
                 match made(path, mode, &key) {
                     Ok(()) => Ok(Self(key.into())),
                     // Another process was faster.
-                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Self::in_file(path, mode),
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => match fs::read_to_string(path) {
+                        Ok(text) => Ok(Self(text.trim().into())),
+                        Err(e) => Err(cannot("read", &e)),
+                    },
                     Err(e) => Err(cannot("make", &e)),
                 }
             }
@@ -63,7 +69,8 @@ fn made(path: &Path, mode: u32, key: &str) -> io::Result<()> {
     use std::io::Write as _;
 
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".tmp-{}", std::process::id()));
+    // A process that was killed may have had the same number.
+    name.push(format!(".tmp-{}-{}", std::process::id(), say::now().unix_timestamp_nanos()));
     let mut options = fs::OpenOptions::new();
     options.write(true).create_new(true);
     #[cfg(unix)]

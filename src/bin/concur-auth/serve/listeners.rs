@@ -99,7 +99,8 @@ fn most_connections(listeners: usize) -> usize {
 
 /// Those of the service manager.
 #[cfg(unix)]
-fn given(arguments: &ServeArguments, mut activated: Activated) -> Outcome<Vec<Socket>> {
+fn given(arguments: &ServeArguments, activated: Activated) -> Outcome<Vec<Socket>> {
+    let Some(mut activated) = activated else { return Ok(Vec::new()) };
     let unusable = |e: io::Error| Failure::io("a listener of the service manager's cannot be used", &e);
     let mut sockets = Vec::new();
     for i in 0..activated.len() {

@@ -64,17 +64,22 @@ const CLOSED: [&str; 2] = ["oauth2", "app-mgmt"];
 
 pub(crate) struct Proxy {
     http: reqwest::Client,
+    /// For a simulated Concur: what is on this machine needs no proxy.
+    for_loopback: reqwest::Client,
 }
 
 impl Proxy {
     pub(crate) fn new() -> Outcome<Self> {
-        let http = reqwest::Client::builder()
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build()
-            .map_err(|e| Failure::Other(format!("could not prepare HTTP: {e}")))?;
-        Ok(Self { http })
+        let settings = || {
+            reqwest::Client::builder()
+                .redirect(redirect::Policy::none())
+                .referer(false)
+                .connect_timeout(CONNECT_TIMEOUT)
+        };
+        let built = |settings: reqwest::ClientBuilder| {
+            settings.build().map_err(|e| Failure::Other(format!("could not prepare HTTP: {e}")))
+        };
+        Ok(Self { http: built(settings())?, for_loopback: built(settings().no_proxy())? })
     }
 
     pub(crate) async fn forward(
@@ -94,7 +99,7 @@ impl Proxy {
             parts.headers.remove(name);
         }
         let call = Call {
-            http: &self.http,
+            proxy: self,
             method: parts.method,
             path,
             query: parts.uri.query(),
@@ -128,7 +133,7 @@ impl Proxy {
 
 /// What is the same in each attempt.
 struct Call<'a> {
-    http: &'a reqwest::Client,
+    proxy: &'a Proxy,
     method: Method,
     path: &'a str,
     query: Option<&'a str>,
@@ -144,7 +149,10 @@ enum Unanswered {
 impl Call<'_> {
     fn request(&self, access: &AccessToken) -> reqwest::RequestBuilder {
         let url = target(access.geolocation(), self.path, self.query);
-        self.http.request(self.method.clone(), url).headers(self.headers.clone())
+        // Plain http is for loopback only.
+        let is_local = url.scheme() == "http";
+        let http = if is_local { &self.proxy.for_loopback } else { &self.proxy.http };
+        http.request(self.method.clone(), url).headers(self.headers.clone())
     }
 
     /// A body that is not kept cannot be sent again: after a 401 the client makes the call again.
