@@ -35,8 +35,9 @@ fn program() -> PathBuf {
         .status();
     assert!(built.expect("cargo").success(), "the program does not build");
     let bench = env::current_exe().expect("a path");
-    let target = bench.ancestors().find(|folder| folder.ends_with("release")).expect("target/release");
-    target.join("examples").join(example)
+    // It is `target/PROFILE/deps/BENCH`.
+    let target = bench.ancestors().nth(3).expect("the folder of all builds");
+    target.join("release/examples").join(example)
 }
 
 fn run(command: &mut Command) {
