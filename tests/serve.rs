@@ -123,6 +123,24 @@ async fn api_calls_are_forwarded_with_a_token_and_nothing_else_is() {
     assert_eq!(serving.end(), Some(0));
 }
 
+/// Also a small body that does not say how long it is, as Node.js and Java send it.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_401_a_call_with_a_small_body_in_chunks_is_repeated() {
+    let head = "POST /api/expense/v4/reports HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+                Transfer-Encoding: chunked\r\n\r\n";
+    for (length, status) in [(1000, 200), (64 * 1024, 200), (64 * 1024 + 1, 401)] {
+        let scene = Scene::new().await;
+        scene.concur.mount("POST", "/expense/v4/reports", r#"{"made": true}"#);
+        let serving = Serving::start(&scene, &["--proxy"]);
+        assert_eq!(status_of(&serving.get("/token")), 200);
+        scene.concur.expire_access_tokens();
+        let chunks = format!("{length:x}\r\n{}\r\n0\r\n\r\n", "x".repeat(length));
+        assert_eq!(status_of(&serving.raw(&format!("{head}{chunks}"))), status, "{length}");
+        let arrived = scene.concur.requests();
+        assert_eq!(arrived.last().unwrap().body().len(), length);
+    }
+}
+
 /// A body that is too long to be kept cannot be sent again: the client makes that call again.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_a_401_a_call_is_repeated_if_its_body_is_small() {

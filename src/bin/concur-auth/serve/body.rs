@@ -15,16 +15,20 @@ use std::{
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, combinators::UnsyncBoxBody};
 use hyper::body::{Body as _, Frame, SizeHint};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// How long either side may do nothing.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
+/// How long a body of unknown length is waited for before its first bytes go on.
+const SOON: Duration = Duration::from_secs(1);
 
 /// A body that fails when no part of it comes for [`IDLE`].
 pub(crate) struct Flowing<B> {
+    /// What was read before.
+    ahead: Option<Bytes>,
     inner: B,
     parts: Arc<AtomicU64>,
     /// From when on a part is waited for.
@@ -35,7 +39,7 @@ pub(crate) struct Flowing<B> {
 
 impl<B> Flowing<B> {
     pub(crate) fn new(inner: B) -> Self {
-        Self { inner, parts: Arc::default(), since: None, look: None }
+        Self { ahead: None, inner, parts: Arc::default(), since: None, look: None }
     }
 
     /// How many parts have come.
@@ -56,6 +60,9 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = &mut *self;
+        if let Some(part) = this.ahead.take().filter(|part| !part.is_empty()) {
+            return Poll::Ready(Some(Ok(Frame::data(part))));
+        }
         match Pin::new(&mut this.inner).poll_frame(cx) {
             Poll::Ready(part) => {
                 this.parts.fetch_add(1, Relaxed);
@@ -77,11 +84,12 @@ where
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.ahead.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
+        // With something ahead, the length is not known.
+        if self.ahead.is_some() { SizeHint::default() } else { self.inner.size_hint() }
     }
 }
 
@@ -94,20 +102,28 @@ pub(crate) enum Begun<B> {
     Failed,
 }
 
-/// Reads a body that says that it has at most `most` bytes.
+/// Reads a body that has at most `most` bytes. A body that does not say how long it is may also be one that goes on for ever: what has
+/// not ended [`SOON`] is `Longer`.
 pub(crate) async fn whole<B>(mut body: Flowing<B>, most: u64) -> Begun<Flowing<B>>
 where
     B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
-    if body.size_hint().upper().is_none_or(|length| length > most) {
+    let length = body.size_hint().upper();
+    if length.is_some_and(|length| length > most) {
         return Begun::Longer(body);
     }
+    let end = Instant::now() + if length.is_none() { SOON } else { IDLE };
     let mut bytes = Vec::new();
-    while let Some(part) = pin!(body.frame()).await {
-        match part {
-            Ok(part) => bytes.extend_from_slice(part.data_ref().map_or(&[], |data| data)),
-            Err(_) => return Begun::Failed,
+    while bytes.len() as u64 <= most {
+        match timeout_at(end, pin!(body.frame())).await {
+            Ok(None) => return Begun::Whole(bytes.into()),
+            Ok(Some(Ok(part))) => bytes.extend_from_slice(part.data_ref().map_or(&[], |data| data)),
+            // However many parts a small body comes in.
+            Err(_) if length.is_some() => return Begun::Failed,
+            Ok(Some(Err(_))) => return Begun::Failed,
+            Err(_) => break,
         }
     }
-    Begun::Whole(bytes.into())
+    body.ahead = Some(bytes.into());
+    Begun::Longer(body)
 }

@@ -105,9 +105,7 @@ impl Proxy {
             query: parts.uri.query(),
             headers: parts.headers,
         };
-        let body = whole(Flowing::new(body), REPEATABLE);
-        // However many parts a small body comes in.
-        let sent = match tokio::time::timeout(IDLE, body).await.unwrap_or(Begun::Failed) {
+        let sent = match whole(Flowing::new(body), REPEATABLE).await {
             Begun::Whole(body) => {
                 let send = |access: &AccessToken| call.request(access).body(body.clone());
                 within(None, tokens.send(send)).await
