@@ -222,6 +222,11 @@ pub(crate) fn manager_of(fleet: &Fleet, uuid: &str, kind: MemberKind) -> TokenMa
     if kind == MemberKind::User { fleet.user(uuid) } else { fleet.company(uuid) }
 }
 
+/// What the environment names as the base URI.
+pub(crate) fn base_uri_of_variable() -> Option<String> {
+    env::var("CONCUR_BASE_URI").ok().filter(|uri| !uri.is_empty())
+}
+
 /// A file that the service manager gives to the program, if it gives one of this name.
 fn of_service_manager(name: &str) -> Option<PathBuf> {
     let given = env::var_os(CREDENTIALS_DIRECTORY).map(|folder| Path::new(&folder).join(name));

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     failure::{Failure, Outcome, chain, explain},
-    place::{Kept, LANDING_ZONE, Place, Tokens, database},
+    place::{Kept, LANDING_ZONE, Place, Tokens, base_uri_of_variable, database},
     say,
 };
 
@@ -71,7 +71,7 @@ pub(crate) async fn run(place: &Place) -> Outcome {
     hosts.insert(
         0,
         base.or_else(|| hosts.first().cloned())
-            .or_else(of_variable)
+            .or_else(base_uri_of_variable)
             .unwrap_or_else(|| LANDING_ZONE.to_owned()),
     );
     hosts.dedup();
@@ -83,10 +83,6 @@ pub(crate) async fn run(place: &Place) -> Outcome {
     }
     findings.0.iter().try_for_each(|finding| say::out(finding))?;
     Err(Failure::Said(1))
-}
-
-fn of_variable() -> Option<String> {
-    std::env::var("CONCUR_BASE_URI").ok().filter(|uri| !uri.is_empty())
 }
 
 fn look_at_folder(folder: &Path, findings: &mut Findings) {

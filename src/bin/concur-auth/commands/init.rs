@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     failure::{Failure, Outcome, PERSON, explain},
-    place::{CREDENTIALS, LANDING_ZONE, Place, Tokens},
+    place::{CREDENTIALS, LANDING_ZONE, Place, Tokens, base_uri_of_variable},
     say,
     signals::{ended, unless_ended},
 };
@@ -116,8 +116,7 @@ impl Answers {
         };
         now.name = ask(name, now.name, false).await?;
         now.secret = ask(secret, now.secret, true).await?;
-        let of_variable = || std::env::var("CONCUR_BASE_URI").ok().filter(|uri| !uri.is_empty());
-        let base = Some(now.base_uri).filter(|uri| !uri.is_empty()).or_else(of_variable);
+        let base = Some(now.base_uri).filter(|uri| !uri.is_empty()).or_else(base_uri_of_variable);
         let base = base.unwrap_or_else(|| LANDING_ZONE.to_owned());
         now.base_uri = ask("Base URI".to_owned(), base, false).await?;
         Ok(now)

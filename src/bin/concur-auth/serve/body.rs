@@ -1,9 +1,9 @@
 //! Bodies that flow through the endpoint, in parts.
 //!
-//! Always: no more of a body is in memory than one part; a side that stops for too long ends it.
+//! Always: no more of a body is in memory than one part, or than [`whole`] was asked for; a side that stops for too long ends it.
 
 use std::{
-    pin::{Pin, pin},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -102,8 +102,8 @@ pub(crate) enum Begun<B> {
     Failed,
 }
 
-/// Reads a body that has at most `most` bytes. A body that does not say how long it is may also be one that goes on for ever: what has
-/// not ended [`SOON`] is `Longer`.
+/// Reads a body that has at most `most` bytes. A body that does not say how long it is may have no end: [`SOON`], it is taken for a longer
+/// one.
 pub(crate) async fn whole<B>(mut body: Flowing<B>, most: u64) -> Begun<Flowing<B>>
 where
     B: hyper::body::Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
@@ -115,13 +115,13 @@ where
     let end = Instant::now() + if length.is_none() { SOON } else { IDLE };
     let mut bytes = Vec::new();
     while bytes.len() as u64 <= most {
-        match timeout_at(end, pin!(body.frame())).await {
+        match timeout_at(end, body.frame()).await {
             Ok(None) => return Begun::Whole(bytes.into()),
             Ok(Some(Ok(part))) => bytes.extend_from_slice(part.data_ref().map_or(&[], |data| data)),
-            // However many parts a small body comes in.
-            Err(_) if length.is_some() => return Begun::Failed,
             Ok(Some(Err(_))) => return Begun::Failed,
-            Err(_) => break,
+            Err(_) if length.is_none() => break,
+            // However many parts it comes in.
+            Err(_) => return Begun::Failed,
         }
     }
     body.ahead = Some(bytes.into());

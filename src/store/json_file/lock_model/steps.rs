@@ -314,6 +314,13 @@ fn create(next: &mut State, p: usize, content: Content) {
     next.temps[i] = Temp { file, owner: Some(p as u8), is_late, ..next.temps[i] };
 }
 
+/// The temporary file that the process has is gone.
+fn delete(next: &mut State, p: usize) {
+    if let Some(temp) = next.temp_of(p) {
+        next.temps[temp] = Temp::default();
+    }
+}
+
 fn try_out(steps: &mut Steps<'_>, p: usize, rules: Rules) {
     let state = *steps.from;
     let process = state.processes[p];
@@ -341,9 +348,7 @@ fn send(steps: &mut Steps<'_>, p: usize, rules: Rules) {
     let Process { token, known, .. } = state.processes[p];
     if state.target.written != known && rules.has(Rule::WhatWasReadIsComparedLast) {
         steps.add(Action::TryOutSuperseded, |next| {
-            if let Some(temp) = next.temp_of(p) {
-                next.temps[temp] = Temp::default();
-            }
+            delete(next, p);
             next.processes[p].at = At::Locked;
         });
         return;
@@ -408,9 +413,7 @@ fn hold(steps: &mut Steps<'_>, p: usize, rules: Rules) {
 
 fn unlock(next: &mut State, p: usize, rules: Rules) {
     // The reservation goes first.
-    if let Some(temp) = next.temp_of(p) {
-        next.temps[temp] = Temp::default();
-    }
+    delete(next, p);
     next.processes[p] = Process::default();
     if !rules.has(Rule::TheLockFileStays) {
         for process in &mut next.processes {
