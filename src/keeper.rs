@@ -10,13 +10,18 @@
 use std::{
     collections::{HashMap, hash_map::Entry},
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use tokio::runtime::{Handle, Id};
 
-use crate::{caught::locked, clock::Stopwatch, per_process::PerProcess, threads::try_threads};
+use crate::{
+    clock::Stopwatch,
+    per_process::PerProcess,
+    sync::{Condvar, Mutex, MutexGuard, locked},
+    threads::try_threads,
+};
 
 /// How long a flight waits for its keeper to run. Real time: real threads are waited for.
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
@@ -62,19 +67,26 @@ pub(crate) struct Kept {
 
 /// Has the end of the `callers`' runtime wait for one flight, from its beginning to its end.
 pub(crate) fn keep(callers: &Handle) -> Kept {
-    let (keepers, runtime) = (KEEPERS.get(), callers.id());
-    let (kept, turn) = match locked(&keepers.of).entry(runtime) {
-        Entry::Occupied(known) => (Kept::by(known.get()), None),
-        Entry::Vacant(free) => {
-            let keeper = free.insert(Arc::new(Keeper::new()));
-            (Kept::by(keeper), Some(Turn { keepers, runtime, keeper: Arc::clone(keeper) }))
-        }
-    };
+    let (kept, turn) = KEEPERS.get().kept(callers.id());
     // Outside the lock: a runtime that has ended drops the task at once.
     if let Some(turn) = turn {
         turn.ask_for(callers);
     }
     kept
+}
+
+impl Keepers {
+    /// A flight of this runtime, with the keeper to be asked for if it has none.
+    fn kept(&'static self, runtime: Id) -> (Kept, Option<Turn>) {
+        match locked(&self.of).entry(runtime) {
+            Entry::Occupied(known) => (Kept::by(known.get()), None),
+            Entry::Vacant(free) => {
+                let keeper = free.insert(Arc::new(Keeper::new()));
+                let turn = Turn { keepers: self, runtime, keeper: Arc::clone(keeper) };
+                (Kept::by(keeper), Some(turn))
+            }
+        }
+    }
 }
 
 impl Kept {
@@ -142,11 +154,16 @@ impl Keeper {
     }
 
     /// The next flight of this runtime asks for another keeper.
-    fn leave(self: &Arc<Self>, keepers: &mut HashMap<Id, Arc<Self>>, runtime: Id) {
+    fn leave(
+        self: &Arc<Self>,
+        keepers: &mut HashMap<Id, Arc<Self>>,
+        mut state: MutexGuard<'_, State>,
+        runtime: Id,
+    ) {
         if keepers.get(&runtime).is_some_and(|known| Arc::ptr_eq(known, self)) {
             keepers.remove(&runtime);
         }
-        self.state().stage = Stage::Gone;
+        state.stage = Stage::Gone;
         self.changed.notify_all();
     }
 }
@@ -175,7 +192,7 @@ impl Turn {
             let (keepers, runtime, keeper) = (self.keepers, self.runtime, Arc::clone(&self.keeper));
             let asked = catch_unwind(AssertUnwindSafe(|| callers.spawn_blocking(move || self.run())));
             if asked.is_err() {
-                keeper.leave(&mut locked(&keepers.of), runtime);
+                keeper.leave(&mut locked(&keepers.of), keeper.state(), runtime);
             }
         }
     }
@@ -191,12 +208,14 @@ impl Turn {
         while !self.is_done(self.keeper.until_idle()) {}
     }
 
-    /// Ends the keeper if nothing has come meanwhile. Both locks at once, so that no flight counts on a keeper that ends.
+    /// Ends the keeper if nothing has come meanwhile. Both locks at once until it has, so that no flight comes to, or begins
+    /// with, a keeper that ends.
     fn is_done(&self, has_waited_long: bool) -> bool {
         let mut keepers = locked(&self.keepers.of);
-        let is_done = !self.keeper.state().is_needed(has_waited_long);
+        let state = self.keeper.state();
+        let is_done = !state.is_needed(has_waited_long);
         if is_done {
-            self.keeper.leave(&mut keepers, self.runtime);
+            self.keeper.leave(&mut keepers, state, self.runtime);
         }
         is_done
     }
@@ -204,9 +223,12 @@ impl Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.keeper.leave(&mut locked(&self.keepers.of), self.runtime);
+        self.keeper.leave(&mut locked(&self.keepers.of), self.keeper.state(), self.runtime);
     }
 }
+
+#[cfg(test)]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

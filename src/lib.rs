@@ -225,11 +225,14 @@ mod fingerprint; // whether a text is still the same
 mod backoff; // pauses that double
 mod threads; // a bounded number, for work that may block
 mod per_process; // what a forked child makes again
+mod sync; // locks, atomics and channels, which tests can schedule
 mod caught; // panics of plugged-in code
 
 // Outside the list: for tests.
 #[cfg(test)]
 mod exploration; // all states of a model, for unit tests
+#[cfg(test)]
+mod schedules; // many orders of threads, for unit tests
 #[cfg(test)]
 mod seed; // repeats what is random in unit tests
 #[cfg(feature = "simulator")]

@@ -27,6 +27,7 @@ mod shared_flight;
 mod single_flight;
 
 // Values and decisions: no I/O.
+mod changes;
 mod decision;
 mod held;
 mod need;

@@ -5,7 +5,7 @@
 
 use std::{process, sync::Arc};
 
-use arc_swap::ArcSwapOption;
+use crate::sync::ArcSwapOption;
 
 /// The value of the running process, made when it is first asked for, and never dropped: to drop a runtime in a child would
 /// be to wait for its parent's threads.
@@ -45,6 +45,9 @@ impl<T> PerProcess<T> {
         is_ours(&self.known.load()).unwrap_or(made)
     }
 }
+
+#[cfg(test)]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

@@ -7,12 +7,15 @@ use std::{
     collections::VecDeque,
     io,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Condvar, Mutex, PoisonError},
+    sync::PoisonError,
     thread,
     time::Duration,
 };
 
-use crate::{caught::locked, per_process::PerProcess};
+use crate::{
+    per_process::PerProcess,
+    sync::{Condvar, Mutex, locked},
+};
 
 /// In each of the two pools.
 pub(crate) const MOST: usize = 64;
@@ -119,6 +122,9 @@ pub(crate) fn try_threads(count: usize) -> io::Result<()> {
         started.into_iter().try_for_each(|thread| thread.map(|thread| drop(thread.join())))
     })
 }
+
+#[cfg(test)]
+mod schedules;
 
 #[cfg(test)]
 mod tests {

@@ -1,32 +1,36 @@
 //! The token in memory, in front of the store.
 //!
-//! Always: only what is stored, or was saved first, is published. The warm path reads one atomic pointer.
+//! Always: only what is stored, or was saved first, is published. A look at the store publishes nothing if this manager has
+//! saved or removed a token meanwhile: so a sign-out has the last word, and what is held does not become older. The warm path
+//! reads one atomic pointer.
 
 use std::{
     ptr,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
 
-use arc_swap::ArcSwapOption;
-
 use super::{
+    changes::{Began, Changes, Since},
     held::Held,
     identity::Identity,
     locked_store::{LockedStore, Rehearsed, Saving, UnsavedToken},
 };
 use crate::{
-    AccessToken, Clock, Error, RefreshTokenObject, Status, Stored, TokenOrigin, caught::locked, clock,
-    failed_requests::FailedRequests, log, principal::Principal, random::Random,
+    AccessToken, Clock, Error, RefreshTokenObject, Status, Stored, TokenOrigin, clock,
+    failed_requests::FailedRequests,
+    log,
+    principal::Principal,
+    random::Random,
+    sync::{ArcSwapOption, AtomicU64, Mutex, MutexGuard, locked},
 };
 
 pub(super) struct TokenCache {
     pub(super) store: LockedStore,
     held: ArcSwapOption<Held>,
+    /// Locked while a look publishes what it has read, so that no sign-out comes in between.
     signed_out: Mutex<SignedOut>,
+    changes: Changes,
     /// Why callers cannot see what is stored.
     look_failed: Mutex<Option<Error>>,
     /// When the store was last read, in Unix seconds; 0 before the first time.
@@ -40,6 +44,12 @@ struct SignedOut {
     is_done: bool,
     /// The refresh token that was revoked. The store may still hold it.
     last: Option<RefreshTokenObject>,
+}
+
+/// What was known when a look began.
+struct Before {
+    held: Option<Arc<Held>>,
+    began: Began,
 }
 
 /// What a flight found in the store.
@@ -93,6 +103,7 @@ impl TokenCache {
             store,
             held: ArcSwapOption::empty(),
             signed_out: Mutex::default(),
+            changes: Changes::default(),
             look_failed: Mutex::default(),
             read_at: AtomicU64::new(0),
         }
@@ -132,10 +143,11 @@ impl TokenCache {
     /// comes before both.
     pub(super) async fn sync(&self, sync: &Sync<'_>, reader: Reader) -> Result<Looked, Error> {
         loop {
-            let before = self.held();
-            if let Some(held) = before.as_ref().filter(|held| held.is_unsaved) {
+            let began = self.changes.look_begins();
+            let before = Before { began, held: self.held() };
+            if let Some(held) = before.held.as_ref().filter(|held| held.is_unsaved) {
                 self.check_owner(&held.object, sync)?;
-                return Ok(Looked::unsaved(before));
+                return Ok(Looked::unsaved(before.held));
             }
             let stored = match reader {
                 Reader::Caller => self.store.read_for_caller().await?,
@@ -149,12 +161,7 @@ impl TokenCache {
     }
 
     /// Makes what was read what is held; `None` if that has changed since `before` the read, and what was read may be older.
-    fn take_over(
-        &self,
-        stored: Stored,
-        before: Option<Arc<Held>>,
-        sync: &Sync<'_>,
-    ) -> Result<Option<Looked>, Error> {
+    fn take_over(&self, stored: Stored, before: Before, sync: &Sync<'_>) -> Result<Option<Looked>, Error> {
         let failed = FailedRequests::from_note(stored.note.as_deref());
         self.read_at.store(clock::unix_seconds(sync.now), Ordering::Relaxed);
         let nothing = |failed| Ok(Some(Looked { held: None, failed: Some(failed) }));
@@ -163,22 +170,27 @@ impl TokenCache {
         };
         // With nothing held, a revoked token in the store is what a revocation failed to remove. With something held,
         // the manager has been signed in since, and what is stored was stored after that.
-        if before.is_none() && self.is_revoked(&object) {
+        if before.held.is_none() && self.is_revoked(&object) {
             return nothing(failed);
         }
-        // Another process revoked it, or this one before a restart, and could not remove it.
+        // Another process revoked it, or this one before a restart, and could not remove it. A look that does not know of that
+        // may have read it, too.
         if failed.is_revoked(&object) {
-            self.held.compare_and_swap(&before, None);
+            let _no_look = self.signed_out();
+            let _change = self.changes.begin();
+            let was_held = |held: &Arc<Held>| before.held.as_ref().is_some_and(|it| Arc::ptr_eq(it, held));
+            let is_gone = |held: &Arc<Held>| was_held(held) || held.object.is_same_token(&object);
+            self.held.rcu(|held| held.clone().filter(|held| !is_gone(held)));
             return nothing(failed);
         }
         self.check_owner(&object, sync)?;
         // Without its access token it was another principal's, as far as the credentials said then.
         let is_whole = |held: &Held| held.access().is_some() || object.access().is_none();
-        if before.as_ref().is_some_and(|held| held.object.is_same_reply(&object) && is_whole(held)) {
-            return Ok(Some(Looked { held: before, failed: Some(failed) }));
+        if before.held.as_ref().is_some_and(|held| held.object.is_same_reply(&object) && is_whole(held)) {
+            return Ok(Some(Looked { held: before.held, failed: Some(failed) }));
         }
         let base = &sync.identity.base;
-        let held = Held::new(object, TokenOrigin::Stored, base, before.as_deref(), sync.random);
+        let held = Held::new(object, TokenOrigin::Stored, base, before.held.as_deref(), sync.random);
         Ok(self.publish_after(&before, held).map(|held| Looked { held: Some(held), failed: Some(failed) }))
     }
 
@@ -212,6 +224,8 @@ impl TokenCache {
         clock: &dyn Clock,
         as_held: impl FnOnce(RefreshTokenObject) -> Held,
     ) -> Saved {
+        // Another process may replace the token as soon as it is saved, and a look may read that one before this one is published.
+        let _change = self.changes.begin();
         let publish = |saved: &Result<(), Error>| match saved {
             Err(e) if e.is_superseded() => None,
             _ => Some(self.publish(as_held(token.clone()).unsaved(saved.is_err()))),
@@ -225,13 +239,15 @@ impl TokenCache {
     /// Nothing is held any longer, and nothing is left in the store. What is revoked is not handed out again, even if the store
     /// cannot be emptied.
     pub(super) async fn empty(&self, revoked: Option<&RefreshTokenObject>) -> Result<(), Error> {
-        {
+        let _change = {
             let mut signed_out = self.signed_out();
             signed_out.is_done = true;
             // Of a second revocation there is no token, and the first one's may still be in the store.
             signed_out.last = revoked.cloned().or(signed_out.last.take());
-        }
-        self.held.store(None);
+            let change = self.changes.begin();
+            self.held.store(None);
+            change
+        };
         self.store.remove().await
     }
 
@@ -275,11 +291,19 @@ impl TokenCache {
     }
 
     /// Publishes what was read from the store; `None` if what is held is no longer what it was `before` the read.
-    fn publish_after(&self, before: &Option<Arc<Held>>, held: Held) -> Option<Arc<Held>> {
+    fn publish_after(&self, before: &Before, held: Held) -> Option<Arc<Held>> {
         let held = Arc::new(held);
-        let found = self.held.compare_and_swap(before, Some(Arc::clone(&held)));
-        let as_pointer = |held: Option<&Arc<Held>>| held.map_or(ptr::null(), Arc::as_ptr);
-        (as_pointer(found.as_ref()) == as_pointer(before.as_ref())).then_some(held)
+        let _no_sign_out = self.signed_out();
+        match self.changes.since(before.began) {
+            Since::Nothing => {
+                let found = self.held.compare_and_swap(&before.held, Some(Arc::clone(&held)));
+                let as_pointer = |held: Option<&Arc<Held>>| held.map_or(ptr::null(), Arc::as_ptr);
+                (as_pointer(found.as_ref()) == as_pointer(before.held.as_ref())).then_some(held)
+            }
+            // What will be held is the change's business. To read again until it has ended could take seconds.
+            Since::UnderWay => Some(held),
+            Since::Changed => None,
+        }
     }
 
     fn change(&self, change: impl Fn(&Held) -> Option<Held>) {
@@ -293,3 +317,6 @@ impl TokenCache {
         locked(&self.signed_out)
     }
 }
+
+#[cfg(test)]
+mod schedules;

@@ -8,16 +8,16 @@ use std::{
     convert::Infallible,
     future::{Future, poll_fn},
     pin::pin,
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering::SeqCst},
-    },
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::oneshot;
 
-use crate::{caught::locked, clock::within};
+use crate::{
+    clock::within,
+    sync::{AtomicU64, Mutex, MutexGuard, Notify, locked, watch},
+};
 
 /// Which flight under way a caller may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -292,6 +292,9 @@ impl<T> Drop for Leader<T> {
         self.free_slot(&mut self.flights.slot());
     }
 }
+
+#[cfg(test)]
+mod schedules;
 
 #[cfg(test)]
 mod tests {
