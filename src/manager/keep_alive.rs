@@ -17,7 +17,7 @@ use super::{
     core::Core,
     need::{Need, Outcome},
     renewal::fly,
-    schedule::{Schedule, TICK},
+    schedule::{Age, Schedule, TICK},
     single_flight::Join,
 };
 use crate::{Error, clock::within};
@@ -79,6 +79,13 @@ pub(super) fn is_to_be_renewed(core: &Core, schedule: &mut Schedule, now: System
     let access = held.as_ref().and_then(|held| held.access());
     if let Some(moment) = access.and_then(|access| schedule.moment(&access.window, now, random.fraction())) {
         core.cache.renew_from(moment);
+    }
+    if let Some(access) = access.filter(|access| access.window.is_valid(now)) {
+        match schedule.age(access, now, core.machine.clock.monotonic()) {
+            Age::Due if access.window.is_early(now) => core.cache.renew_from(now),
+            Age::Over => core.cache.end_access(now),
+            Age::Young | Age::Due => {}
+        }
     }
     if schedule.is_pausing(now) || !is_due(core) {
         return None;

@@ -6,8 +6,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::decision::Window;
-use crate::backoff::{Backoff, jittered};
+use super::{decision::Window, held::HeldAccess};
+use crate::{
+    AccessToken,
+    backoff::{Backoff, jittered},
+};
 
 /// How often the time is looked at. That costs nothing but a comparison.
 pub(super) const TICK: Duration = Duration::from_secs(60);
@@ -19,6 +22,23 @@ pub(super) struct Schedule {
     failures: u32,
     not_before: Option<SystemTime>,
     phase: Phase,
+    seen: Option<Seen>,
+}
+
+/// The held token as it was seen first, in times of a clock that is never set.
+#[derive(Debug)]
+struct Seen {
+    token: AccessToken,
+    due: Duration,
+    ends: Duration,
+}
+
+/// What the time that has passed says about the held token, whatever the time of day was set to since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    Young,
+    Due,
+    Over,
 }
 
 /// Whether this manager's renewals come at moments of their own, hour after hour: tokens live equally long, so a renewal
@@ -37,6 +57,30 @@ impl Schedule {
     /// Whether the last flight is too recent.
     pub(super) fn is_pausing(&self, now: SystemTime) -> bool {
         AFTER_FAILURE.is_on(self.not_before, now)
+    }
+
+    /// A clock that is set back by less than the token's age makes it look younger. `uptime`: by a clock that is never set.
+    pub(super) fn age(&mut self, access: &HeldAccess, now: SystemTime, uptime: Duration) -> Age {
+        let ends_with = |seen: &Seen| seen.token.expires_at() == access.token.expires_at();
+        let seen =
+            self.seen.take().filter(|seen| access.is(&seen.token) && ends_with(seen)).unwrap_or_else(|| {
+                let from_now = |at: SystemTime| {
+                    let left = at.duration_since(now).unwrap_or_default();
+                    uptime.saturating_add(left.min(access.token.issued().lifetime))
+                };
+                Seen {
+                    token: access.token.clone(),
+                    due: from_now(access.window.ahead),
+                    ends: from_now(access.window.expires),
+                }
+            });
+        let age = match uptime {
+            _ if uptime < seen.due => Age::Young,
+            _ if uptime < seen.ends => Age::Due,
+            _ => Age::Over,
+        };
+        self.seen = Some(seen);
+        age
     }
 
     /// The moment at which the held token is renewed, if it gets a moment of its own: before callers would renew it.

@@ -10,6 +10,7 @@ mod crowd;
 mod kept_alive;
 mod one_host;
 mod parties;
+mod wall_clock;
 mod world;
 
 use std::{

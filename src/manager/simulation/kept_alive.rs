@@ -6,10 +6,11 @@ use serde_json::json;
 
 use super::{
     HOUR, MINUTE,
-    crowd::{Counting, client, manager, stored, tokens},
+    crowd::{Counting, builder, client, manager, stored, tokens},
+    wall_clock::WallClock,
     world::{Watch, World},
 };
-use crate::{Clock as _, KeepAlive, MemoryStore, seed::seed};
+use crate::{Clock as _, KeepAlive, MemoryStore, TokenManager, seed::seed};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MANAGERS: usize = 1000;
@@ -139,6 +140,51 @@ fn after_an_outage_managers_neither_come_back_together_nor_stay_together() {
     let seconds = concur.by_second();
     // Together they would be 250 in a second; by chance there are two on average at the worst time.
     assert!(most(&seconds, 2 * HOUR..8 * HOUR) <= 20, "{}", most(&seconds, 2 * HOUR..8 * HOUR));
+}
+
+/// Set back by less than a token's age, it makes the token look younger, and by more, as if it came from the future.
+#[test]
+fn a_clock_that_is_set_back_makes_no_access_token_live_longer() {
+    let issued = |at: Duration| format!("access-{}", at.as_millis());
+    let seed = seed();
+    for minutes_back in [5, 12, 30, 45, 60, 24 * 60] {
+        for is_down in [false, true] {
+            let world = World::new(seed);
+            let (at, answered) = (Arc::clone(&world), Arc::clone(&world));
+            let set_at = 2 * HOUR + world.up_to(HOUR);
+            let concur = Counting::new(&world, move |call, _| {
+                let now = answered.passed();
+                let reply =
+                    json!({"refresh_token": "refresh", "access_token": issued(now), "expires_in": 3600});
+                let is_down = is_down && now > set_at;
+                (SECOND, Ok(call.reply(if is_down { 503 } else { 200 }, &reply)))
+            });
+            let clock = WallClock::new(&world);
+            let tokens = builder(&world, &client(&concur), 0)
+                .store(MemoryStore::new())
+                .clock(clock.clone())
+                .build()
+                .unwrap();
+            world.spawn(0, async move {
+                let _kept = tokens.keep_alive().await.unwrap();
+                Watch(Arc::clone(&at)).sleep(set_at).await;
+                clock.set(-60_000 * minutes_back);
+                while at.passed() < set_at + 3 * HOUR {
+                    Watch(Arc::clone(&at)).sleep(MINUTE / 2).await;
+                    let Some(access) = tokens.0.cache.fresh_access(tokens.0.now()) else { continue };
+                    let age = at.passed() - issued_at(access.secret());
+                    // It is looked at every minute.
+                    assert!(age < HOUR + MINUTE + SECOND, "set back by {minutes_back} min: {age:?}");
+                }
+                assert_eq!(tokens.status().access_token_valid, !is_down);
+            });
+            world.run();
+        }
+    }
+}
+
+fn issued_at(access: &str) -> Duration {
+    Duration::from_millis(access.strip_prefix("access-").unwrap().parse().unwrap())
 }
 
 #[test]
