@@ -72,7 +72,7 @@ pub(super) async fn renew_if_due(core: &Arc<Core>, callers: Option<&Handle>) {
     schedule.asked(failed, was_late, now, core.machine.random.fraction());
 }
 
-/// Whether a flight is to be started now; `Some(true)` if the access token has expired already.
+/// Whether a flight is to be started now; `Some(true)` if it is late.
 pub(super) fn is_to_be_renewed(core: &Core, schedule: &mut Schedule, now: SystemTime) -> Option<bool> {
     let random = &core.machine.random;
     let held = core.cache.held();
@@ -90,7 +90,7 @@ pub(super) fn is_to_be_renewed(core: &Core, schedule: &mut Schedule, now: System
     if schedule.is_pausing(now) || !is_due(core) {
         return None;
     }
-    Some(access.is_none_or(|access| !access.window.is_valid(now)))
+    Some(schedule.is_late(access.map(|access| &access.window), now))
 }
 
 /// A flight that outlives the callers' runtime, but starts there: the end of that runtime waits for it.

@@ -14,6 +14,8 @@ use crate::{
 
 /// How often the time is looked at. That costs nothing but a comparison.
 pub(super) const TICK: Duration = Duration::from_secs(60);
+/// A renewal comes so long after its moment at most, unless the clock was set, the machine slept, or requests failed.
+const LATE: Duration = TICK.saturating_mul(3);
 /// The pauses after failures, each then cut by up to a half. An outage costs at most 60 requests a day.
 const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(60 * 60));
 
@@ -94,7 +96,17 @@ impl Schedule {
         now.checked_add(left.mul_f64(fraction))
     }
 
-    /// After a flight. `was_late`: there was no valid token when it began, for a reason that other managers may share.
+    /// Whether a renewal comes when other managers may come, too: after an outage, or after the clock was set or the machine
+    /// slept. A token from the future is due at once, one that has expired is, and so is one in its last minutes. After failures
+    /// the pauses keep managers apart while the token lives.
+    pub(super) fn is_late(&self, window: Option<&Window>, now: SystemTime) -> bool {
+        let is_overdue = |window: &Window| window.ahead.checked_add(LATE).is_some_and(|late| late < now);
+        window.is_none_or(|window| {
+            !window.is_valid(now) || now < window.not_before || (self.failures == 0 && is_overdue(window))
+        })
+    }
+
+    /// After a flight; `was_late` when it began.
     pub(super) fn asked(&mut self, failed: bool, was_late: bool, now: SystemTime, fraction: f64) {
         let wait = if failed { AFTER_FAILURE.nth(self.failures) } else { TICK };
         self.not_before = now.checked_add(jittered(wait, fraction));
@@ -156,6 +168,26 @@ mod tests {
             schedule.asked(false, was_late, at(found), 0.5);
             assert_eq!(schedule.moment(&window(), at(6400), 0.5).is_some(), again, "{found} {was_late}");
         }
+    }
+
+    #[test]
+    fn what_is_late() {
+        let (calm, mut failed) = (Schedule::default(), Schedule::default());
+        failed.asked(true, false, at(9000), 0.5);
+        // The token was issued at 6,400, and clocks may differ by ten minutes.
+        for (now, is_late, after_failure) in [
+            (5799, true, true),
+            (5800, false, false),
+            (9400, false, false),
+            (9580, false, false),
+            (9581, true, false),
+            (9999, true, false),
+            (10_000, true, true),
+        ] {
+            let late = [&calm, &failed].map(|schedule| schedule.is_late(Some(&window()), at(now)));
+            assert_eq!(late, [is_late, after_failure], "at {now}");
+        }
+        assert!(calm.is_late(None, at(6400)));
     }
 
     #[test]

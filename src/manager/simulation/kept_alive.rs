@@ -187,6 +187,41 @@ fn issued_at(access: &str) -> Duration {
     Duration::from_millis(access.strip_prefix("access-").unwrap().parse().unwrap())
 }
 
+/// Set back, all tokens come from the future; set forward, some have expired, and some are in their last minutes. Either way
+/// many are renewed within a minute, and at moments of their own from then on.
+#[test]
+fn after_a_clock_was_set_managers_do_not_stay_together() {
+    let seed = seed();
+    for minutes in [-48 * 60, -2 * 60, 30, 48 * 60] {
+        let world = World::new(seed);
+        let at = Arc::clone(&world);
+        let concur = Counting::new(&world, move |call, _| (at.up_to(SECOND), Ok(tokens(call))));
+        let (client, clock) = (client(&concur), WallClock::new(&world));
+        let of = |number| {
+            let builder = builder(&world, &client, number).store(stored(&world, HOUR));
+            builder.clock(clock.clone()).build().unwrap()
+        };
+        let managers: Vec<TokenManager> = (0..250).map(of).collect();
+        let pause = |time| Watch(Arc::clone(&world)).sleep(time);
+        let (set, end, setting) = (pause(2 * HOUR), pause(8 * HOUR), clock.clone());
+        world.spawn(0, async move {
+            let mut kept = Vec::new();
+            for manager in &managers {
+                kept.push(manager.keep_alive().await.unwrap());
+            }
+            set.await;
+            setting.set(minutes * 60_000);
+            end.await;
+        });
+        world.run();
+        let of_each: Vec<usize> = concur.by_second().chunks(60).map(|minute| minute.iter().sum()).collect();
+        let together: usize = of_each[120..122].iter().sum();
+        assert!(together >= if minutes == 30 { 100 } else { 250 }, "set by {minutes} min: {of_each:?}");
+        // 250 in some 51 minutes make 5 in each.
+        assert!(of_each[123..].iter().all(|requests| *requests <= 20), "set by {minutes} min: {of_each:?}");
+    }
+}
+
 #[test]
 fn the_last_guard_ends_the_renewing() {
     let world = World::new(seed());
