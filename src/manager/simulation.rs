@@ -12,6 +12,7 @@ mod one_host;
 mod parties;
 mod wall_clock;
 mod world;
+mod years;
 
 use std::{
     future::pending,
