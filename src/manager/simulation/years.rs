@@ -51,7 +51,7 @@ fn live(seed: u64, sky: Sky, companies: &[Grants], end: Duration) -> Years {
     world.run();
     concur.check_the_end(end);
     let tally = *locked(&concur.tally);
-    let highest = locked(&concur.requests).highest(&locked(&concur.calm), &locked(&concur.interruptions));
+    let highest = locked(&concur.requests).highest(&locked(&concur.calm), concur.begun());
     let broken = locked(&concur.broken).clone();
     assert!(broken.is_empty(), "CONCUR_AUTH_SEED={seed}: {broken:#?} {tally:?} {highest:?}");
     assert!(tally.calls > 0 && tally.kills > 0 || concur.sky.kills.is_empty(), "{tally:?}");
@@ -167,7 +167,7 @@ fn a_thousand_managers_for_a_year() {
         let sky = Sky::new(seed, &Climate::OF_YEARS, YEAR);
         let Years { concur, tally, highest } = live(seed, sky, &a_thousand(), YEAR);
         println!("CONCUR_AUTH_SEED={seed}: {tally:?} {highest:?}");
-        locked(&concur.requests).write(&concur.sky, 1000, YEAR);
+        concur.write(YEAR);
         check(1000, &tally, &highest);
     }
 }

@@ -1,9 +1,12 @@
-//! A Concur with many companies, which has the troubles of the sky and checks what it is asked.
+//! A Concur with many companies, which has the troubles of the sky.
 //!
-//! Always: whether a token may have been lost is judged by the sky, by what Concur granted and by what reached a process.
+//! Always: a request token is good only where a person has made it because a refresh token had lapsed.
+
+mod checks;
 
 use std::{
     future::Future,
+    ops::Range,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -15,8 +18,9 @@ use std::{
 use serde_json::json;
 use tokio::sync::Notify;
 
+pub(super) use self::checks::Tally;
 use super::{
-    DAY, HOUR, MINUTE, OUTSIDE, SECOND,
+    DAY, HOUR, SECOND,
     requests::Requests,
     sky::{Calm, PATIENCE, Sky, Trouble},
 };
@@ -30,8 +34,6 @@ use crate::{
 
 /// Of a refresh token, from each grant on. An access token lives for an hour.
 const LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
-/// Every token is renewed by then: ten minutes before the hour, up to a minute later, and what a request takes.
-const RENEWED_BY: Duration = Duration::from_secs(56 * 60);
 /// A reply that is lost on its way with a token that replaces another loses both. So it is rare, while the others are not.
 const LOST_WITH_ANOTHER_TOKEN: f64 = 0.003;
 
@@ -79,28 +81,6 @@ pub(super) struct Company {
     today: (u64, usize),
 }
 
-/// What happened in all companies.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
-    pub(super) requests: usize,
-    pub(super) grants: usize,
-    pub(super) sign_ins: usize,
-    /// Lives that a grant does not extend, and which came to their end.
-    pub(super) ended_lives: usize,
-    /// Lives that ended while nothing could be renewed.
-    pub(super) outlived_by_an_outage: usize,
-    /// Tokens that were lost with a reply, and those that a kill lost between the grant and the save.
-    pub(super) lost_replies: usize,
-    pub(super) kills_in_flight: usize,
-    /// Request tokens that became necessary after one of these losses.
-    pub(super) lapses_by_loss: usize,
-    pub(super) kills: usize,
-    pub(super) calls: usize,
-    pub(super) most_in_a_quiet_day: usize,
-    pub(super) most_in_a_day: usize,
-    pub(super) most_at_once: usize,
-}
-
 pub(super) struct Concur {
     pub(super) world: Arc<World>,
     pub(super) sky: Sky,
@@ -111,8 +91,8 @@ pub(super) struct Concur {
     /// A kill waits for the next request.
     pub(super) is_armed: AtomicBool,
     pub(super) asked: Notify,
-    /// When processes were started, and the clock was set.
-    pub(super) interruptions: Mutex<Vec<Duration>>,
+    /// When no process ran.
+    downs: Mutex<Vec<Range<Duration>>>,
     pub(super) broken: Mutex<Vec<String>>,
     under_way: AtomicUsize,
 }
@@ -148,11 +128,10 @@ impl Concur {
                 today: (0, 0),
             })
         };
-        let steps = sky.steps.iter().map(|step| step.from);
         Arc::new(Self {
             world: Arc::clone(world),
             calm: Mutex::new(sky.calm()),
-            interruptions: Mutex::new([Duration::ZERO].into_iter().chain(steps).collect()),
+            downs: Mutex::default(),
             sky,
             companies: companies.map(company).collect(),
             requests: Mutex::default(),
@@ -164,66 +143,12 @@ impl Concur {
         })
     }
 
-    /// A panic in a flight would be caught by what is tested.
-    pub(super) fn breaks(&self, promise: impl Into<String>) {
-        let mut broken = locked(&self.broken);
-        if broken.len() < 10 {
-            broken.push(format!("at {:?}: {}", self.world.passed(), promise.into()));
-        }
-    }
-
     fn chance(&self, probability: f64) -> bool {
         locked(&self.world.dice).f64() < probability
     }
 
     async fn travel(&self) {
         Watch(Arc::clone(&self.world)).sleep(self.world.up_to(SECOND)).await;
-    }
-
-    fn asked(&self, number: usize) {
-        let now = self.world.passed();
-        locked(&self.requests).count(now);
-        let at_once = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
-        {
-            let mut tally = locked(&self.tally);
-            tally.requests += 1;
-            tally.most_at_once = tally.most_at_once.max(at_once);
-        }
-        let mut company = locked(&self.companies[number]);
-        company.requests += 1;
-        if std::mem::replace(&mut company.is_asking, true) {
-            self.breaks(format!("company {number} has two requests at once"));
-        }
-        let day = now.as_secs() / DAY.as_secs();
-        if company.today.0 != day {
-            self.end_of_day(number, &company);
-            company.today = (day, 0);
-        }
-        company.today.1 += 1;
-        drop(company);
-        if self.is_armed.swap(false, Ordering::Relaxed) {
-            self.asked.notify_one();
-        }
-    }
-
-    /// 60 minutes, less 8 to 10, up to a minute until the next look: 29 renewals fit into a day. While renewing fails 60 do;
-    /// each start and each step of the clock makes pauses begin again, from half a minute to half an hour.
-    fn end_of_day(&self, number: usize, company: &Company) {
-        let (day, requests) = company.today;
-        let start = DAY * u32::try_from(day).unwrap();
-        let is_signed_in = company.lapsed.is_none() && company.person_until < start;
-        let is_quiet = is_signed_in && locked(&self.calm).is_settled_throughout(start..start + DAY);
-        let interruptions = locked(&self.interruptions);
-        let began = interruptions.iter().filter(|at| (start..start + DAY).contains(*at)).count();
-        let most = if is_quiet { 29 } else { 60 + 8 * began };
-        let mut tally = locked(&self.tally);
-        if is_quiet {
-            tally.most_in_a_quiet_day = tally.most_in_a_quiet_day.max(requests);
-        }
-        tally.most_in_a_day = tally.most_in_a_day.max(requests);
-        if requests > most {
-            self.breaks(format!("company {number} sent {requests} requests on day {day}, more than {most}"));
-        }
     }
 
     async fn answer(self: &Arc<Self>, call: &OutgoingCall<'_>) -> Sent {
@@ -349,99 +274,6 @@ impl Concur {
             reply["refresh_expires_in"] = json!(self.unix_seconds(company.expires));
         }
         Response::json(200, &reply, self.headers(call))
-    }
-
-    /// In calm weather each token is renewed within its hour.
-    fn check_gap(&self, number: usize, company: &Company, now: Duration) {
-        let Some(granted) = company.granted.filter(|_| company.lapsed.is_none()) else { return };
-        let settled = locked(&self.calm).first_settled((granted + RENEWED_BY).max(company.person_until));
-        if settled < now {
-            self.breaks(format!("company {number} was not renewed from {granted:?} to {settled:?}"));
-        }
-    }
-
-    /// A refresh token is refused. A person makes a request token some time later.
-    fn lapses(self: &Arc<Self>, number: usize, company: &mut Company) {
-        if company.lapsed.is_some() {
-            return;
-        }
-        let now = self.world.passed();
-        let mut tally = locked(&self.tally);
-        if company.is_lost {
-            tally.lapses_by_loss += 1;
-        } else if now >= company.expires && company.grants == Grants::KeepExpiry {
-            tally.ended_lives += 1;
-        } else if now >= company.expires {
-            tally.outlived_by_an_outage += 1;
-            let due = company.granted.unwrap_or_default() + RENEWED_BY;
-            let settled = locked(&self.calm).first_settled(due.max(company.person_until));
-            if settled < company.expires {
-                self.breaks(format!(
-                    "company {number} has lapsed, and could have been renewed at {settled:?}"
-                ));
-            }
-        } else {
-            self.breaks(format!("company {number} presents a token that is not the last that it received"));
-        }
-        company.lapsed = Some(now);
-        let concur = Arc::clone(self);
-        self.world.spawn(OUTSIDE, async move {
-            let pause = |time| Watch(Arc::clone(&concur.world)).sleep(time);
-            pause(concur.world.up_to(12 * HOUR)).await;
-            loop {
-                {
-                    let mut company = locked(&concur.companies[number]);
-                    if company.lapsed.is_none() {
-                        return;
-                    }
-                    company.request_token += 1;
-                    company.request_token_until = concur.world.passed() + DAY;
-                    company.acted.get_or_insert(concur.world.passed());
-                }
-                pause(DAY + MINUTE).await;
-            }
-        });
-    }
-
-    /// The process was killed, with every request that was under way.
-    pub(super) fn killed(&self) {
-        let mut tally = locked(&self.tally);
-        tally.kills += 1;
-        for company in &self.companies {
-            let mut company = locked(company);
-            if company.unsaved.take().is_some() && !company.is_lost {
-                company.is_lost = true;
-                tally.kills_in_flight += 1;
-            }
-        }
-    }
-
-    /// The company's store holds this refresh token from now on.
-    pub(super) fn saved(&self, number: usize, secret: &str) {
-        let mut company = locked(&self.companies[number]);
-        if company.unsaved.is_some_and(|unsaved| secret == refresh_token(number, unsaved)) {
-            company.unsaved = None;
-        }
-    }
-
-    /// Whether this is the refresh token that is good, or was until a reply that is on its way.
-    pub(super) fn is_good(&self, number: usize, secret: &str) -> bool {
-        let company = locked(&self.companies[number]);
-        let oldest = company.refresh - u32::from(company.unsaved.is_some());
-        !company.is_revoked && (oldest..=company.refresh).any(|good| secret == refresh_token(number, good))
-    }
-
-    /// At the end of the years.
-    pub(super) fn check_the_end(&self, end: Duration) {
-        for (number, company) in self.companies.iter().enumerate() {
-            let company = locked(company);
-            self.check_gap(number, &company, end);
-            self.end_of_day(number, &company);
-        }
-        let tally = locked(&self.tally);
-        if tally.lapses_by_loss > tally.lost_replies + tally.kills_in_flight {
-            self.breaks(format!("more tokens were lost than replies and processes: {tally:?}"));
-        }
     }
 }
 

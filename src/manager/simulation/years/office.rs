@@ -170,11 +170,8 @@ impl Office {
             watch.sleep(world.up_to(Duration::from_millis(2500))).await;
         }
         world.kill(process);
-        concur.killed();
-        let now = world.passed();
-        locked(&concur.calm).disturb(now..now + kill.down_for);
+        concur.killed(kill.down_for);
         watch.sleep(kill.down_for).await;
-        locked(&concur.interruptions).push(world.passed());
         Some(())
     }
 }

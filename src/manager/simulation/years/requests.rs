@@ -4,7 +4,7 @@ use std::{fmt::Write as _, fs, ops::Range, path::Path, time::Duration};
 
 use super::{
     MINUTE,
-    sky::{Calm, PATIENCE, Sky},
+    sky::{Calm, PATIENCE},
 };
 
 #[derive(Clone, Debug, Default)]
@@ -43,12 +43,12 @@ impl Requests {
     }
 
     /// `begun`: when processes were started, and the clock was set.
-    pub(super) fn highest(&self, calm: &Calm, begun: &[Duration]) -> Highest {
+    pub(super) fn highest(&self, calm: &Calm, begun: impl Iterator<Item = Duration>) -> Highest {
         let mut highest = Highest::default();
         let mut rest = self.0.clone();
         for at in begun {
             // What fails is repeated within the hour, and what has succeeded is not.
-            let minutes = minute_of(*at)..minute_of(*at + PATIENCE);
+            let minutes = minute_of(at)..minute_of(at + PATIENCE);
             highest.begun = highest.begun.max(self.most(minutes.clone()));
             let past = minutes.end.min(rest.len());
             rest[minutes.start.min(past)..past].fill(0);
@@ -63,12 +63,11 @@ impl Requests {
         highest
     }
 
-    /// For `benches/plot`: the troubles, and the requests of each minute.
-    pub(super) fn write(&self, sky: &Sky, managers: usize, end: Duration) {
-        let mut text = format!("managers\t{managers}\n");
-        for (span, trouble) in &sky.troubles {
-            let [from, to] = [span.start, span.end.min(end)].map(|at| at.as_secs() / MINUTE.as_secs());
-            writeln!(text, "{trouble:?}\t{from}\t{to}").unwrap();
+    /// For `benches/plot`: for how many managers, what happened, from which minute to which, and the requests of each minute.
+    pub(super) fn write(&self, managers: usize, spans: &[(String, Range<Duration>)], end: Duration) {
+        let mut text = format!("Managers\t{managers}\n");
+        for (what, span) in spans {
+            writeln!(text, "{what}\t{}\t{}", minute_of(span.start), minute_of(span.end.min(end))).unwrap();
         }
         for requests in &self.0[..self.0.len().min(minute_of(end))] {
             writeln!(text, "{requests}").unwrap();
