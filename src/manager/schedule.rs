@@ -7,10 +7,7 @@
 use std::time::{Duration, SystemTime};
 
 use super::{decision::Window, held::HeldAccess};
-use crate::{
-    AccessToken,
-    backoff::{Backoff, jittered},
-};
+use crate::backoff::{Backoff, jittered};
 
 /// How often the time is looked at. That costs nothing but a comparison.
 pub(super) const TICK: Duration = Duration::from_secs(60);
@@ -27,10 +24,10 @@ pub(super) struct Schedule {
     seen: Option<Seen>,
 }
 
-/// The held token as it was seen first, in times of a clock that is never set.
+/// The held token as it was seen first: its expiry, and times of a clock that is never set.
 #[derive(Debug)]
 struct Seen {
-    token: AccessToken,
+    expires: SystemTime,
     due: Duration,
     ends: Duration,
 }
@@ -63,25 +60,21 @@ impl Schedule {
 
     /// A clock that is set back by less than the token's age makes it look younger. `uptime`: by a clock that is never set.
     pub(super) fn age(&mut self, access: &HeldAccess, now: SystemTime, uptime: Duration) -> Age {
-        let ends_with = |seen: &Seen| seen.token.expires_at() == access.token.expires_at();
-        let seen =
-            self.seen.take().filter(|seen| access.is(&seen.token) && ends_with(seen)).unwrap_or_else(|| {
-                let from_now = |at: SystemTime| {
-                    let left = at.duration_since(now).unwrap_or_default();
-                    uptime.saturating_add(left.min(access.token.issued().lifetime))
-                };
-                Seen {
-                    token: access.token.clone(),
-                    due: from_now(access.window.ahead),
-                    ends: from_now(access.window.expires),
-                }
-            });
+        let HeldAccess { window, token, .. } = access;
+        let seen = self.seen.take_if(|seen| seen.expires == window.expires).unwrap_or_else(|| {
+            let from_now = |at: SystemTime| {
+                let left = at.duration_since(now).unwrap_or_default();
+                uptime.saturating_add(left.min(token.issued().lifetime))
+            };
+            Seen { expires: window.expires, due: from_now(window.ahead), ends: from_now(window.expires) }
+        });
         let age = match uptime {
             _ if uptime < seen.due => Age::Young,
             _ if uptime < seen.ends => Age::Due,
             _ => Age::Over,
         };
-        self.seen = Some(seen);
+        // What replaces a token that is over may expire in the same second.
+        self.seen = Some(seen).filter(|_| age != Age::Over);
         age
     }
 

@@ -91,6 +91,8 @@ pub(super) struct Concur {
     /// A kill waits for the next request.
     pub(super) is_armed: AtomicBool,
     pub(super) asked: Notify,
+    /// From the arrival of an answer that asks for a pause until its end, for the process that was told.
+    pause: Mutex<Range<Duration>>,
     /// When no process ran.
     downs: Mutex<Vec<Range<Duration>>>,
     pub(super) broken: Mutex<Vec<String>>,
@@ -131,6 +133,7 @@ impl Concur {
         Arc::new(Self {
             world: Arc::clone(world),
             calm: Mutex::new(sky.calm()),
+            pause: Mutex::default(),
             downs: Mutex::default(),
             sky,
             companies: companies.map(company).collect(),
@@ -163,8 +166,9 @@ impl Concur {
             Some(Trouble::Storm) => Ok(self.asks_for_a_pause(call)),
             Some(Trouble::Outage) => self.fails(call, number).await,
         };
-        if outcome.is_ok() {
+        if let Ok(reply) = &outcome {
             self.travel().await;
+            self.arrives(reply);
         }
         Sent { elapsed: self.world.passed() - begun, outcome }
     }
@@ -173,6 +177,15 @@ impl Concur {
         let seconds = [0, 5, 30, 300, 1800, 7200][locked(&self.world.dice).usize(..6)];
         let retry_after = Some(Duration::from_secs(seconds));
         Response::json(429, &json!({}), Headers { retry_after, ..self.headers(call) })
+    }
+
+    /// A pause is believed for an hour at most.
+    fn arrives(&self, reply: &Response) {
+        let Some(pause) = reply.headers.retry_after else { return };
+        let now = self.world.passed();
+        let mut pausing = locked(&self.pause);
+        pausing.end = pausing.end.max(now + pause.min(HOUR));
+        pausing.start = now;
     }
 
     async fn fails(self: &Arc<Self>, call: &OutgoingCall<'_>, number: usize) -> Result<Response, Failure> {

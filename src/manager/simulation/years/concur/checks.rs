@@ -56,6 +56,9 @@ impl Concur {
             tally.requests += 1;
             tally.most_at_once = tally.most_at_once.max(at_once);
         }
+        if locked(&self.pause).contains(&now) {
+            self.breaks(format!("company {number} is asked for in the pause {:?}", locked(&self.pause)));
+        }
         let mut company = locked(&self.companies[number]);
         company.requests += 1;
         if std::mem::replace(&mut company.is_asking, true) {
@@ -164,6 +167,7 @@ impl Concur {
     pub(in super::super) fn killed(&self, down_for: Duration) {
         let down = self.world.passed()..self.world.passed() + down_for;
         locked(&self.calm).disturb(down.clone());
+        *locked(&self.pause) = Duration::ZERO..Duration::ZERO;
         locked(&self.downs).push(down);
         let mut tally = locked(&self.tally);
         tally.kills += 1;
