@@ -15,6 +15,7 @@ mod concur;
 mod office;
 mod requests;
 mod sky;
+mod times;
 mod undisturbed;
 
 use std::{sync::Arc, time::Duration};
@@ -23,17 +24,12 @@ use self::{
     concur::{Concur, Grants, Tally},
     office::Office,
     requests::Highest,
-    sky::{Climate, Kill, Sky, Trouble},
+    sky::{Climate, Kill, Shift, Sky, Trouble},
+    times::{DAY, HOUR, MINUTE, YEAR},
 };
-use super::{HOUR, MINUTE, world::World};
+use super::world::World;
 use crate::{caught::locked, seed::seed};
 
-const SECOND: Duration = Duration::from_secs(1);
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
-const BASE: &str = "https://us.api.concursolutions.com";
-/// Tasks of this number belong to no process that is killed.
-const OUTSIDE: usize = usize::MAX;
 /// The longest time between two calls for a company.
 const BETWEEN_CALLS: Duration = Duration::from_secs(8 * 3600);
 
@@ -126,6 +122,16 @@ fn what_is_shorter_than_the_remaining_life_is_survived() {
             assert_eq!((tally.outlived_by_an_outage, tally.sign_ins), (lapses, 1 + lapses), "{time:?}");
         }
     }
+}
+
+/// Its token looks expired by then, if the `Date` of its replies is not taken into account.
+#[test]
+fn a_server_whose_clock_is_days_behind_costs_no_request_more_in_the_last_days_of_a_token() {
+    let behind = Shift { from: Duration::ZERO, seconds: -5 * 24 * 3600 };
+    let sky = Sky { skews: vec![behind], ..Sky::default() };
+    let Years { tally, .. } = live(seed(), sky, &[Grants::KeepExpiry], 180 * DAY - HOUR);
+    assert_eq!((tally.requests, tally.sign_ins), (tally.grants, 1));
+    assert!(tally.calls > 0);
 }
 
 /// For as many managers, the most requests in any minute, and why.

@@ -20,9 +20,9 @@ use tokio::sync::Notify;
 
 pub(super) use self::checks::Tally;
 use super::{
-    DAY, HOUR, SECOND,
     requests::Requests,
     sky::{Calm, PATIENCE, Sky, Trouble},
+    times::{DAY, HOUR, SECOND},
 };
 use crate::{
     Clock as _,
@@ -32,6 +32,8 @@ use crate::{
     oauth_client::{Failure, Headers, OutgoingCall, Response, Sent, Transport},
 };
 
+/// Tasks of this number belong to no process that is killed.
+pub(super) const OUTSIDE: usize = usize::MAX;
 /// Of a refresh token, from each grant on. An access token lives for an hour.
 const LIFE: Duration = Duration::from_secs(180 * 24 * 3600);
 /// A reply that is lost on its way with a token that replaces another loses both. So it is rare, while the others are not.

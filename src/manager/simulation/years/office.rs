@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    BASE, HOUR, MINUTE, OUTSIDE,
-    concur::{Concur, Line, issued_at, request_token},
+    concur::{Concur, Line, OUTSIDE, issued_at, request_token},
+    times::{HOUR, MINUTE},
 };
 use crate::{
     Clock as _, CredentialSource, Credentials, Error, KeepAlive, MemoryStore, OAuthClient,
@@ -54,7 +54,7 @@ impl Kept {
     pub(super) fn manager(&self, client: &OAuthClient, machine: Machine) -> TokenManager {
         TokenManager::builder()
             .credentials(self.vault.clone())
-            .base_uri(BASE)
+            .base_uri("https://us.api.concursolutions.com")
             .store(self.clone())
             .oauth_client(client.clone())
             .machine(machine)

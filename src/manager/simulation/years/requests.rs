@@ -3,8 +3,8 @@
 use std::{fmt::Write as _, fs, ops::Range, path::Path, time::Duration};
 
 use super::{
-    MINUTE,
     sky::{Calm, PATIENCE},
+    times::MINUTE,
 };
 
 #[derive(Clone, Debug, Default)]

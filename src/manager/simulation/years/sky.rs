@@ -4,7 +4,7 @@
 
 use std::{ops::Range, time::Duration};
 
-use super::{DAY, HOUR, MINUTE, SECOND};
+use super::times::{DAY, HOUR, MINUTE, SECOND};
 
 /// Concur's times of trouble.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

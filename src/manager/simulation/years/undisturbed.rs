@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::{
-    DAY, HOUR, YEAR,
     concur::{Concur, Grants, Line, issued_at},
     office::Kept,
     sky::Sky,
+    times::{DAY, HOUR, YEAR},
 };
 use crate::{
     Clock as _, OAuthClient,

@@ -8,8 +8,8 @@ use std::{
 };
 
 use super::{
-    super::{DAY, HOUR, MINUTE, OUTSIDE},
-    Company, Concur, Grants, refresh_token,
+    super::times::{DAY, HOUR, MINUTE},
+    Company, Concur, Grants, OUTSIDE, refresh_token,
 };
 use crate::{Clock as _, caught::locked, manager::simulation::world::Watch};
 
