@@ -19,9 +19,17 @@ const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_secs(60), Duration::f
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     failures: u32,
-    not_before: Option<SystemTime>,
+    not_before: Option<NotBefore>,
     phase: Phase,
     seen: Option<Seen>,
+}
+
+/// The end of a pause, by the time of day and by a clock that is never set. The earlier of the two counts: a clock that is
+/// set back would make the pause last longer, or hold again much later.
+#[derive(Clone, Copy, Debug)]
+struct NotBefore {
+    now: SystemTime,
+    uptime: Duration,
 }
 
 /// The held token as it was seen first: its expiry, and times of a clock that is never set.
@@ -54,8 +62,9 @@ enum Phase {
 
 impl Schedule {
     /// Whether the last flight is too recent.
-    pub(super) fn is_pausing(&self, now: SystemTime) -> bool {
-        AFTER_FAILURE.is_on(self.not_before, now)
+    pub(super) fn is_pausing(&self, now: SystemTime, uptime: Duration) -> bool {
+        let pause = self.not_before.filter(|until| uptime < until.uptime);
+        AFTER_FAILURE.is_on(pause.map(|until| until.now), now)
     }
 
     /// A clock that is set back by less than the token's age makes it look younger. `uptime`: by a clock that is never set.
@@ -99,10 +108,17 @@ impl Schedule {
         })
     }
 
-    /// After a flight; `was_late` when it began.
-    pub(super) fn asked(&mut self, failed: bool, was_late: bool, now: SystemTime, fraction: f64) {
-        let wait = if failed { AFTER_FAILURE.nth(self.failures) } else { TICK };
-        self.not_before = now.checked_add(jittered(wait, fraction));
+    /// After a flight that began then; `was_late` when it did.
+    pub(super) fn asked(
+        &mut self,
+        failed: bool,
+        was_late: bool,
+        (now, uptime): (SystemTime, Duration),
+        fraction: f64,
+    ) {
+        let wait = jittered(if failed { AFTER_FAILURE.nth(self.failures) } else { TICK }, fraction);
+        let not_before = |now| NotBefore { now, uptime: uptime.saturating_add(wait) };
+        self.not_before = now.checked_add(wait).map(not_before);
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         if !failed && (was_late || self.phase == Phase::Close) {
             self.phase = Phase::Unknown;
@@ -117,6 +133,11 @@ mod tests {
 
     fn at(seconds: u64) -> SystemTime {
         from_unix_seconds(seconds).unwrap()
+    }
+
+    /// By both clocks.
+    fn both(seconds: u64) -> (SystemTime, Duration) {
+        (at(seconds), Duration::from_secs(seconds))
     }
 
     /// Of an hour, until 10,000: renewed ahead of time from 9,400, and by callers from 9,700.
@@ -156,9 +177,9 @@ mod tests {
             let mut schedule = Schedule::default();
             assert!(schedule.moment(&window(), at(found), 0.5).is_some());
             assert!(schedule.moment(&window(), at(found), 0.5).is_none(), "once for each token");
-            schedule.asked(true, was_late, at(found), 0.5);
+            schedule.asked(true, was_late, both(found), 0.5);
             assert!(schedule.moment(&window(), at(found), 0.5).is_none(), "nothing is renewed yet");
-            schedule.asked(false, was_late, at(found), 0.5);
+            schedule.asked(false, was_late, both(found), 0.5);
             assert_eq!(schedule.moment(&window(), at(6400), 0.5).is_some(), again, "{found} {was_late}");
         }
     }
@@ -166,7 +187,7 @@ mod tests {
     #[test]
     fn what_is_late() {
         let (calm, mut failed) = (Schedule::default(), Schedule::default());
-        failed.asked(true, false, at(9000), 0.5);
+        failed.asked(true, false, both(9000), 0.5);
         // The token was issued at 6,400, and clocks may differ by ten minutes.
         for (now, is_late, after_failure) in [
             (5799, true, true),
@@ -194,9 +215,13 @@ mod tests {
             (true, 1.0, 60),
             (true, 1.0, 120),
         ] {
-            schedule.asked(failed, false, at(1000), fraction);
-            assert!(schedule.is_pausing(at(999 + pause)), "{pause}");
-            assert!(!schedule.is_pausing(at(1000 + pause)), "{pause}");
+            schedule.asked(failed, false, both(1000), fraction);
+            let is_pausing = |now, uptime| schedule.is_pausing(at(now), Duration::from_secs(uptime));
+            assert!(is_pausing(999 + pause, 999 + pause), "{pause}");
+            // Whichever clock says so, and for whatever reason.
+            for (now, uptime) in [(1000 + pause, 1000 + pause), (1000 + pause, 1001), (500, 1000 + pause)] {
+                assert!(!is_pausing(now, uptime), "{pause}");
+            }
         }
     }
 
@@ -206,8 +231,8 @@ mod tests {
         let mut schedule = Schedule::default();
         let mut requests = 0;
         for minute in 0..24 * 60 {
-            let now = at(minute * 60);
-            if !schedule.is_pausing(now) {
+            let now = both(minute * 60);
+            if !schedule.is_pausing(now.0, now.1) {
                 schedule.asked(true, true, now, 0.0);
                 requests += 1;
             }

@@ -183,6 +183,44 @@ fn a_clock_that_is_set_back_makes_no_access_token_live_longer() {
     }
 }
 
+/// By less than an hour more than a pause was ago, which is over: the clock says that it is to come.
+#[test]
+fn after_a_clock_was_set_back_no_pause_from_before_holds_again() {
+    let seed = seed();
+    for (age, minutes_back) in [(25, 70), (45, 61), (45, 94), (45, 104)] {
+        let world = World::new(seed);
+        let (at, answered) = (Arc::clone(&world), Arc::clone(&world));
+        let concur = Counting::new(&world, move |call, _| {
+            let access = format!("access-{}", answered.passed().as_millis());
+            let reply = json!({"refresh_token": "refresh", "access_token": access, "expires_in": 3600});
+            (SECOND, Ok(call.reply(200, &reply)))
+        });
+        let clock = WallClock::new(&world);
+        let builder = builder(&world, &client(&concur), 0).store(MemoryStore::new());
+        let tokens = builder.clock(clock.clone()).build().unwrap();
+        world.spawn(0, async move {
+            let _kept = tokens.keep_alive().await.unwrap();
+            let held = || tokens.0.cache.held().unwrap().access().unwrap().token.clone();
+            Watch(Arc::clone(&at)).sleep(3 * HOUR).await;
+            while at.passed() - issued_at(held().secret()) > (age + 1) * MINUTE {
+                Watch(Arc::clone(&at)).sleep(MINUTE).await;
+            }
+            while at.passed() - issued_at(held().secret()) < age * MINUTE {
+                Watch(Arc::clone(&at)).sleep(SECOND).await;
+            }
+            clock.set(-60_000 * minutes_back);
+            Watch(Arc::clone(&at)).sleep(2 * MINUTE).await;
+            let set_at = at.passed();
+            while at.passed() < set_at + 3 * HOUR {
+                let renewed = at.passed() - issued_at(held().secret());
+                assert!(renewed < 54 * MINUTE, "at {age} min set back by {minutes_back}: {renewed:?}");
+                Watch(Arc::clone(&at)).sleep(MINUTE / 2).await;
+            }
+        });
+        world.run();
+    }
+}
+
 fn issued_at(access: &str) -> Duration {
     Duration::from_millis(access.strip_prefix("access-").unwrap().parse().unwrap())
 }
