@@ -139,6 +139,11 @@ impl TokenCache {
         self.change(|held| Some(held.clone().renewed_from(moment)));
     }
 
+    /// The held access token has expired, although the time of day does not say so.
+    pub(super) fn end_access(&self, now: SystemTime) {
+        self.change(|held| Some(held.clone().ended(now)));
+    }
+
     /// What is stored, with what the store remembers; the token also becomes what is held. A token that could not be saved yet
     /// comes before both.
     pub(super) async fn sync(&self, sync: &Sync<'_>, reader: Reader) -> Result<Looked, Error> {

@@ -132,6 +132,14 @@ impl Held {
         self
     }
 
+    /// The same with an access token that is valid no more, whatever the clock is set to afterwards.
+    pub(super) fn ended(mut self, now: SystemTime) -> Self {
+        if let Some(access) = &mut self.access {
+            access.window = access.window.cut(now, now);
+        }
+        self
+    }
+
     pub(super) fn access(&self) -> Option<&HeldAccess> {
         self.access.as_ref()
     }

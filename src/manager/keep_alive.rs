@@ -17,7 +17,7 @@ use super::{
     core::Core,
     need::{Need, Outcome},
     renewal::fly,
-    schedule::{Schedule, TICK},
+    schedule::{Age, Schedule, TICK},
     single_flight::Join,
 };
 use crate::{Error, clock::within};
@@ -64,15 +64,15 @@ async fn renew_until_stopped(core: Arc<Core>, callers: Option<Handle>) {
 pub(super) async fn renew_if_due(core: &Arc<Core>, callers: Option<&Handle>) {
     // Another guard of this manager may be waiting for its flight. What that brings counts for this one, too.
     let mut schedule = core.schedule.lock().await;
-    let now = core.now();
+    let (now, uptime) = (core.now(), core.machine.clock.monotonic());
     let Some(was_late) = is_to_be_renewed(core, &mut schedule, now) else { return };
     let outcome = fly_from(callers, core, &Need::KeepAlive).await;
     // Busy: another process is renewing, and will be done in a moment.
     let failed = !matches!(outcome, Outcome::Busy) && is_due(core);
-    schedule.asked(failed, was_late, now, core.machine.random.fraction());
+    schedule.asked(failed, was_late, (now, uptime), core.machine.random.fraction());
 }
 
-/// Whether a flight is to be started now; `Some(true)` if the access token has expired already.
+/// Whether a flight is to be started now; `Some(true)` if it is late.
 pub(super) fn is_to_be_renewed(core: &Core, schedule: &mut Schedule, now: SystemTime) -> Option<bool> {
     let random = &core.machine.random;
     let held = core.cache.held();
@@ -80,10 +80,18 @@ pub(super) fn is_to_be_renewed(core: &Core, schedule: &mut Schedule, now: System
     if let Some(moment) = access.and_then(|access| schedule.moment(&access.window, now, random.fraction())) {
         core.cache.renew_from(moment);
     }
-    if schedule.is_pausing(now) || !is_due(core) {
+    let uptime = core.machine.clock.monotonic();
+    if let Some(access) = access.filter(|access| access.window.is_valid(now)) {
+        match schedule.age(access, now, uptime) {
+            Age::Due if access.window.is_early(now) => core.cache.renew_from(now),
+            Age::Over => core.cache.end_access(now),
+            Age::Young | Age::Due => {}
+        }
+    }
+    if schedule.is_pausing(now, uptime) || !is_due(core) {
         return None;
     }
-    Some(access.is_none_or(|access| !access.window.is_valid(now)))
+    Some(schedule.is_late(access.map(|access| &access.window), now))
 }
 
 /// A flight that outlives the callers' runtime, but starts there: the end of that runtime waits for it.

@@ -6,19 +6,46 @@
 
 use std::time::{Duration, SystemTime};
 
-use super::decision::Window;
+use super::{decision::Window, held::HeldAccess};
 use crate::backoff::{Backoff, jittered};
 
 /// How often the time is looked at. That costs nothing but a comparison.
 pub(super) const TICK: Duration = Duration::from_secs(60);
+/// A renewal comes so long after its moment at most, unless the clock was set, the machine slept, or requests failed.
+const LATE: Duration = TICK.saturating_mul(3);
 /// The pauses after failures, each then cut by up to a half. An outage costs at most 60 requests a day.
 const AFTER_FAILURE: Backoff = Backoff::new(Duration::from_secs(60), Duration::from_secs(60 * 60));
 
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
     failures: u32,
-    not_before: Option<SystemTime>,
+    not_before: Option<NotBefore>,
     phase: Phase,
+    seen: Option<Seen>,
+}
+
+/// The end of a pause, by the time of day and by a clock that is never set. The earlier of the two counts: a clock that is
+/// set back would make the pause last longer, or hold again much later.
+#[derive(Clone, Copy, Debug)]
+struct NotBefore {
+    now: SystemTime,
+    uptime: Duration,
+}
+
+/// The held token as it was seen first: its expiry, and times of a clock that is never set.
+#[derive(Debug)]
+struct Seen {
+    expires: SystemTime,
+    due: Duration,
+    ends: Duration,
+}
+
+/// What the time that has passed says about the held token, whatever the time of day was set to since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Age {
+    Young,
+    Due,
+    Over,
 }
 
 /// Whether this manager's renewals come at moments of their own, hour after hour: tokens live equally long, so a renewal
@@ -35,8 +62,29 @@ enum Phase {
 
 impl Schedule {
     /// Whether the last flight is too recent.
-    pub(super) fn is_pausing(&self, now: SystemTime) -> bool {
-        AFTER_FAILURE.is_on(self.not_before, now)
+    pub(super) fn is_pausing(&self, now: SystemTime, uptime: Duration) -> bool {
+        let pause = self.not_before.filter(|until| uptime < until.uptime);
+        AFTER_FAILURE.is_on(pause.map(|until| until.now), now)
+    }
+
+    /// A clock that is set back by less than the token's age makes it look younger. `uptime`: by a clock that is never set.
+    pub(super) fn age(&mut self, access: &HeldAccess, now: SystemTime, uptime: Duration) -> Age {
+        let HeldAccess { window, token, .. } = access;
+        let seen = self.seen.take_if(|seen| seen.expires == window.expires).unwrap_or_else(|| {
+            let from_now = |at: SystemTime| {
+                let left = at.duration_since(now).unwrap_or_default();
+                uptime.saturating_add(left.min(token.issued().lifetime))
+            };
+            Seen { expires: window.expires, due: from_now(window.ahead), ends: from_now(window.expires) }
+        });
+        let age = match uptime {
+            _ if uptime < seen.due => Age::Young,
+            _ if uptime < seen.ends => Age::Due,
+            _ => Age::Over,
+        };
+        // What replaces a token that is over may expire in the same second.
+        self.seen = Some(seen).filter(|_| age != Age::Over);
+        age
     }
 
     /// The moment at which the held token is renewed, if it gets a moment of its own: before callers would renew it.
@@ -50,10 +98,27 @@ impl Schedule {
         now.checked_add(left.mul_f64(fraction))
     }
 
-    /// After a flight. `was_late`: there was no valid token when it began, for a reason that other managers may share.
-    pub(super) fn asked(&mut self, failed: bool, was_late: bool, now: SystemTime, fraction: f64) {
-        let wait = if failed { AFTER_FAILURE.nth(self.failures) } else { TICK };
-        self.not_before = now.checked_add(jittered(wait, fraction));
+    /// Whether a renewal comes when other managers may come, too: after an outage, or after the clock was set or the machine
+    /// slept. A token from the future is due at once, one that has expired is, and so is one in its last minutes. After failures
+    /// the pauses keep managers apart while the token lives.
+    pub(super) fn is_late(&self, window: Option<&Window>, now: SystemTime) -> bool {
+        let is_overdue = |window: &Window| window.ahead.checked_add(LATE).is_some_and(|late| late < now);
+        window.is_none_or(|window| {
+            !window.is_valid(now) || now < window.not_before || (self.failures == 0 && is_overdue(window))
+        })
+    }
+
+    /// After a flight that began then; `was_late` when it did.
+    pub(super) fn asked(
+        &mut self,
+        failed: bool,
+        was_late: bool,
+        (now, uptime): (SystemTime, Duration),
+        fraction: f64,
+    ) {
+        let wait = jittered(if failed { AFTER_FAILURE.nth(self.failures) } else { TICK }, fraction);
+        let not_before = |now| NotBefore { now, uptime: uptime.saturating_add(wait) };
+        self.not_before = now.checked_add(wait).map(not_before);
         self.failures = if failed { self.failures.saturating_add(1) } else { 0 };
         if !failed && (was_late || self.phase == Phase::Close) {
             self.phase = Phase::Unknown;
@@ -68,6 +133,11 @@ mod tests {
 
     fn at(seconds: u64) -> SystemTime {
         from_unix_seconds(seconds).unwrap()
+    }
+
+    /// By both clocks.
+    fn both(seconds: u64) -> (SystemTime, Duration) {
+        (at(seconds), Duration::from_secs(seconds))
     }
 
     /// Of an hour, until 10,000: renewed ahead of time from 9,400, and by callers from 9,700.
@@ -107,11 +177,31 @@ mod tests {
             let mut schedule = Schedule::default();
             assert!(schedule.moment(&window(), at(found), 0.5).is_some());
             assert!(schedule.moment(&window(), at(found), 0.5).is_none(), "once for each token");
-            schedule.asked(true, was_late, at(found), 0.5);
+            schedule.asked(true, was_late, both(found), 0.5);
             assert!(schedule.moment(&window(), at(found), 0.5).is_none(), "nothing is renewed yet");
-            schedule.asked(false, was_late, at(found), 0.5);
+            schedule.asked(false, was_late, both(found), 0.5);
             assert_eq!(schedule.moment(&window(), at(6400), 0.5).is_some(), again, "{found} {was_late}");
         }
+    }
+
+    #[test]
+    fn what_is_late() {
+        let (calm, mut failed) = (Schedule::default(), Schedule::default());
+        failed.asked(true, false, both(9000), 0.5);
+        // The token was issued at 6,400, and clocks may differ by ten minutes.
+        for (now, is_late, after_failure) in [
+            (5799, true, true),
+            (5800, false, false),
+            (9400, false, false),
+            (9580, false, false),
+            (9581, true, false),
+            (9999, true, false),
+            (10_000, true, true),
+        ] {
+            let late = [&calm, &failed].map(|schedule| schedule.is_late(Some(&window()), at(now)));
+            assert_eq!(late, [is_late, after_failure], "at {now}");
+        }
+        assert!(calm.is_late(None, at(6400)));
     }
 
     #[test]
@@ -125,9 +215,13 @@ mod tests {
             (true, 1.0, 60),
             (true, 1.0, 120),
         ] {
-            schedule.asked(failed, false, at(1000), fraction);
-            assert!(schedule.is_pausing(at(999 + pause)), "{pause}");
-            assert!(!schedule.is_pausing(at(1000 + pause)), "{pause}");
+            schedule.asked(failed, false, both(1000), fraction);
+            let is_pausing = |now, uptime| schedule.is_pausing(at(now), Duration::from_secs(uptime));
+            assert!(is_pausing(999 + pause, 999 + pause), "{pause}");
+            // Whichever clock says so, and for whatever reason.
+            for (now, uptime) in [(1000 + pause, 1000 + pause), (1000 + pause, 1001), (500, 1000 + pause)] {
+                assert!(!is_pausing(now, uptime), "{pause}");
+            }
         }
     }
 
@@ -137,8 +231,8 @@ mod tests {
         let mut schedule = Schedule::default();
         let mut requests = 0;
         for minute in 0..24 * 60 {
-            let now = at(minute * 60);
-            if !schedule.is_pausing(now) {
+            let now = both(minute * 60);
+            if !schedule.is_pausing(now.0, now.1) {
                 schedule.asked(true, true, now, 0.0);
                 requests += 1;
             }

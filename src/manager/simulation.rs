@@ -10,7 +10,9 @@ mod crowd;
 mod kept_alive;
 mod one_host;
 mod parties;
+mod wall_clock;
 mod world;
+mod years;
 
 use std::{
     future::pending,

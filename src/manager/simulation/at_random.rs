@@ -19,6 +19,7 @@ use serde_json::json;
 use super::{
     HOUR, MINUTE,
     crowd::asks_for_a_pause,
+    wall_clock::WallClock,
     world::{Watch, World},
 };
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     RefreshTokenObject, StoreLock, Stored, TokenManager, TokenStore,
     caught::locked,
     consequences,
+    machine::Machine,
     oauth_client::{OutgoingCall, Sent, Transport},
     seed::seed,
 };
@@ -37,24 +39,6 @@ const BASE: &str = "https://us.api.concursolutions.com";
 const LONGEST_CALL: Duration = Duration::from_secs(6 * 60);
 /// The longest pause in which an access token that an API refused is handed out.
 const LONGEST_REFUSED: Duration = MINUTE;
-
-/// A machine's clock, which may be set at any time.
-#[derive(Debug)]
-struct Adjusted {
-    watch: Watch,
-    ahead: Arc<Mutex<(Duration, Duration)>>,
-}
-
-impl Clock for Adjusted {
-    fn now(&self) -> SystemTime {
-        let (ahead, behind) = *locked(&self.ahead);
-        self.watch.now() + ahead - behind
-    }
-
-    fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
-        self.watch.sleep(duration)
-    }
-}
 
 /// What happened in a run, and what should not have.
 struct Run {
@@ -308,7 +292,7 @@ struct Party {
     run: Arc<Run>,
     number: usize,
     tokens: TokenManager,
-    ahead: Arc<Mutex<(Duration, Duration)>>,
+    clock: WallClock,
     jumps: AtomicUsize,
     /// When each access token was refused by an API.
     refused: Mutex<HashMap<String, Duration>>,
@@ -500,10 +484,8 @@ impl Party {
             }
             94..98 => drop(locked(&self.kept).take()),
             _ => {
-                let jump = run.world.up_to(5 * HOUR);
-                let (ahead, behind) =
-                    if run.chance(0.5) { (jump, Duration::ZERO) } else { (Duration::ZERO, jump) };
-                *locked(&self.ahead) = (ahead, behind);
+                let jump = i64::try_from(run.world.up_to(5 * HOUR).as_millis()).unwrap();
+                self.clock.set(if run.chance(0.5) { jump } else { -jump });
                 self.jumps.fetch_add(1, Ordering::Relaxed);
                 // How long a pause lasts whose clock was set meanwhile, is not known.
                 let now = run.world.passed();
@@ -527,9 +509,8 @@ fn months(seed: u64, calls: usize) -> Vec<String> {
     let store = Shaky { run: Arc::clone(&run), store: MemoryStore::new() };
     let machines = 1 + run.number(4);
     for number in 0..machines {
-        let ahead = Arc::new(Mutex::default());
-        let mut machine = world.machine(number);
-        machine.clock = Arc::new(Adjusted { watch: Watch(Arc::clone(&world)), ahead: Arc::clone(&ahead) });
+        let clock = WallClock::new(&world);
+        let machine = Machine { clock: Arc::new(clock.clone()), ..world.machine(number) };
         let tokens = TokenManager::builder()
             .credentials(Credentials::new("app", "secret").company("company", "request token"))
             .base_uri(BASE)
@@ -542,7 +523,7 @@ fn months(seed: u64, calls: usize) -> Vec<String> {
             run: Arc::clone(&run),
             number,
             tokens,
-            ahead,
+            clock,
             jumps: AtomicUsize::new(0),
             refused: Mutex::default(),
             revoked: AtomicUsize::new(0),

@@ -6,10 +6,11 @@ use serde_json::json;
 
 use super::{
     HOUR, MINUTE,
-    crowd::{Counting, client, manager, stored, tokens},
+    crowd::{Counting, builder, client, manager, stored, tokens},
+    wall_clock::WallClock,
     world::{Watch, World},
 };
-use crate::{Clock as _, KeepAlive, MemoryStore, seed::seed};
+use crate::{Clock as _, KeepAlive, MemoryStore, TokenManager, seed::seed};
 
 const SECOND: Duration = Duration::from_secs(1);
 const MANAGERS: usize = 1000;
@@ -139,6 +140,124 @@ fn after_an_outage_managers_neither_come_back_together_nor_stay_together() {
     let seconds = concur.by_second();
     // Together they would be 250 in a second; by chance there are two on average at the worst time.
     assert!(most(&seconds, 2 * HOUR..8 * HOUR) <= 20, "{}", most(&seconds, 2 * HOUR..8 * HOUR));
+}
+
+/// Set back by less than a token's age, it makes the token look younger, and by more, as if it came from the future.
+#[test]
+fn a_clock_that_is_set_back_makes_no_access_token_live_longer() {
+    let issued = |at: Duration| format!("access-{}", at.as_millis());
+    let seed = seed();
+    for minutes_back in [5, 12, 30, 45, 60, 24 * 60] {
+        for is_down in [false, true] {
+            let world = World::new(seed);
+            let (at, answered) = (Arc::clone(&world), Arc::clone(&world));
+            let set_at = 2 * HOUR + world.up_to(HOUR);
+            let concur = Counting::new(&world, move |call, _| {
+                let now = answered.passed();
+                let reply =
+                    json!({"refresh_token": "refresh", "access_token": issued(now), "expires_in": 3600});
+                let is_down = is_down && now > set_at;
+                (SECOND, Ok(call.reply(if is_down { 503 } else { 200 }, &reply)))
+            });
+            let clock = WallClock::new(&world);
+            let tokens = builder(&world, &client(&concur), 0)
+                .store(MemoryStore::new())
+                .clock(clock.clone())
+                .build()
+                .unwrap();
+            world.spawn(0, async move {
+                let _kept = tokens.keep_alive().await.unwrap();
+                Watch(Arc::clone(&at)).sleep(set_at).await;
+                clock.set(-60_000 * minutes_back);
+                while at.passed() < set_at + 3 * HOUR {
+                    Watch(Arc::clone(&at)).sleep(MINUTE / 2).await;
+                    let Some(access) = tokens.0.cache.fresh_access(tokens.0.now()) else { continue };
+                    let age = at.passed() - issued_at(access.secret());
+                    // It is looked at every minute.
+                    assert!(age < HOUR + MINUTE + SECOND, "set back by {minutes_back} min: {age:?}");
+                }
+                assert_eq!(tokens.status().access_token_valid, !is_down);
+            });
+            world.run();
+        }
+    }
+}
+
+/// By less than an hour more than a pause was ago, which is over: the clock says that it is to come.
+#[test]
+fn after_a_clock_was_set_back_no_pause_from_before_holds_again() {
+    let seed = seed();
+    for (age, minutes_back) in [(25, 70), (45, 61), (45, 94), (45, 104)] {
+        let world = World::new(seed);
+        let (at, answered) = (Arc::clone(&world), Arc::clone(&world));
+        let concur = Counting::new(&world, move |call, _| {
+            let access = format!("access-{}", answered.passed().as_millis());
+            let reply = json!({"refresh_token": "refresh", "access_token": access, "expires_in": 3600});
+            (SECOND, Ok(call.reply(200, &reply)))
+        });
+        let clock = WallClock::new(&world);
+        let builder = builder(&world, &client(&concur), 0).store(MemoryStore::new());
+        let tokens = builder.clock(clock.clone()).build().unwrap();
+        world.spawn(0, async move {
+            let _kept = tokens.keep_alive().await.unwrap();
+            let held = || tokens.0.cache.held().unwrap().access().unwrap().token.clone();
+            Watch(Arc::clone(&at)).sleep(3 * HOUR).await;
+            while at.passed() - issued_at(held().secret()) > (age + 1) * MINUTE {
+                Watch(Arc::clone(&at)).sleep(MINUTE).await;
+            }
+            while at.passed() - issued_at(held().secret()) < age * MINUTE {
+                Watch(Arc::clone(&at)).sleep(SECOND).await;
+            }
+            clock.set(-60_000 * minutes_back);
+            Watch(Arc::clone(&at)).sleep(2 * MINUTE).await;
+            let set_at = at.passed();
+            while at.passed() < set_at + 3 * HOUR {
+                let renewed = at.passed() - issued_at(held().secret());
+                assert!(renewed < 54 * MINUTE, "at {age} min set back by {minutes_back}: {renewed:?}");
+                Watch(Arc::clone(&at)).sleep(MINUTE / 2).await;
+            }
+        });
+        world.run();
+    }
+}
+
+fn issued_at(access: &str) -> Duration {
+    Duration::from_millis(access.strip_prefix("access-").unwrap().parse().unwrap())
+}
+
+/// Set back, all tokens come from the future; set forward, some have expired, and some are in their last minutes. Either way
+/// many are renewed within a minute, and at moments of their own from then on.
+#[test]
+fn after_a_clock_was_set_managers_do_not_stay_together() {
+    let seed = seed();
+    for minutes in [-48 * 60, -2 * 60, 30, 48 * 60] {
+        let world = World::new(seed);
+        let at = Arc::clone(&world);
+        let concur = Counting::new(&world, move |call, _| (at.up_to(SECOND), Ok(tokens(call))));
+        let (client, clock) = (client(&concur), WallClock::new(&world));
+        let of = |number| {
+            let builder = builder(&world, &client, number).store(stored(&world, HOUR));
+            builder.clock(clock.clone()).build().unwrap()
+        };
+        let managers: Vec<TokenManager> = (0..250).map(of).collect();
+        let pause = |time| Watch(Arc::clone(&world)).sleep(time);
+        let (set, end, setting) = (pause(2 * HOUR), pause(8 * HOUR), clock.clone());
+        world.spawn(0, async move {
+            let mut kept = Vec::new();
+            for manager in &managers {
+                kept.push(manager.keep_alive().await.unwrap());
+            }
+            set.await;
+            setting.set(minutes * 60_000);
+            end.await;
+        });
+        world.run();
+        let of_each: Vec<usize> = concur.by_second().chunks(60).map(|minute| minute.iter().sum()).collect();
+        let together: usize = of_each[120..122].iter().sum();
+        assert!(together >= if minutes == 30 { 100 } else { 250 }, "set by {minutes} min: {of_each:?}");
+        // 250 in some 51 minutes make 5 in each.
+        assert!(of_each[123..].iter().all(|requests| *requests <= 20), "set by {minutes} min: {of_each:?}");
+    }
 }
 
 #[test]

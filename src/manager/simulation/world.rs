@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
     fmt,
-    future::{Future, poll_fn},
+    future::Future,
     pin::Pin,
     sync::{
         Arc, Mutex,
@@ -26,9 +26,9 @@ pub(super) const BEGINNING: u64 = 1_800_000_000;
 
 /// The time, and what waits for it. Events happen in the order that the seed says.
 pub(super) struct World {
-    tasks: Mutex<Vec<Task>>,
+    tasks: Mutex<Tasks>,
     /// In an order of their own, as the order of wake-ups is not the seed's.
-    ready: Arc<Mutex<BTreeSet<usize>>>,
+    ready: Ready,
     passed: Mutex<Duration>,
     timers: Mutex<BTreeMap<(Duration, usize), Waker>>,
     next_timer: AtomicUsize,
@@ -38,20 +38,68 @@ pub(super) struct World {
     pub(super) diary: Mutex<Vec<(Duration, String)>>,
 }
 
+/// Those that have not ended. Years have millions of them, one after another, so a place is used again.
+#[derive(Default)]
+struct Tasks {
+    places: Vec<Option<Task>>,
+    free: Vec<usize>,
+    spawned: usize,
+}
+
 struct Task {
+    id: TaskId,
     process: usize,
-    /// `None` while it is polled, and after it has ended.
+    waker: Waker,
+    /// `None` while it is polled.
     work: Option<Work>,
 }
 
-struct Ready {
-    task: usize,
-    queue: Arc<Mutex<BTreeSet<usize>>>,
+/// A task, and not the next one in its place.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct TaskId {
+    place: usize,
+    number: usize,
 }
 
-impl Wake for Ready {
+type Ready = Arc<Mutex<BTreeSet<TaskId>>>;
+
+struct WakeUp {
+    task: TaskId,
+    queue: Ready,
+}
+
+impl Wake for WakeUp {
     fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
         locked(&self.queue).insert(self.task);
+    }
+}
+
+impl Tasks {
+    fn add(&mut self, process: usize, work: Work, queue: &Ready) -> TaskId {
+        let place = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len() - 1
+        });
+        self.spawned += 1;
+        let id = TaskId { place, number: self.spawned };
+        let waker = Waker::from(Arc::new(WakeUp { task: id, queue: Arc::clone(queue) }));
+        self.places[place] = Some(Task { id, process, waker, work: Some(work) });
+        id
+    }
+
+    /// `None` after its end.
+    fn get(&mut self, id: TaskId) -> Option<&mut Task> {
+        self.places[id.place].as_mut().filter(|task| task.id == id)
+    }
+
+    fn end(&mut self, id: TaskId) -> Option<Task> {
+        self.get(id)?;
+        self.free.push(id.place);
+        self.places[id.place].take()
     }
 }
 
@@ -70,10 +118,10 @@ impl World {
     }
 
     pub(super) fn spawn(&self, process: usize, work: impl Future<Output = ()> + Send + 'static) {
-        let work: Work = Box::pin(work);
-        let mut tasks = locked(&self.tasks);
-        locked(&self.ready).insert(tasks.len());
-        tasks.push(Task { process, work: Some(work) });
+        if !locked(&self.dead).contains(&process) {
+            let task = locked(&self.tasks).add(process, Box::pin(work), &self.ready);
+            locked(&self.ready).insert(task);
+        }
     }
 
     /// Runs until nothing is left to run or to wait for.
@@ -92,12 +140,14 @@ impl World {
                 waker.wake();
                 continue;
             };
-            let Some(mut work) = locked(&self.tasks)[task].work.take() else { continue };
-            let waker = Waker::from(Arc::new(Ready { task, queue: Arc::clone(&self.ready) }));
+            let polled = locked(&self.tasks).get(task).map(|task| (task.work.take(), task.waker.clone()));
+            let Some((Some(mut work), waker)) = polled else { continue };
             let is_pending = work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();
             let mut tasks = locked(&self.tasks);
-            if is_pending && !locked(&self.dead).contains(&tasks[task].process) {
-                tasks[task].work = Some(work);
+            // It may have killed its own process.
+            match tasks.get(task).filter(|_| is_pending) {
+                Some(task) => task.work = Some(work),
+                None => _ = tasks.end(task),
             }
         }
     }
@@ -106,8 +156,9 @@ impl World {
     pub(super) fn kill(&self, process: usize) {
         locked(&self.dead).insert(process);
         let mut tasks = locked(&self.tasks);
-        let died: Vec<_> =
-            tasks.iter_mut().filter(|task| task.process == process).map(|task| task.work.take()).collect();
+        let of_process = tasks.places.iter().flatten().filter(|task| task.process == process);
+        let died: Vec<_> = of_process.map(|task| task.id).collect();
+        let died: Vec<_> = died.into_iter().map(|task| tasks.end(task)).collect();
         drop(tasks);
         drop(died);
     }
@@ -147,19 +198,41 @@ impl Clock for Watch {
 
     fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         let world = Arc::clone(&self.0);
-        let wakes_at = world.passed() + duration;
         let number = world.next_timer.fetch_add(1, Ordering::Relaxed);
-        Box::pin(poll_fn(move |context| {
-            if world.passed() >= wakes_at {
-                return Poll::Ready(());
-            }
-            locked(&world.timers).insert((wakes_at, number), context.waker().clone());
-            Poll::Pending
-        }))
+        Box::pin(Sleep { timer: (world.passed() + duration, number), world, is_set: false })
     }
 
     fn monotonic(&self) -> Duration {
         self.0.passed()
+    }
+}
+
+struct Sleep {
+    world: Arc<World>,
+    timer: (Duration, usize),
+    is_set: bool,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.world.passed() >= self.timer.0 {
+            return Poll::Ready(());
+        }
+        self.is_set = true;
+        locked(&self.world.timers).insert(self.timer, context.waker().clone());
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    /// Most time limits are not reached: no later moment is an event because of them.
+    fn drop(&mut self) {
+        if self.is_set {
+            // The waker is dropped after the lock: it may own the last handle on what sleeps, too.
+            let _waker = locked(&self.world.timers).remove(&self.timer);
+        }
     }
 }
 
