@@ -251,6 +251,28 @@ async fn a_late_save_counts_unless_another_machine_has_saved() {
     }
 }
 
+/// Concur need not replace a token when it is used: then it has answered both, and the answer that it gave last counts.
+#[tokio::test]
+async fn a_late_save_does_not_supersede_the_reply_of_the_lease_holder() {
+    let name = "a_late_save_does_not_supersede_the_reply_of_the_lease_holder";
+    let Some(company) = Company::of(name).await else { return };
+    company.machine().access_token().await.unwrap();
+    let reply = || RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    let (late, holder) = (company.past_the_proxy(), company.past_the_proxy());
+    let lapsed = late.try_lock().await.unwrap().unwrap();
+    company.lapse();
+    let lock = holder.try_lock().await.unwrap().unwrap();
+    let (first, second) = (reply(), reply());
+    late.finish(&first, None, &lapsed).await.unwrap();
+    assert_eq!(company.stored(), first.secret());
+    holder.finish(&second, None, &lock).await.unwrap();
+    assert_eq!(company.stored(), second.secret());
+    assert_eq!(company.row("lease_owner IS NULL, in_doubt_since IS NULL"), "t|t");
+    // What comes after that is too late.
+    assert_superseded(&late.save(&reply(), &lapsed).await.unwrap_err());
+    assert_eq!(company.stored(), second.secret());
+}
+
 /// The same with a sign-in that a person made: it replaces whatever is stored.
 #[tokio::test]
 async fn a_late_sign_in_replaces_what_another_machine_has_saved() {

@@ -2,8 +2,8 @@
 //!
 //! Always:
 //! - Times are the database's, taken when the row is locked.
-//! - A renewal is saved where the row still holds the save that was presented, and a sign-in where it still descends from the
-//!   sign-in that was found. That keeps what comes late from overwriting what is newer. After a restore, the older row counts
+//! - A renewal is saved where the row still holds the save that was presented, or the lease is still its own, and a sign-in where
+//!   it still descends from the sign-in that was found. That keeps what comes late from overwriting what is newer. After a restore, the older row counts
 //!   as presented.
 //! - A lease is prolonged or ended by its own holder only. What ends doubt is a save.
 //! - What must survive a crash of the server has reached the disk when it is answered.
@@ -150,6 +150,9 @@ macro_rules! stored {
 
 /// Saves what was renewed. No row: another token has been saved since, or the tokens were revoked, or this save is done.
 ///
+/// While the lease is this holder's, what was saved since came late from an earlier holder, who sent the same token before: Concur
+/// has answered this holder later, so this reply counts.
+///
 /// Further parameters: `$9` sign-in that was found, `$10` save that was presented, `$11` whether this ends the lease, then with the
 /// note `$12`, `$13` holder.
 pub(super) const SAVE: &str = concat!(
@@ -169,7 +172,9 @@ pub(super) const SAVE: &str = concat!(
            lease_owner = CASE WHEN $11 AND lease_owner = $13 THEN NULL ELSE lease_owner END,
            lease_until = CASE WHEN $11 AND lease_owner = $13 THEN NULL ELSE lease_until END
      WHERE app_id = $1 AND principal = $2
-       AND (save_id IS NOT DISTINCT FROM $10 OR (token IS NOT NULL AND version < $8 AND sign_in <= $9))
+       AND (save_id IS NOT DISTINCT FROM $10
+            OR (token IS NOT NULL AND lease_owner = $13 AND sign_in = $9 AND save_id IS DISTINCT FROM $3)
+            OR (token IS NOT NULL AND version < $8 AND sign_in <= $9))
  RETURNING version, ",
     durable!()
 );

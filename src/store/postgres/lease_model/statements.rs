@@ -75,6 +75,11 @@ impl State {
         }
         let family = self.concur.family(worker.reply);
         let is_base = row.save_id == worker.base;
+        // What was saved since came late from an earlier holder. It makes a difference only where Concur accepts a token twice.
+        let is_own_lease = row.token != 0
+            && row.lease_owner == Some(w as u8)
+            && row.sign_in == worker.base_sign_in
+            && row.save_id != save_id;
         // A restore has brought back what was stored before the token that was presented.
         let is_older = rules.has(Rule::SaveReplacesOlderVersions)
             && row.token != 0
@@ -85,7 +90,7 @@ impl State {
             let is_same = row.sign_in == worker.base_sign_in || is_older;
             !rules.has(Rule::ReplaceComparesSignIn) || (is_same && !is_done)
         } else {
-            is_base || is_older || !rules.has(Rule::SaveComparesSaveId)
+            is_base || is_own_lease || is_older || !rules.has(Rule::SaveComparesSaveId)
         };
         if hits {
             self.write(w, save_id, rules);
