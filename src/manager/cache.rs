@@ -5,7 +5,6 @@
 //! reads one atomic pointer.
 
 use std::{
-    ptr,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
@@ -192,7 +191,12 @@ impl TokenCache {
         // Without its access token it was another principal's, as far as the credentials said then.
         let is_whole = |held: &Held| held.access().is_some() || object.access().is_none();
         if before.held.as_ref().is_some_and(|held| held.object.is_same_reply(&object) && is_whole(held)) {
-            return Ok(Some(Looked { held: before.held, failed: Some(failed) }));
+            let is_still_held = match self.changes.since(before.began) {
+                Since::Nothing => same(self.held().as_ref(), before.held.as_ref()),
+                Since::UnderWay => true,
+                Since::Changed => false,
+            };
+            return Ok(is_still_held.then_some(Looked { held: before.held, failed: Some(failed) }));
         }
         let base = &sync.identity.base;
         let held = Held::new(object, TokenOrigin::Stored, base, before.held.as_deref(), sync.random);
@@ -302,8 +306,7 @@ impl TokenCache {
         match self.changes.since(before.began) {
             Since::Nothing => {
                 let found = self.held.compare_and_swap(&before.held, Some(Arc::clone(&held)));
-                let as_pointer = |held: Option<&Arc<Held>>| held.map_or(ptr::null(), Arc::as_ptr);
-                (as_pointer(found.as_ref()) == as_pointer(before.held.as_ref())).then_some(held)
+                same(found.as_ref(), before.held.as_ref()).then_some(held)
             }
             // What will be held is the change's business. To read again until it has ended could take seconds.
             Since::UnderWay => Some(held),
@@ -320,6 +323,15 @@ impl TokenCache {
 
     fn signed_out(&self) -> MutexGuard<'_, SignedOut> {
         locked(&self.signed_out)
+    }
+}
+
+/// Whether both are the same value, or nothing.
+pub(super) fn same(one: Option<&Arc<Held>>, other: Option<&Arc<Held>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+        (None, None) => true,
+        _ => false,
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 use tokio::sync::{Mutex, watch};
 
 use super::{
-    cache::{Looked, Reader, Sync, TokenCache},
+    cache::{Looked, Reader, Sync, TokenCache, same},
     gate::Gate,
     held::{Held, first_stop},
     identity::{Identification, Identity},
@@ -67,8 +67,7 @@ impl Core {
 
     /// What is stored, for a caller outside of any flight; it also becomes what is held.
     pub(super) async fn sync(&self, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
-        let Looked { held, failed } =
-            self.telling(self.cache.sync(&self.sync_for(identity), Reader::Caller)).await?;
+        let Looked { held, failed } = self.sync_with_store(identity, Reader::Caller).await?;
         held.as_ref().map_or(Ok(()), |held| held.check_geolocation())?;
         self.gate.has_noted(failed);
         self.cache.look_ended(None);
@@ -82,7 +81,7 @@ impl Core {
             Ok(credentials) => self.identify(credentials)?,
             Err(_) => self.identification.without_credentials()?,
         };
-        let looked = self.telling(self.cache.sync(&self.sync_for(&identity), Reader::Flight)).await;
+        let looked = self.sync_with_store(&identity, Reader::Flight).await;
         self.cache.look_ended(looked.as_ref().err());
         let Looked { held, failed } = looked?;
         let stored = held.as_ref().map(|held| &held.object);
@@ -95,8 +94,15 @@ impl Core {
         held.as_ref().map_or(Ok(()), |held| held.check_geolocation())
     }
 
+    /// A look at the store, and what of it is news.
+    pub(super) async fn sync_with_store(&self, identity: &Identity, reader: Reader) -> Result<Looked, Error> {
+        let written = self.gate.written();
+        let Looked { held, failed } = self.telling(self.cache.sync(&self.sync_for(identity), reader)).await?;
+        Ok(Looked { held, failed: failed.filter(|_| self.gate.written() == written) })
+    }
+
     /// What a look at the store for this principal goes by.
-    pub(super) fn sync_for<'a>(&'a self, identity: &'a Identity) -> Sync<'a> {
+    fn sync_for<'a>(&'a self, identity: &'a Identity) -> Sync<'a> {
         Sync {
             principal: identity.principal.as_ref(),
             identity,
@@ -190,13 +196,5 @@ impl Core {
                 is_news
             });
         }
-    }
-}
-
-fn same(one: Option<&Arc<Held>>, other: Option<&Arc<Held>>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (None, None) => true,
-        _ => false,
     }
 }

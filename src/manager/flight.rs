@@ -65,8 +65,7 @@ impl Flight<'_> {
     }
 
     async fn sync(&self, reader: Reader) -> Result<Looked, Error> {
-        let sync = self.core.sync_for(self.identity);
-        let looked = self.core.telling(self.core.cache.sync(&sync, reader)).await?;
+        let looked = self.core.sync_with_store(self.identity, reader).await?;
         self.core.gate.saw(looked.failed.as_ref(), self.basis(looked.token()));
         Ok(looked)
     }
@@ -194,7 +193,7 @@ impl Flight<'_> {
     async fn note(&self, noted: FailedRequests) -> bool {
         match self.core.cache.store.remember(noted.to_note().as_deref()).await {
             Ok(true) => {
-                self.core.gate.has_noted(Some(noted));
+                self.core.gate.has_written(noted);
                 true
             }
             Ok(false) => false,
@@ -242,7 +241,7 @@ impl Flight<'_> {
             let cause = log::causes(&error);
             log::event!(warn, %error, cause, "a refusal that no longer holds could not be forgotten");
         }
-        self.core.gate.has_noted(Some(noted));
+        self.core.gate.has_written(noted);
     }
 
     /// Sends a grant. It takes the proof that the reply can be saved.

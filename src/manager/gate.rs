@@ -43,6 +43,8 @@ struct History {
     failed: FailedRequests,
     /// What the store was last seen to keep.
     noted: FailedRequests,
+    /// How often this manager has changed what the store keeps.
+    written: u64,
     /// The refresh token that Concur has said is dead in the flight under way, which will remember it.
     found_dead: Option<RefreshTokenObject>,
     /// Those of the present credentials and stored token, until a request from them succeeds.
@@ -138,7 +140,19 @@ impl Gate {
         self.history().found_dead = None;
     }
 
-    /// What the store keeps now, if that was read or written.
+    /// To be taken before a look at the store: what is read while this manager writes may be older than what it writes.
+    pub(super) fn written(&self) -> u64 {
+        self.history().written
+    }
+
+    /// What this manager has written into the store.
+    pub(super) fn has_written(&self, noted: FailedRequests) {
+        let mut history = self.history();
+        history.noted = noted;
+        history.written += 1;
+    }
+
+    /// What the store keeps now, if that was read.
     pub(super) fn has_noted(&self, noted: Option<FailedRequests>) {
         if let Some(noted) = noted {
             self.history().noted = noted;

@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::{
     TokenManager,
     keep_alive::{fly_from, is_to_be_renewed, renew_if_due},
-    need::{Need, Outcome},
+    need::{Need, Outcome, Source},
     serving::sign_out,
 };
 use crate::{Credentials, Error, StoreLock};
@@ -43,7 +43,11 @@ impl TokenManager {
     ) -> Due {
         self.0.cache.store.hand_in(lock, asked_at).await;
         match fly_from(callers, &self.0, &Need::Due).await {
-            Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _) if renewed.fresh => Due::Renewed,
+            Outcome::Done(renewed) | Outcome::WithoutAccess(renewed, _)
+                if renewed.source != Source::Found =>
+            {
+                Due::Renewed
+            }
             Outcome::Done(_) | Outcome::WithoutAccess(..) | Outcome::Busy | Outcome::SignedOut => {
                 Due::NotNeeded
             }

@@ -126,12 +126,21 @@ pub(super) enum Outcome<D = Renewed> {
 
 impl Outcome {
     /// The token that Concur issued in this flight, if it did.
-    pub(super) fn fresh_object(&self) -> Option<RefreshTokenObject> {
+    pub(super) fn issued_object(&self) -> Option<RefreshTokenObject> {
         match self {
-            Self::Done(renewed) | Self::WithoutAccess(renewed, _) if renewed.fresh => {
+            Self::Done(renewed) | Self::WithoutAccess(renewed, _) if renewed.source != Source::Found => {
                 Some(renewed.held.object.clone())
             }
             _ => None,
+        }
+    }
+
+    /// The flight took longer than any flight does: the process was suspended meanwhile.
+    pub(super) fn has_aged(&mut self) {
+        if let Self::Done(Renewed { source, .. }) | Self::WithoutAccess(Renewed { source, .. }, _) = self
+            && *source == Source::Issued
+        {
+            *source = Source::IssuedLongAgo;
         }
     }
 }
@@ -139,8 +148,18 @@ impl Outcome {
 #[derive(Clone, Debug)]
 pub(super) struct Renewed {
     pub(super) held: Arc<Held>,
+    pub(super) source: Source,
+}
+
+/// Where a flight has its token from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    /// It was held or stored already.
+    Found,
     /// Concur issued it in this flight, which makes it valid whatever this machine's clock says.
-    pub(super) fresh: bool,
+    Issued,
+    /// The same, so long ago that it may have expired, or have been replaced.
+    IssuedLongAgo,
 }
 
 #[cfg(test)]

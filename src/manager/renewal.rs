@@ -29,7 +29,7 @@ mod exchange;
 mod owner;
 mod sign_out;
 
-use std::{future::poll_fn, sync::Arc, task::Poll};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 pub(super) use self::accept::save_in_background;
 use self::exchange::Exchanged;
@@ -39,7 +39,7 @@ use super::{
     flight::{Flight, RACES},
     held::Held,
     locked_store::{Save, UnsavedToken},
-    need::{Need, Outcome, Renewed},
+    need::{Need, Outcome, Renewed, Source},
     shared_flight::{End, share},
     single_flight::{Join, Leader},
 };
@@ -52,6 +52,9 @@ use crate::{
     oauth_client::RetryBudget,
     store::LockWait,
 };
+
+/// What no flight takes: the process was suspended meanwhile, and what the flight brought may have expired, or have been replaced.
+pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
 
 /// Joins a flight or starts one, and waits for its outcome; [`Outcome::Busy`] if `join` forbids to join the one under way.
 pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
@@ -79,12 +82,13 @@ pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
 async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome {
     let clock = &core.machine.clock;
     let began = clock.monotonic();
-    let outcome = renew(core, need, leader).await.unwrap_or_else(Outcome::Failed);
-    measured::renewal(need.name(), &ended(&outcome), clock.monotonic().saturating_sub(began));
+    let mut outcome = renew(core, need, leader).await.unwrap_or_else(Outcome::Failed);
+    let took = clock.monotonic().saturating_sub(began);
+    measured::renewal(need.name(), &ended(&outcome), took);
     let now = core.now();
     match &outcome {
-        Outcome::Done(Renewed { held, fresh }) => {
-            core.gate.succeeded(now, *fresh);
+        Outcome::Done(Renewed { held, source }) => {
+            core.gate.succeeded(now, *source != Source::Found);
             log::event!(info, origin = %held.origin, unsaved = held.is_unsaved, "renewal done");
         }
         Outcome::SignedOut => core.gate.succeeded(now, true),
@@ -107,12 +111,15 @@ async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome
     }
     core.gate.flight_ended();
     core.announce();
+    if took > LONGEST {
+        outcome.has_aged();
+    }
     outcome
 }
 
 fn ended(outcome: &Outcome) -> Ended {
     match outcome {
-        Outcome::Done(renewed) if renewed.fresh => Ended::Renewed,
+        Outcome::Done(renewed) if renewed.source != Source::Found => Ended::Renewed,
         Outcome::Done(_) => Ended::Found,
         Outcome::SignedOut => Ended::SignedOut,
         Outcome::Busy => Ended::Busy,
@@ -146,7 +153,7 @@ async fn renew(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Resul
     flight.check_replacement()?;
     match flight.start().await? {
         Start::Locked => flight.go_on().await,
-        Start::Met(held) => Ok(Outcome::Done(Renewed { held, fresh: false })),
+        Start::Met(held) => Ok(Outcome::Done(Renewed { held, source: Source::Found })),
         Start::Busy => Ok(Outcome::Busy),
     }
 }
@@ -244,7 +251,7 @@ impl Flight<'_> {
             if let Some(held) =
                 looked.held.as_ref().filter(|held| is_overtaken || self.core.meets(self.need, held))
             {
-                return Ok(Outcome::Done(Renewed { held: Arc::clone(held), fresh: false }));
+                return Ok(Outcome::Done(Renewed { held: Arc::clone(held), source: Source::Found }));
             }
             let has_fallback = self.need.can_wait() || self.has_fallback(looked.held.as_deref());
             // One attempt will do while there is time for many more.

@@ -10,8 +10,8 @@ use super::{
     core::Core,
     decision::{Decision, decide},
     held::{Held, HeldAccess},
-    need::{Need, Outcome},
-    renewal::fly,
+    need::{Need, Outcome, Source},
+    renewal::{LONGEST, fly},
     single_flight::Join,
 };
 use crate::{AccessToken, Error, ErrorKind, RefreshTokenObject, Status, clock::within, consequences};
@@ -75,12 +75,16 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             (Decision::RenewIfIdle, _) => Join::Never,
             _ => Join::Any,
         };
-        let outcome = fly(core, &Need::RefreshToken { is_looked_at }, join).await;
+        let (outcome, is_late) = fly_in_time(core, &Need::RefreshToken { is_looked_at }, join).await;
+        if is_late {
+            continue;
+        }
+        let now = core.now();
         // Where only the flight has read the store, what it made the held token is the fallback.
         let held = if is_looked_at { stored } else { core.wanted() };
         let fallback = held.as_ref().filter(is_alive).filter(|held| held.is_valid(now));
         let fallback = fallback.map(|held| held.object.clone());
-        let fresh = outcome.fresh_object();
+        let fresh = outcome.issued_object();
         if let Next::Return(served) = next(outcome, fresh, fallback) {
             return served;
         }
@@ -101,14 +105,21 @@ pub(super) async fn access_token(core: &Arc<Core>, least: Duration) -> Result<Ac
             (Decision::RenewIfIdle, _) => Join::Never,
             _ => Join::Any,
         };
-        let outcome = fly(core, &Need::AccessToken { least }, join).await;
-        let live = core.cache.held().and_then(|held| held.live_access(core.now()));
-        let fallback = live.clone().filter(|access| access.lasts(least, core.now()));
+        let (outcome, is_late) = fly_in_time(core, &Need::AccessToken { least }, join).await;
+        if is_late {
+            continue;
+        }
+        let now = core.now();
+        let live = core.cache.held().and_then(|held| held.live_access(now));
+        let fallback = live.clone().filter(|access| access.lasts(least, now));
         let fresh = match &outcome {
             Outcome::Done(renewed) => {
                 let is_enough =
                     |access: &HeldAccess| access.window.is_valid(now) && access.token.lasts(least, now);
-                let access = renewed.held.access().filter(|access| renewed.fresh || is_enough(access));
+                let access = renewed
+                    .held
+                    .access()
+                    .filter(|access| renewed.source == Source::Issued || is_enough(access));
                 // An API may have refused it since: another caller had it sooner.
                 let still_held =
                     |token: &AccessToken| core.cache.held().is_some_and(|held| held.still_has(token));
@@ -118,13 +129,22 @@ pub(super) async fn access_token(core: &Arc<Core>, least: Duration) -> Result<Ac
         };
         if let Next::Return(served) = next(outcome, fresh, fallback) {
             return served.map_err(|e| match live {
-                Some(access) if !access.lasts(least, core.now()) => {
-                    e.with_left(access.left(core.now()), least)
-                }
+                Some(access) if !access.lasts(least, now) => e.with_left(access.left(now), least),
                 _ => e,
             });
         }
     }
+}
+
+/// Waits for a flight; `true` if this process was suspended meanwhile, and what the flight brought may be out of date.
+async fn fly_in_time(core: &Arc<Core>, need: &Need, join: Join) -> (Outcome, bool) {
+    let clock = &core.machine.clock;
+    let asked_at = clock.monotonic();
+    let outcome = fly(core, need, join).await;
+    let has_failed =
+        matches!(outcome, Outcome::Failed(_) | Outcome::FailedOnce(_) | Outcome::SavedWithFault(_));
+    let is_late = !has_failed && clock.monotonic().saturating_sub(asked_at) > LONGEST;
+    (outcome, is_late)
 }
 
 /// The result of a grant that was sent after this call, for [`Need::Grant`] or, whatever failed before, [`Need::Retry`].
@@ -137,7 +157,7 @@ pub(super) async fn grant(core: &Arc<Core>, need: Need) -> Result<RefreshTokenOb
             first = core.flights.next_number();
             continue;
         }
-        let fresh = outcome.fresh_object();
+        let fresh = outcome.issued_object();
         if let Next::Return(served) = next(outcome, fresh, None) {
             return served;
         }

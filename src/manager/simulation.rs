@@ -9,6 +9,7 @@ mod calendar;
 mod crowd;
 mod kept_alive;
 mod one_host;
+mod out_of_date;
 mod parties;
 mod wall_clock;
 mod world;

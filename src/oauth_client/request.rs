@@ -13,7 +13,7 @@ use super::{
     host_gate::Turn,
     outgoing_request::OutgoingRequest,
     response::{Entry, OkReply, Response},
-    transport::{Authorization, OutgoingCall, Sent},
+    transport::{Authorization, OutgoingCall, REQUEST_TIMEOUT, Sent},
 };
 use crate::{Credentials, Geolocation};
 
@@ -76,10 +76,16 @@ pub(super) async fn exchange(
     let correlation_id = request.correlation_id();
     entry.sent(base.host(), correlation_id);
     conditions.budget.spent().has_sent = true;
+    let sent_at = conditions.clock.monotonic();
     let Sent { elapsed, outcome } = gated.transport.send(&call).await;
+    let since_sent = conditions.clock.monotonic().saturating_sub(sent_at);
     conditions.budget.spent().passed += elapsed;
     match outcome {
         Ok(mut response) => {
+            // A process that was suspended reads a reply long after it came, and what is in it has lived since then.
+            let late = since_sent.saturating_sub(REQUEST_TIMEOUT);
+            let received_at = &mut response.headers.received_at;
+            *received_at = received_at.checked_sub(late).unwrap_or(*received_at);
             let theirs = &mut response.headers.correlation_id;
             *theirs = theirs.take().or_else(|| correlation_id.map(str::to_owned));
             let entry = entry.after(Some(response.status), elapsed);

@@ -14,7 +14,7 @@ use super::{
         flight::{Flight, Remaining},
         held::{Held, geolocation_of},
         locked_store::{Rehearsed, Replaces, Save, Saving},
-        need::{Need, Outcome, Renewed},
+        need::{Need, Outcome, Renewed, Source},
     },
     owner::Verdict,
 };
@@ -74,9 +74,9 @@ impl Flight<'_> {
         Ok(match fault {
             Some(fault) => Outcome::SavedWithFault(fault),
             None if matches!(self.need, Need::AccessToken { .. }) && held.access().is_none() => {
-                Outcome::WithoutAccess(Renewed { held, fresh: true }, reply.without_access_token())
+                Outcome::WithoutAccess(Renewed { held, source: Source::Issued }, reply.without_access_token())
             }
-            None => Outcome::Done(Renewed { held, fresh: true }),
+            None => Outcome::Done(Renewed { held, source: Source::Issued }),
         })
     }
 
@@ -87,7 +87,7 @@ impl Flight<'_> {
         self.check_new(token, stored)?;
         let saved = self.keep(token.clone(), TokenOrigin::Adopted, looked, rehearsed, Save::Last).await;
         match saved {
-            Some(held) => Ok(Outcome::Done(Renewed { held, fresh: false })),
+            Some(held) => Ok(Outcome::Done(Renewed { held, source: Source::Found })),
             None => self.superseded().await,
         }
     }
@@ -110,7 +110,7 @@ impl Flight<'_> {
             return Err(Error::new(ErrorKind::Store, message));
         }
         Ok(match stored {
-            Some(held) => Outcome::Done(Renewed { held, fresh: false }),
+            Some(held) => Outcome::Done(Renewed { held, source: Source::Found }),
             None => Outcome::Busy,
         })
     }

@@ -1,7 +1,7 @@
 //! The simulated machine: one thread, virtual time, and an order of events that the seed decides.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
     future::Future,
     pin::Pin,
@@ -34,6 +34,8 @@ pub(super) struct World {
     next_timer: AtomicUsize,
     pub(super) dice: Mutex<fastrand::Rng>,
     dead: Mutex<HashSet<usize>>,
+    /// Until when processes get no time.
+    suspended: Mutex<HashMap<usize, Duration>>,
     /// What happened, to compare two runs.
     pub(super) diary: Mutex<Vec<(Duration, String)>>,
 }
@@ -44,6 +46,15 @@ struct Tasks {
     places: Vec<Option<Task>>,
     free: Vec<usize>,
     spawned: usize,
+}
+
+/// What becomes of a process right before one of its tasks would go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    GoesOn,
+    IsKilled,
+    /// As by SIGSTOP, or with the machine that it runs on: time passes without it.
+    IsSuspended(Duration),
 }
 
 struct Task {
@@ -113,6 +124,7 @@ impl World {
             next_timer: AtomicUsize::new(0),
             dice: Mutex::new(fastrand::Rng::with_seed(seed)),
             dead: Mutex::default(),
+            suspended: Mutex::default(),
             diary: Mutex::default(),
         })
     }
@@ -125,23 +137,23 @@ impl World {
     }
 
     /// Runs until nothing is left to run or to wait for.
-    pub(super) fn run(self: &Arc<Self>) {
-        loop {
-            let next = {
-                let mut ready = locked(&self.ready);
-                let count = ready.len();
-                let chosen = (count > 0).then(|| locked(&self.dice).usize(..count));
-                let next = chosen.and_then(|chosen| ready.iter().nth(chosen).copied());
-                next.inspect(|task| _ = ready.remove(task))
-            };
-            let Some(task) = next else {
-                let Some(((at, _), waker)) = locked(&self.timers).pop_first() else { return };
-                *locked(&self.passed) = at;
-                waker.wake();
+    pub(super) fn run(&self) {
+        self.run_with(|_| Fate::GoesOn);
+    }
+
+    /// The same, with a `fate` for the process whose task would go on.
+    pub(super) fn run_with(&self, mut fate: impl FnMut(usize) -> Fate) {
+        while let Some(task) = self.next_ready() {
+            let found = locked(&self.tasks).get(task).map(|task| (task.process, task.waker.clone()));
+            let Some((process, waker)) = found else { continue };
+            if let Some(until) = self.rests_until(process, &mut fate) {
+                let number = self.next_timer.fetch_add(1, Ordering::Relaxed);
+                locked(&self.timers).insert((until, number), waker);
                 continue;
-            };
-            let polled = locked(&self.tasks).get(task).map(|task| (task.work.take(), task.waker.clone()));
-            let Some((Some(mut work), waker)) = polled else { continue };
+            }
+            // The process may have been killed just now.
+            let work = locked(&self.tasks).get(task).and_then(|task| task.work.take());
+            let Some(mut work) = work else { continue };
             let is_pending = work.as_mut().poll(&mut Context::from_waker(&waker)).is_pending();
             let mut tasks = locked(&self.tasks);
             // It may have killed its own process.
@@ -150,6 +162,53 @@ impl World {
                 None => _ = tasks.end(task),
             }
         }
+    }
+
+    /// The task that goes on next, after time has passed if no task is ready; `None` at the end.
+    fn next_ready(&self) -> Option<TaskId> {
+        loop {
+            {
+                let mut ready = locked(&self.ready);
+                if !ready.is_empty() {
+                    let chosen = locked(&self.dice).usize(..ready.len());
+                    let task = ready.iter().nth(chosen).copied();
+                    return task.inspect(|task| _ = ready.remove(task));
+                }
+            }
+            let ((at, _), waker) = locked(&self.timers).pop_first()?;
+            *locked(&self.passed) = at;
+            waker.wake();
+        }
+    }
+
+    /// Until when a process is suspended, if it is.
+    fn rests_until(&self, process: usize, fate: &mut impl FnMut(usize) -> Fate) -> Option<Duration> {
+        let until = locked(&self.suspended).get(&process).copied();
+        if until.is_some_and(|until| until > self.passed()) {
+            return until;
+        }
+        match fate(process) {
+            Fate::GoesOn => None,
+            Fate::IsKilled => {
+                self.kill(process);
+                None
+            }
+            Fate::IsSuspended(time) => {
+                let until = self.passed() + time;
+                locked(&self.suspended).insert(process, until);
+                Some(until)
+            }
+        }
+    }
+
+    /// Drops what has not ended, so that the world is not kept alive by its own tasks.
+    pub(super) fn clear(&self) {
+        let left = std::mem::take(&mut *locked(&self.tasks));
+        drop(left);
+    }
+
+    pub(super) fn is_dead(&self, process: usize) -> bool {
+        locked(&self.dead).contains(&process)
     }
 
     /// A process dies: its tasks are never polled again, and what they hold is dropped, the store's lock included.

@@ -1,0 +1,177 @@
+//! What was right when it was looked at, and is not any more when its caller goes on: the process was suspended, or the store
+//! took its time. Each case was found in a world of `chaos`.
+
+use std::{
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use serde_json::json;
+
+use super::{
+    HOUR, MINUTE, Watch, World,
+    crowd::{Counting, client, manager, token},
+    world::Fate,
+};
+use crate::{
+    Clock as _, Error, MemoryStore, RefreshTokenObject, StoreLock, Stored, TokenManager, TokenStore,
+    caught::locked,
+    oauth_client::{OutgoingCall, Response},
+    seed::seed,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+const ASLEEP: Duration = Duration::from_secs(3 * 3600);
+
+/// A reply whose tokens have its number.
+fn issue(call: &OutgoingCall<'_>, number: usize) -> Response {
+    let refresh = format!("refresh-{number}");
+    let access = format!("access-{number}");
+    call.reply(200, &json!({"refresh_token": refresh, "access_token": access, "expires_in": 3600}))
+}
+
+/// A store that answers with what it held when it was asked, however long the answer takes.
+struct Slow {
+    store: MemoryStore,
+    world: Arc<World>,
+    is_slow: Arc<AtomicBool>,
+}
+
+impl Slow {
+    async fn answer<T>(&self, call: impl Future<Output = T>) -> T {
+        let answer = call.await;
+        if self.is_slow.swap(false, Ordering::Relaxed) {
+            Watch(Arc::clone(&self.world)).sleep(8 * SECOND).await;
+        }
+        answer
+    }
+}
+
+impl TokenStore for Slow {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        self.store.load().await
+    }
+
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        self.store.save(token, lock).await
+    }
+
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.store.remove(lock).await
+    }
+
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.store.try_lock().await
+    }
+
+    async fn read(&self) -> Result<Stored, Error> {
+        self.answer(self.store.read()).await
+    }
+
+    async fn read_locked(&self, _: &StoreLock) -> Result<Stored, Error> {
+        self.store.read().await
+    }
+
+    async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
+        self.store.remember(note, lock).await
+    }
+}
+
+impl fmt::Debug for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Slow")
+    }
+}
+
+/// Suspends the process once, when `is_time` says so.
+fn suspended_once(world: &Arc<World>, is_time: impl Fn() -> bool) {
+    let mut is_over = false;
+    world.run_with(|_| {
+        if is_over || !is_time() {
+            return Fate::GoesOn;
+        }
+        is_over = true;
+        Fate::IsSuspended(ASLEEP)
+    });
+    assert!(is_over);
+}
+
+/// A laptop that is closed while a reply is on its way, or is being saved. What has expired meanwhile is of no use to the caller.
+#[test]
+fn what_expired_while_the_process_was_suspended_is_not_served() {
+    for is_on_its_way in [true, false] {
+        let world = World::new(seed());
+        let concur = Counting::new(&world, |call, number| (SECOND, Ok(issue(call, number))));
+        let store = MemoryStore::new();
+        let tokens = manager(&world, &client(&concur), 0, store.clone());
+        let at = Arc::clone(&world);
+        world.spawn(0, async move {
+            let access = tokens.access_token().await.unwrap();
+            assert_eq!(access.secret(), "access-1");
+            assert!(at.passed() > ASLEEP);
+            let left = access.expires_at() - crate::time::OffsetDateTime::from(Watch(Arc::clone(&at)).now());
+            assert!(left > HOUR - MINUTE, "{left}");
+            at.note("served");
+        });
+        let has_saved = || {
+            let mut stored = std::pin::pin!(store.load());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            matches!(stored.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(Some(_))))
+        };
+        let is_sent = || concur.requests().len() == 1;
+        suspended_once(&world, || if is_on_its_way { is_sent() } else { has_saved() });
+        assert_eq!(locked(&world.diary).last().unwrap().1, "served");
+        assert_eq!(concur.requests().len(), 2);
+    }
+}
+
+/// A token of another hour in a store that is slow to read, and a second caller who renews meanwhile.
+fn while_a_caller_looks(
+    answer: impl Fn(&OutgoingCall<'_>, usize) -> Response + Send + Sync + 'static,
+    then: impl FnOnce(Result<RefreshTokenObject, Error>) + Send + 'static,
+) {
+    let world = World::new(seed());
+    let concur = Counting::new(&world, move |call, number| (SECOND, Ok(answer(call, number))));
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let store = MemoryStore::with(token(&world, HOUR));
+    let store = Slow { store, world: Arc::clone(&world), is_slow: Arc::clone(&is_slow) };
+    let tokens: TokenManager = manager(&world, &client(&concur), 0, store);
+    let at = Arc::clone(&world);
+    world.spawn(0, async move {
+        assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), "refresh");
+        is_slow.store(true, Ordering::Relaxed);
+        let (renewing, later) = (tokens.clone(), Watch(Arc::clone(&at)).sleep(SECOND));
+        at.spawn(0, async move {
+            later.await;
+            drop(renewing.refresh().await);
+        });
+        then(tokens.get_valid_refresh_token().await);
+        assert!(at.passed() >= 8 * SECOND);
+        at.note("served");
+    });
+    world.run();
+    assert_eq!(locked(&world.diary).last().unwrap().1, "served");
+}
+
+#[test]
+fn a_look_that_began_before_a_renewal_ends_with_the_renewed_token() {
+    while_a_caller_looks(issue, |served| assert_eq!(served.unwrap().secret(), "refresh-0"));
+}
+
+/// The refusal is noted in the store, and what is read of the note is older.
+#[test]
+fn a_look_that_began_before_a_refusal_does_not_forget_it() {
+    let refuse = |call: &OutgoingCall<'_>, _| match call.grant_type() {
+        Some("refresh_token") => call.reply(400, &json!({"code": 108, "error": "invalid_grant"})),
+        _ => call.reply(503, &json!({})),
+    };
+    while_a_caller_looks(refuse, |served| {
+        let error = served.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+    });
+}
