@@ -6,6 +6,7 @@
 mod a_day;
 mod at_random;
 mod calendar;
+mod chaos;
 mod crowd;
 mod kept_alive;
 mod one_host;
