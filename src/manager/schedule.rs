@@ -21,7 +21,8 @@ pub(super) struct Schedule {
     failures: u32,
     not_before: Option<NotBefore>,
     phase: Phase,
-    seen: Option<Seen>,
+    /// Boxed, as a manager without `keep_alive` has none.
+    seen: Option<Box<Seen>>,
 }
 
 /// The end of a pause, by the time of day and by a clock that is never set. The earlier of the two counts: a clock that is
@@ -75,7 +76,8 @@ impl Schedule {
                 let left = at.duration_since(now).unwrap_or_default();
                 uptime.saturating_add(left.min(token.issued().lifetime))
             };
-            Seen { expires: window.expires, due: from_now(window.ahead), ends: from_now(window.expires) }
+            let (due, ends) = (from_now(window.ahead), from_now(window.expires));
+            Box::new(Seen { expires: window.expires, due, ends })
         });
         let age = match uptime {
             _ if uptime < seen.due => Age::Young,

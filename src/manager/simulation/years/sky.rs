@@ -57,7 +57,7 @@ pub(super) struct Climate {
 }
 
 impl Climate {
-    /// Outages of a minute to three weeks, on one day in five.
+    /// Outages of a minute to three weeks, in a tenth to a fifth of the time.
     pub(super) const OF_YEARS: Self = Self {
         between_troubles: Duration::from_secs(16 * 24 * 3600),
         longest_outage: Duration::from_secs(21 * 24 * 3600),
