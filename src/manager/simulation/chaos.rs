@@ -282,7 +282,7 @@ fn stays_whole(first: u64, runs: u64) {
 /// `CONCUR_AUTH_RUNS` says how many worlds.
 #[test]
 fn whatever_happens_no_promise_is_broken() {
-    let runs = std::env::var("CONCUR_AUTH_RUNS").map_or(500, |runs| runs.parse().unwrap());
+    let runs = std::env::var("CONCUR_AUTH_RUNS").map_or(300, |runs| runs.parse().unwrap());
     stays_whole(seed(), runs);
 }
 
@@ -302,7 +302,7 @@ fn a_seed_repeats_a_world() {
 fn every_planted_bug_is_found() {
     let first = seed();
     for bug in planted::ALL {
-        let found = first_broken(first, 5000, Some(bug));
+        let found = first_broken(first, 3000, Some(bug));
         let (runs, ended) = found.unwrap_or_else(|| panic!("{bug:?} was not found"));
         eprintln!("{bug:?} found in run {runs}: {}", ended.broken[0].1);
     }

@@ -34,8 +34,6 @@ pub(super) type Wrong = Arc<Mutex<(Duration, Duration)>>;
 pub(super) struct SetClock {
     pub(super) watch: Watch,
     pub(super) wrong: Wrong,
-    /// See [`Bug::LeaseByTimeOfDay`].
-    pub(super) has_only_time_of_day: bool,
 }
 
 impl Clock for SetClock {
@@ -49,11 +47,7 @@ impl Clock for SetClock {
     }
 
     fn monotonic(&self) -> Duration {
-        if self.has_only_time_of_day {
-            self.now().duration_since(SystemTime::UNIX_EPOCH).unwrap()
-        } else {
-            self.watch.monotonic()
-        }
+        self.watch.monotonic()
     }
 }
 
@@ -130,11 +124,8 @@ struct Before {
 impl Callers {
     pub(super) fn manager(run: &Arc<Run>, process: usize, company: usize, shared: &Shared) -> TokenManager {
         let mut machine = run.world.machine(process);
-        machine.clock = Arc::new(SetClock {
-            watch: Watch(Arc::clone(&run.world)),
-            wrong: Arc::clone(&shared.wrong),
-            has_only_time_of_day: run.has(Bug::LeaseByTimeOfDay),
-        });
+        machine.clock =
+            Arc::new(SetClock { watch: Watch(Arc::clone(&run.world)), wrong: Arc::clone(&shared.wrong) });
         if run.has(Bug::DiesWithItsCaller) {
             let dropped = Arc::clone(&shared.dropped);
             machine.executor = Arc::new(Tied { executor: machine.executor, dropped });
