@@ -13,173 +13,61 @@ mod plan;
 mod planted;
 mod process;
 mod row;
+mod run;
 mod shelf;
 mod wire;
 
 use std::{
-    future::pending,
     sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread,
     time::Duration,
 };
 
 use self::{
-    books::{Books, Number},
-    plan::{Kind, Plan},
+    plan::Plan,
     planted::Bug,
     process::{Callers, Shared},
+    run::{Run, SECOND},
     shelf::Shelf,
 };
-use super::{
-    HOUR, MINUTE,
-    world::{Fate, Watch, World},
-};
-use crate::{Clock as _, Error, RefreshTokenObject, caught::locked, seed::seed};
+use super::{HOUR, MINUTE, world::Fate};
+use crate::{caught::locked, seed::seed};
 
-const SECOND: Duration = Duration::from_secs(1);
 /// The tasks that belong to no simulated process.
 const FATE: usize = usize::MAX;
 /// A process that is killed is started again under a new number.
 const INCARNATIONS: usize = 1000;
 
-/// One world, and what should not have happened in it.
-struct Run {
-    world: Arc<World>,
-    plan: Plan,
-    books: Mutex<Books>,
-    stores: Vec<Shelf>,
-    broken: Mutex<Vec<(Duration, String)>>,
-    /// How long each process was suspended in all.
-    suspended: Mutex<Vec<(usize, Duration)>>,
-    /// Steps of a store that failed.
-    store_troubles: AtomicUsize,
-    audited: AtomicUsize,
+/// The processes of one world, and what they share.
+struct Life {
+    run: Arc<Run>,
+    stores: Arc<[Shelf]>,
 }
 
-/// The reply that an object was made from.
-fn number_of(token: &RefreshTokenObject) -> Number {
-    let access = token.access().expect("each reply has an access token");
-    access.secret.expose().rsplit('-').next().unwrap().parse().unwrap()
-}
-
-impl Run {
+impl Life {
     fn new(seed: u64, bug: Option<Bug>) -> Arc<Self> {
-        let plan = Plan::draw(seed, bug);
-        let stores = (0..plan.companies).map(|_| Shelf::new(plan.kind)).collect();
-        Arc::new(Self {
-            world: World::new(seed),
-            plan,
-            books: Mutex::default(),
-            stores,
-            broken: Mutex::default(),
-            suspended: Mutex::default(),
-            store_troubles: AtomicUsize::new(0),
-            audited: AtomicUsize::new(0),
-        })
-    }
-
-    fn has(&self, bug: Bug) -> bool {
-        self.plan.bug == Some(bug)
-    }
-
-    fn books(&self) -> MutexGuard<'_, Books> {
-        locked(&self.books)
-    }
-
-    /// What is saved in one step.
-    fn saved_and_shown(&self, company: usize, number: Number) {
-        let mut books = self.books();
-        let books = books.company(company);
-        books.saved(number);
-        books.shown(self.now(), number);
-    }
-
-    fn breaks(&self, promise: impl Into<String>) {
-        locked(&self.broken).push((self.now(), promise.into()));
-    }
-
-    fn breaks_if(&self, is_broken: bool, promise: impl FnOnce() -> String) {
-        if is_broken {
-            self.breaks(promise());
-        }
-    }
-
-    fn now(&self) -> Duration {
-        self.world.passed()
-    }
-
-    fn chance_always(&self, probability: f64) -> bool {
-        locked(&self.world.dice).f64() < probability
-    }
-
-    /// Of something that goes wrong, while things go wrong.
-    fn chance(&self, probability: f64) -> bool {
-        probability > 0.0 && self.now() < self.plan.trouble_until && self.chance_always(probability)
-    }
-
-    fn below(&self, end: usize) -> usize {
-        locked(&self.world.dice).usize(..end)
-    }
-
-    async fn pause(&self, time: Duration) {
-        Watch(Arc::clone(&self.world)).sleep(time).await;
-    }
-
-    /// From a millisecond on, short times as often as long ones.
-    fn some_time(&self) -> Duration {
-        let milliseconds = self.plan.longest_pause.as_secs_f64() * 1000.0;
-        Duration::from_secs_f64(milliseconds.powf(locked(&self.world.dice).f64()) / 1000.0)
-    }
-
-    fn lock_lapses(&self) -> bool {
-        self.plan.kind == Kind::Row
-    }
-
-    fn suspended(&self, process: usize) -> Duration {
-        locked(&self.suspended).iter().filter(|(who, _)| *who == process).map(|(_, time)| *time).sum()
-    }
-
-    async fn store_pause(&self) {
-        self.pause(self.world.up_to(Duration::from_millis(20))).await;
-    }
-
-    /// One step of a store, before or after it does what it was asked for.
-    async fn store_step(&self, is_before: bool) -> Result<(), Error> {
-        self.store_pause().await;
-        let of = self.plan.troubles;
-        if self.lock_lapses() {
-            if self.chance(of.store_silent) {
-                self.store_troubles.fetch_add(1, Relaxed);
-                pending::<()>().await;
-            }
-            if self.chance(of.store_slow) {
-                self.pause(self.world.up_to(8 * SECOND)).await;
-            }
-        }
-        if self.chance(if is_before { of.store_fails } else { of.answer_lost }) {
-            self.store_troubles.fetch_add(1, Relaxed);
-            return Err(Error::store("the store fails", "no space left"));
-        }
-        Ok(())
+        let run = Run::new(seed, bug);
+        let stores = (0..run.plan.companies).map(|_| Shelf::new(run.plan.kind)).collect();
+        Arc::new(Self { run, stores })
     }
 
     fn start(self: &Arc<Self>, process: usize) {
-        let shared = Shared::new(self, process);
-        for company in 0..self.plan.companies {
-            let tokens = Callers::manager(self, process, company, &shared);
+        let shared = Shared::new(&self.run, &self.stores, process);
+        for company in 0..self.run.plan.companies {
+            let tokens = Callers::manager(&self.run, &self.stores, (process, company), &shared);
             let callers = Arc::new(Callers {
-                run: Arc::clone(self),
+                run: Arc::clone(&self.run),
                 process,
                 company,
                 tokens,
                 wrong: Arc::clone(&shared.wrong),
                 dropped: Arc::clone(&shared.dropped),
             });
-            for _ in 0..self.plan.tasks {
-                self.world.spawn(process, Arc::clone(&callers).live());
+            for _ in 0..self.run.plan.tasks {
+                self.run.world.spawn(process, Arc::clone(&callers).live());
             }
         }
     }
@@ -189,34 +77,36 @@ impl Run {
         if process == FATE {
             return Fate::GoesOn;
         }
-        let of = self.plan.troubles;
-        if self.chance(of.kill / 10.0) {
+        let run = &self.run;
+        let of = run.plan.troubles;
+        if run.chance(of.kill / 10.0) {
             self.dies(process);
             return Fate::IsKilled;
         }
-        if self.chance(of.suspend / 10.0) {
-            let time = [5 * SECOND, MINUTE, 5 * MINUTE, 3 * HOUR][self.below(4)];
-            let time = self.world.up_to(time);
-            self.world.note(format!("{process} is suspended for {time:?}"));
-            locked(&self.suspended).push((process, time));
+        if run.chance(of.suspend / 10.0) {
+            let time = [5 * SECOND, MINUTE, 5 * MINUTE, 3 * HOUR][run.below(4)];
+            let time = run.world.up_to(time);
+            run.world.note(format!("{process} is suspended for {time:?}"));
+            locked(&run.suspended).push((process, time));
             return Fate::IsSuspended(time);
         }
         Fate::GoesOn
     }
 
     fn dies(self: &Arc<Self>, process: usize) {
-        self.world.note(format!("{process} is killed"));
-        self.books().died(process);
+        let run = &self.run;
+        run.world.note(format!("{process} is killed"));
+        run.books().died(process);
         for (company, shelf) in self.stores.iter().enumerate() {
             if shelf.forgets() {
-                self.books().company(company).forgotten(self.now());
+                run.books().company(company).forgotten(run.now());
             }
         }
-        let (run, next) = (Arc::clone(self), process + INCARNATIONS);
-        let later = self.world.up_to(HOUR / 4);
-        self.world.spawn(FATE, async move {
-            run.pause(later).await;
-            run.start(next);
+        let (life, next) = (Arc::clone(self), process + INCARNATIONS);
+        let later = run.world.up_to(HOUR / 4);
+        run.world.spawn(FATE, async move {
+            life.run.pause(later).await;
+            life.start(next);
         });
     }
 }
@@ -230,11 +120,12 @@ struct Ended {
 }
 
 fn live(seed: u64, bug: Option<Bug>) -> Ended {
-    let run = Run::new(seed, bug);
+    let life = Life::new(seed, bug);
+    let run = &life.run;
     for process in 0..run.plan.processes {
-        run.start(process);
+        life.start(process);
     }
-    run.world.run_with(|process| run.fate(process));
+    run.world.run_with(|process| life.fate(process));
     let callers = run.plan.processes * run.plan.companies * run.plan.tasks;
     let audited = run.audited.load(Relaxed);
     let mut broken = std::mem::take(&mut *locked(&run.broken));

@@ -7,7 +7,9 @@ use std::{
     time::Duration,
 };
 
-use super::{HOUR, MINUTE, SECOND};
+use super::super::{HOUR, MINUTE};
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// So many requests in a minute are more than any flights with their pauses make.
 const MOST_IN_A_MINUTE: usize = 45;

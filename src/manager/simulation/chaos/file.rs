@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use super::{Run, number_of, planted::Bug};
+use super::{
+    planted::Bug,
+    run::{Run, number_of},
+};
 use crate::{Error, RefreshTokenObject, StoreLock, Stored, TokenStore, caught::locked};
 
 /// What is on the disk.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{HOUR, planted::Bug};
+use super::{super::HOUR, planted::Bug};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 

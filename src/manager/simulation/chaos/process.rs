@@ -11,12 +11,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{HOUR, MINUTE, Run, books::Whereabouts, planted::Bug};
+use super::{
+    super::{HOUR, MINUTE, world::Watch},
+    books::Whereabouts,
+    planted::Bug,
+    run::{Run, number_of},
+    shelf::Shelf,
+    wire::Wire,
+};
 use crate::{
     AccessToken, Clock, Credentials, Error, Grant, OAuthClient, RefreshTokenObject, TokenManager,
     caught::locked,
     machine::{Executor, Work},
-    manager::simulation::{chaos::wire::Wire, world::Watch},
 };
 
 const BASE: &str = "https://us.api.concursolutions.com";
@@ -122,7 +128,12 @@ struct Before {
 }
 
 impl Callers {
-    pub(super) fn manager(run: &Arc<Run>, process: usize, company: usize, shared: &Shared) -> TokenManager {
+    pub(super) fn manager(
+        run: &Arc<Run>,
+        stores: &[Shelf],
+        (process, company): (usize, usize),
+        shared: &Shared,
+    ) -> TokenManager {
         let mut machine = run.world.machine(process);
         machine.clock =
             Arc::new(SetClock { watch: Watch(Arc::clone(&run.world)), wrong: Arc::clone(&shared.wrong) });
@@ -135,7 +146,7 @@ impl Callers {
                 Credentials::new("app", "secret").company(format!("company {company}"), "request token"),
             )
             .base_uri(BASE)
-            .store(run.stores[company].opened_by(run, process, company))
+            .store(stores[company].opened_by(run, process, company))
             .oauth_client(shared.client.clone())
             .machine(machine)
             .build()
@@ -256,7 +267,7 @@ impl Callers {
     }
 
     fn check_refresh(&self, what: &str, before: &Before, token: &RefreshTokenObject) {
-        let (run, number) = (&self.run, super::number_of(token));
+        let (run, number) = (&self.run, number_of(token));
         let mut books = run.books();
         let refresh = books.company(self.company).issued[number].refresh;
         let replaced_at = books.company(self.company).replaced_at(refresh);
@@ -291,7 +302,7 @@ impl Callers {
         }
         let found = self.tokens.get_valid_refresh_token().await;
         let (number, served) = match (found, self.tokens.access_token().await) {
-            (Ok(refresh), Ok(_)) => (super::number_of(&refresh), refresh),
+            (Ok(refresh), Ok(_)) => (number_of(&refresh), refresh),
             (Err(e), _) | (_, Err(e)) => {
                 run.breaks(format!("a day later, company {} is still without a token: {e}", self.company));
                 return;
@@ -321,8 +332,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    pub(super) fn new(run: &Arc<Run>, process: usize) -> Self {
-        let client = OAuthClient::on(Wire { run: Arc::clone(run), process });
+    pub(super) fn new(run: &Arc<Run>, stores: &Arc<[Shelf]>, process: usize) -> Self {
+        let client = OAuthClient::on(Wire { run: Arc::clone(run), stores: Arc::clone(stores), process });
         Self { client, wrong: Wrong::default(), dropped: Arc::default() }
     }
 }

@@ -9,7 +9,11 @@ use std::{
     time::Duration,
 };
 
-use super::{HOUR, Run, SECOND, number_of, planted::Bug};
+use super::{
+    super::HOUR,
+    planted::Bug,
+    run::{Run, SECOND, number_of},
+};
 use crate::{Error, RefreshTokenObject, StoreLock, Stored, TokenStore, caught::locked};
 
 const LEASE: Duration = Duration::from_secs(90);

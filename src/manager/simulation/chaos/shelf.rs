@@ -7,11 +7,10 @@ use std::{
 };
 
 use super::{
-    Run,
     file::{Disk, FileStore},
-    number_of,
     plan::Kind,
     row::{Row, RowStore},
+    run::{Run, number_of},
 };
 use crate::{
     BoxedStore, Error, MemoryStore, RefreshTokenObject, StoreLock, Stored, TokenStore, caught::locked,

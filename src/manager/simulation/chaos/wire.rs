@@ -5,19 +5,21 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use serde_json::json;
 
 use super::{
-    HOUR, MINUTE, Run, SECOND,
+    super::{HOUR, MINUTE, world::Watch},
     books::{Asking, Number},
     planted::Bug,
+    run::{Run, SECOND},
+    shelf::Shelf,
 };
 use crate::{
     Clock as _,
     clock::unix_seconds,
-    manager::simulation::world::Watch,
     oauth_client::{Failure, Headers, OutgoingCall, Response, Sent, Transport},
 };
 
 pub(super) struct Wire {
     pub(super) run: Arc<Run>,
+    pub(super) stores: Arc<[Shelf]>,
     pub(super) process: usize,
 }
 
@@ -118,7 +120,7 @@ impl Wire {
             }
             None => (number(call.field("username").unwrap().strip_prefix("company ").unwrap()), None),
         };
-        let has_lock = run.stores[company].is_held_by(process, run.now());
+        let has_lock = self.stores[company].is_held_by(process, run.now());
         Asking { at: run.now(), process, company, presents, has_lock, lock_lapses: run.lock_lapses() }
     }
 
@@ -190,7 +192,7 @@ impl Wire {
         run.world.note(format!("{process} presents {presents:?} of {company}: {number:?}"));
         if let Some(number) = number
             && run.lock_lapses()
-            && !run.stores[company].is_held_by(process, now)
+            && !self.stores[company].is_held_by(process, now)
         {
             // Suspended between the check of its lease and the request: the next holder may present the same token.
             run.books().lost(company, number);
