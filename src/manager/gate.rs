@@ -174,12 +174,12 @@ impl Gate {
     /// Forgets every failure and every pause: a person knows better. What is dead stays dead until a grant with it succeeds.
     pub(super) fn open(&self) {
         let mut history = self.history();
-        let History { last_success, failed, noted, .. } = std::mem::take(&mut *history);
+        let History { last_success, failed, noted, written, .. } = std::mem::take(&mut *history);
         let [failed, noted] = [failed, noted].map(|mut known| {
             known.forget_failures();
             known
         });
-        *history = History { last_success, failed, noted, ..History::default() };
+        *history = History { last_success, failed, noted, written, ..History::default() };
     }
 
     /// Whether Concur has said that this refresh token is bad or expired, as far as this manager knows.
@@ -433,6 +433,17 @@ mod tests {
         assert_eq!(next_process.pending(at(1000)), None);
         gate.forget(ours, &token("t"));
         assert_eq!(gate.pending(at(1000)), None);
+    }
+
+    /// As a look that is slower than a retry by hand and its failure.
+    #[test]
+    fn no_look_takes_what_was_written_meanwhile_for_nothing() {
+        let gate = Gate::default();
+        gate.has_written(FailedRequests::default());
+        let began = gate.written();
+        gate.open();
+        gate.has_written(FailedRequests::default());
+        assert_ne!(gate.written(), began);
     }
 
     #[test]
