@@ -190,16 +190,12 @@ impl TokenCache {
         self.check_owner(&object, sync)?;
         // Without its access token it was another principal's, as far as the credentials said then.
         let is_whole = |held: &Held| held.access().is_some() || object.access().is_none();
-        if before.held.as_ref().is_some_and(|held| held.object.is_same_reply(&object) && is_whole(held)) {
-            let is_still_held = match self.changes.since(before.began) {
-                Since::Nothing => same(self.held().as_ref(), before.held.as_ref()),
-                Since::UnderWay => true,
-                Since::Changed => false,
-            };
-            return Ok(is_still_held.then_some(Looked { held: before.held, failed: Some(failed) }));
-        }
-        let base = &sync.identity.base;
-        let held = Held::new(object, TokenOrigin::Stored, base, before.held.as_deref(), sync.random);
+        let is_known = |held: &&Arc<Held>| held.object.is_same_reply(&object) && is_whole(held);
+        let held = before.held.as_ref().filter(is_known).map(Arc::clone).unwrap_or_else(|| {
+            let base = &sync.identity.base;
+            let origin = TokenOrigin::Stored;
+            Arc::new(Held::new(object.clone(), origin, base, before.held.as_deref(), sync.random))
+        });
         Ok(self.publish_after(&before, held).map(|held| Looked { held: Some(held), failed: Some(failed) }))
     }
 
@@ -300,8 +296,7 @@ impl TokenCache {
     }
 
     /// Publishes what was read from the store; `None` if what is held is no longer what it was `before` the read.
-    fn publish_after(&self, before: &Before, held: Held) -> Option<Arc<Held>> {
-        let held = Arc::new(held);
+    fn publish_after(&self, before: &Before, held: Arc<Held>) -> Option<Arc<Held>> {
         let _no_sign_out = self.signed_out();
         match self.changes.since(before.began) {
             Since::Nothing => {
