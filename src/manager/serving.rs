@@ -63,6 +63,7 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             Err(e) if e.kind() == ErrorKind::Config => (None, false),
             Err(e) => return Err(core.told_of_a_look(e)),
         };
+        let looked_at = core.cache.held().filter(|_| is_looked_at);
         let now = core.now();
         let margin = core.policy.refresh_token_margin;
         let is_alive = |held: &&Arc<Held>| !core.gate.is_dead(&held.object);
@@ -80,8 +81,10 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             continue;
         }
         let now = core.now();
-        // Where only the flight has read the store, what it made the held token is the fallback.
-        let held = if is_looked_at { stored } else { core.wanted() };
+        // What the flight has found, also where it failed, is newer than what this caller has looked at.
+        let is_known =
+            |held: &Arc<Held>| looked_at.as_ref().is_some_and(|it| it.object.is_same_reply(&held.object));
+        let held = core.wanted().filter(|held| !is_known(held)).or(stored);
         let fallback = held.as_ref().filter(is_alive).filter(|held| held.is_valid(now));
         let fallback = fallback.map(|held| held.object.clone());
         let fresh = outcome.issued_object();

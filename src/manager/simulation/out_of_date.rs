@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::{
     HOUR, MINUTE, Watch, World,
-    crowd::{Counting, client, manager, token},
+    crowd::{Counting, builder, client, due, manager, token},
     world::Fate,
 };
 use crate::{
@@ -174,4 +174,42 @@ fn a_look_that_began_before_a_refusal_does_not_forget_it() {
         let error = served.unwrap_err();
         assert!(error.is_transient(), "{error}");
     });
+}
+
+/// Another process renews during the look, and the caller's own flight finds that, but cannot renew.
+#[test]
+fn what_a_flight_has_found_before_it_failed_comes_before_what_its_caller_looked_at() {
+    let world = World::new(seed());
+    let concur = Counting::new(&world, |call, number| {
+        // By the end of the look its access token has expired, so that its refresh token may be renewed.
+        let issued = json!({"refresh_token": "new", "access_token": "new", "expires_in": 5});
+        let answer = if number == 0 { call.reply(200, &issued) } else { call.reply(503, &json!({})) };
+        (SECOND, Ok(answer))
+    });
+    let store = MemoryStore::with(due(&world));
+    let theirs = manager(&world, &client(&concur), 0, store.clone());
+    let slow = Slow { store, world: Arc::clone(&world), is_slow: Arc::default() };
+    let is_slow = Arc::clone(&slow.is_slow);
+    let always = 200 * 24 * HOUR;
+    let ours = builder(&world, &client(&concur), 0).store(slow).refresh_token_margin(always).build().unwrap();
+    let at = Arc::clone(&world);
+    world.spawn(0, async move {
+        // To know whose tokens these are.
+        assert!(ours.read_status().await.refresh_token_valid);
+        is_slow.store(true, Ordering::Relaxed);
+        let later = Watch(Arc::clone(&at)).sleep(SECOND);
+        let renewing = at.clone();
+        at.spawn(0, async move {
+            later.await;
+            assert_eq!(theirs.get_valid_refresh_token().await.unwrap().secret(), "new");
+            renewing.note("renewed");
+        });
+        assert_eq!(ours.get_valid_refresh_token().await.unwrap().secret(), "new");
+        assert!(!is_slow.load(Ordering::Relaxed) && at.passed() >= 8 * SECOND);
+        at.note("served");
+    });
+    world.run();
+    let diary: Vec<_> = locked(&world.diary).iter().map(|(_, what)| what.clone()).collect();
+    assert_eq!(diary, ["renewed", "served"]);
+    assert_eq!(concur.requests().len(), 2);
 }
