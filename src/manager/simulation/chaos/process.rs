@@ -26,8 +26,8 @@ use crate::{
 };
 
 const BASE: &str = "https://us.api.concursolutions.com";
-/// A flight of another caller, the wait for the lock, and a flight of its own.
-const LONGEST_CALL: Duration = Duration::from_secs(6 * 60);
+/// The wait for the lock, and the requests.
+const LONGEST_FLIGHT: Duration = Duration::from_secs(3 * 60);
 /// An access token counts from when its reply is read, which may be as long after its issue as a request may take.
 const LONGEST_REQUEST: Duration = Duration::from_secs(35);
 /// By then every pause and cool-down is over: the longest is a day.
@@ -239,7 +239,7 @@ impl Callers {
         let run = &self.run;
         let suspended = run.suspended(self.process) - before.suspended;
         let took = (run.now() - before.at).saturating_sub(suspended);
-        if took > LONGEST_CALL {
+        if took > self.longest_call() {
             run.breaks(format!("{what} took {took:?}"));
         }
         match outcome {
@@ -251,6 +251,13 @@ impl Callers {
             }
             Some(Ok(token)) => check(self, what, before, &token),
         }
+    }
+
+    /// The flight under way, and one of its own. Those that the other callers and `keep_alive` ask for explicitly may come first.
+    fn longest_call(&self) -> Duration {
+        let plan = &self.run.plan;
+        let explicit = if plan.is_explicit { plan.tasks } else { 0 };
+        LONGEST_FLIGHT * u32::try_from(2 + explicit).unwrap()
     }
 
     fn check_access(&self, what: &str, before: &Before, token: &AccessToken) {
