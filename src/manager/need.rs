@@ -125,11 +125,11 @@ pub(super) enum Outcome<D = Renewed> {
 }
 
 impl Outcome {
-    /// The token that Concur issued in this flight, if it did.
-    pub(super) fn issued_object(&self) -> Option<RefreshTokenObject> {
+    /// What Concur issued in this flight, if it did.
+    pub(super) fn issued(&self) -> Option<&Renewed> {
         match self {
             Self::Done(renewed) | Self::WithoutAccess(renewed, _) if renewed.source != Source::Found => {
-                Some(renewed.held.object.clone())
+                Some(renewed)
             }
             _ => None,
         }

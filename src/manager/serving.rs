@@ -10,7 +10,7 @@ use super::{
     core::Core,
     decision::{Decision, decide},
     held::{Held, HeldAccess},
-    need::{Need, Outcome, Source},
+    need::{Need, Outcome, Renewed, Source},
     renewal::{LONGEST, fly},
     single_flight::Join,
 };
@@ -87,7 +87,11 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         let held = core.wanted().filter(|held| !is_known(held)).or(stored);
         let fallback = held.as_ref().filter(is_alive).filter(|held| held.is_valid(now));
         let fallback = fallback.map(|held| held.object.clone());
-        let fresh = outcome.issued_object();
+        let still_held = |issued: &&Renewed| {
+            issued.source == Source::Issued
+                && core.cache.held().is_some_and(|held| held.object.is_same_reply(&issued.held.object))
+        };
+        let fresh = outcome.issued().filter(still_held).map(|issued| issued.held.object.clone());
         if let Next::Return(served) = next(outcome, fresh, fallback) {
             return served;
         }
@@ -160,7 +164,7 @@ pub(super) async fn grant(core: &Arc<Core>, need: Need) -> Result<RefreshTokenOb
             first = core.flights.next_number();
             continue;
         }
-        let fresh = outcome.issued_object();
+        let fresh = outcome.issued().map(|issued| issued.held.object.clone());
         if let Next::Return(served) = next(outcome, fresh, None) {
             return served;
         }

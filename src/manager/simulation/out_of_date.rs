@@ -58,7 +58,7 @@ impl TokenStore for Slow {
     }
 
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        self.store.save(token, lock).await
+        self.answer(self.store.save(token, lock)).await
     }
 
     async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
@@ -128,6 +128,48 @@ fn what_expired_while_the_process_was_suspended_is_not_served() {
         assert_eq!(locked(&world.diary).last().unwrap().1, "served");
         assert_eq!(concur.requests().len(), 2);
     }
+}
+
+/// The process is suspended right after a save. When it goes on, a caller looks, finds that another process has replaced the token,
+/// and joins the flight that has saved it.
+#[test]
+fn what_was_replaced_while_its_flight_was_suspended_is_not_served() {
+    let world = World::new(seed());
+    let concur = Counting::new(&world, |call, number| (SECOND, Ok(issue(call, number))));
+    let store = MemoryStore::new();
+    let slow = Slow { store: store.clone(), world: Arc::clone(&world), is_slow: Arc::default() };
+    let is_slow = Arc::clone(&slow.is_slow);
+    let tokens = manager(&world, &client(&concur), 0, slow);
+    let starting = tokens.clone();
+    world.spawn(0, async move { drop(starting.access_token().await) });
+    let (theirs, later) = (store.clone(), Watch(Arc::clone(&world)).sleep(Duration::from_secs(3600)));
+    world.spawn(1, async move {
+        later.await;
+        let expired = r#"{"refresh_token": "theirs", "refreshTokenExpiresAt": 1000000000}"#;
+        let expired = RefreshTokenObject::from_json(expired).unwrap();
+        theirs.save(&expired, &StoreLock::new(())).await.unwrap();
+    });
+    // Before the flight, so that it also goes on before the flight does.
+    let (at, woken) = (Arc::clone(&world), Watch(Arc::clone(&world)).sleep(3 * SECOND));
+    world.spawn(0, async move {
+        woken.await;
+        assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), "refresh-1");
+        at.note("served");
+    });
+    let mut is_over = false;
+    world.run_with(|process| {
+        let mut stored = std::pin::pin!(store.load());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let has_saved = matches!(stored.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(Some(_))));
+        // From the request on, so that it is the save that is slow.
+        is_slow.store(!has_saved && concur.requests().len() == 1, Ordering::Relaxed);
+        if is_over || process != 0 || !has_saved {
+            return Fate::GoesOn;
+        }
+        is_over = true;
+        Fate::IsSuspended(ASLEEP)
+    });
+    assert_eq!(locked(&world.diary).last().unwrap().1, "served");
 }
 
 /// A token of another hour in a store that is slow to read, and a second caller who renews meanwhile.

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use super::super::{HOUR, MINUTE};
+use super::{
+    super::{HOUR, MINUTE},
+    row::LEASE,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -37,6 +40,8 @@ pub(super) struct Issued {
     /// The first reply with the same refresh token.
     pub(super) refresh: Number,
     pub(super) whereabouts: Whereabouts,
+    /// When it was saved all the same, after its lease had been taken over.
+    saved_late_at: Option<Duration>,
     /// The reply that made the refresh token useless.
     replaced_by: Option<Number>,
     family: usize,
@@ -121,7 +126,7 @@ impl Books {
             Some(refresh) => {
                 let replaced_by = books.issued[refresh].replaced_by;
                 if let Some(next) = replaced_by
-                    && books.issued[next].whereabouts != Whereabouts::Lost
+                    && books.issued[next].could_be_known(at)
                     && !is_excused
                 {
                     wrong.push(format!("{refresh}, which was spent for {next}"));
@@ -207,6 +212,13 @@ fn forget(times: &mut VecDeque<Duration>, now: Duration, after: Duration) {
     }
 }
 
+impl Issued {
+    /// Whether a process that asks now could have read that this reply was issued, when it took the lock.
+    fn could_be_known(&self, now: Duration) -> bool {
+        self.whereabouts != Whereabouts::Lost && self.saved_late_at.is_none_or(|at| at + LEASE <= now)
+    }
+}
+
 impl Company {
     fn lose(&mut self, number: Number) {
         let reply = &mut self.issued[number];
@@ -257,7 +269,16 @@ impl Company {
     fn issue(&mut self, at: Duration, to: usize, family: usize, refresh: Number) {
         let is_new_refresh = refresh == self.issued.len();
         let whereabouts = Whereabouts::AtRisk;
-        self.issued.push(Issued { at, to, refresh, whereabouts, replaced_by: None, family, is_new_refresh });
+        self.issued.push(Issued {
+            at,
+            to,
+            refresh,
+            whereabouts,
+            saved_late_at: None,
+            replaced_by: None,
+            family,
+            is_new_refresh,
+        });
         self.good.insert(family, refresh);
     }
 
@@ -266,8 +287,12 @@ impl Company {
     }
 
     /// From now on the reply is safe, whatever is killed.
-    pub(super) fn saved(&mut self, number: Number) {
-        self.issued[number].whereabouts = Whereabouts::Saved;
+    pub(super) fn saved(&mut self, now: Duration, number: Number) {
+        let reply = &mut self.issued[number];
+        if reply.whereabouts == Whereabouts::Lost {
+            reply.saved_late_at = Some(now);
+        }
+        reply.whereabouts = Whereabouts::Saved;
     }
 
     /// From now on the reply is what processes read.

@@ -128,7 +128,7 @@ impl TokenStore for FileStore {
     async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
         let saved = || {
             let number = number_of(token);
-            self.run.books().company(self.company).saved(number);
+            self.run.books().company(self.company).saved(self.run.now(), number);
             self.run.world.note(format!("{} saved {number} of {}", self.process, self.company));
         };
         if self.run.has(Bug::AnsweredBeforeSaved) {

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{Error, RefreshTokenObject, StoreLock, Stored, TokenStore, caught::locked};
 
-const LEASE: Duration = Duration::from_secs(90);
+pub(super) const LEASE: Duration = Duration::from_secs(90);
 const LATE_SAVE: Duration = Duration::from_secs(10);
 const DOUBT: Duration = HOUR;
 

@@ -64,7 +64,7 @@ impl Run {
     pub(super) fn saved_and_shown(&self, company: usize, number: Number) {
         let mut books = self.books();
         let books = books.company(company);
-        books.saved(number);
+        books.saved(self.now(), number);
         books.shown(self.now(), number);
     }
 
