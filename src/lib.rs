@@ -238,6 +238,11 @@ mod seed; // repeats what is random in unit tests
 #[cfg(feature = "simulator")]
 pub mod simulator;
 
+// For the targets in `fuzz/`.
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+
 // For readers only.
 #[cfg(any(doc, doctest))]
 pub mod guides;

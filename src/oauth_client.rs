@@ -28,6 +28,9 @@ mod authorize;
 mod completion;
 mod otp;
 mod revocation;
+// For the targets in `fuzz/`.
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 
 use std::{fmt, sync::Arc, time::SystemTime};
 

@@ -8,6 +8,7 @@
 //! Always: it uses the library's public API only. No secret is printed but the one that a command is for. A renewal under way is
 //! brought to its end before the program ends.
 
+#![cfg_attr(fuzzing, no_main, allow(dead_code))]
 #![allow(clippy::disallowed_methods, reason = "time-outs of real connections, in real time")]
 
 mod arguments;

@@ -5,6 +5,8 @@
 mod body;
 mod counts;
 mod door;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod listeners;
 mod proxy;
 mod routes;

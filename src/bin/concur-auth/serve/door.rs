@@ -31,6 +31,12 @@ pub(crate) enum Door {
 pub(crate) struct Key(Arc<str>);
 
 impl Key {
+    /// For the target in `fuzz/`.
+    #[cfg(fuzzing)]
+    pub(crate) fn given(key: &str) -> Self {
+        Self(key.into())
+    }
+
     /// The key in a file, which is made if it is absent.
     pub(crate) fn in_file(path: &Path, mode: u32) -> Outcome<Self> {
         let cannot =
