@@ -69,7 +69,12 @@ impl Endpoint {
             last: Mutex::default(),
         };
         let loopback = Door::Loopback { address: "127.0.0.1:8080".to_owned(), key: Key::given(KEY) };
-        Self { runtime, served: Arc::new(served), socket: Arc::new(Door::Socket), loopback: Arc::new(loopback) }
+        Self {
+            runtime,
+            served: Arc::new(served),
+            socket: Arc::new(Door::Socket),
+            loopback: Arc::new(loopback),
+        }
     }
 
     fn check(&self, is_socket: bool, sent: &[u8]) {
@@ -115,10 +120,15 @@ async fn apis() -> SocketAddr {
             let head = String::from_utf8_lossy(&head[..length]).to_ascii_lowercase();
             let path = head.split(' ').nth(1).unwrap_or_default();
             let first = path.split('/').find(|name| !name.is_empty()).unwrap_or_default();
-            if ["oauth2", "app-mgmt"].iter().any(|closed| first.starts_with(closed) && first.len() == closed.len()) {
+            if ["oauth2", "app-mgmt"]
+                .iter()
+                .any(|closed| first.starts_with(closed) && first.len() == closed.len())
+            {
                 CLOSED.store(true, SeqCst);
             }
-            let _ = connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok").await;
+            let _ = connection
+                .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
+                .await;
         }
     });
     address

@@ -40,7 +40,9 @@ pub(super) struct Issued {
     /// The first reply with the same refresh token.
     pub(super) refresh: Number,
     pub(super) whereabouts: Whereabouts,
-    /// When it was saved all the same, after its lease had been taken over.
+    /// Its process was suspended past its lease, which another process has taken over.
+    is_late: bool,
+    /// When it was saved all the same.
     saved_late_at: Option<Duration>,
     /// The reply that made the refresh token useless.
     replaced_by: Option<Number>,
@@ -187,7 +189,10 @@ impl Books {
     }
 
     /// The lease of whoever held this company's lock has been taken over.
-    pub(super) fn lapsed(&mut self, company: usize) {
+    pub(super) fn lapsed(&mut self, company: usize, was_suspended: bool) {
+        for reply in &mut self.company(company).issued {
+            reply.is_late |= was_suspended && reply.whereabouts == Whereabouts::AtRisk;
+        }
         self.lose(|of, _| of == company);
     }
 
@@ -274,6 +279,7 @@ impl Company {
             to,
             refresh,
             whereabouts,
+            is_late: false,
             saved_late_at: None,
             replaced_by: None,
             family,
@@ -289,7 +295,7 @@ impl Company {
     /// From now on the reply is safe, whatever is killed.
     pub(super) fn saved(&mut self, now: Duration, number: Number) {
         let reply = &mut self.issued[number];
-        if reply.whereabouts == Whereabouts::Lost {
+        if reply.whereabouts == Whereabouts::Lost && reply.is_late {
             reply.saved_late_at = Some(now);
         }
         reply.whereabouts = Whereabouts::Saved;

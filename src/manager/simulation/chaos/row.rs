@@ -36,6 +36,8 @@ struct Lease {
     process: usize,
     holder: usize,
     until: Duration,
+    /// How long its process had been suspended before.
+    suspended: Duration,
 }
 
 /// What a save compares the row with.
@@ -155,12 +157,14 @@ impl RowStore {
                 if is_left_alone || only_on.is_some_and(|save| save != row.base.save) {
                     return None;
                 }
-                if row.lease.is_some() {
+                if let Some(lease) = row.lease {
                     // Whoever had it may have spent the token.
-                    self.run.books().lapsed(company);
+                    let was_suspended = self.run.suspended(lease.process) > lease.suspended;
+                    self.run.books().lapsed(company, was_suspended);
                 }
                 row.in_doubt_since = since;
-                row.lease = Some(Lease { process, holder, until: now + lasts });
+                let suspended = self.run.suspended(process);
+                row.lease = Some(Lease { process, holder, until: now + lasts, suspended });
                 Some((row.stored(), row.base, since.is_some()))
             })
             .await?;
@@ -292,7 +296,8 @@ impl TokenStore for RowStore {
             .run(|row, now| {
                 let lease = row.lease.as_mut().filter(|lease| lease.holder == claim.holder);
                 let lease = lease.filter(|_| row.base.save == base.save);
-                lease.map(|lease| lease.until = now + LEASE).is_some()
+                let suspended = self.run.suspended(self.process);
+                lease.map(|lease| (lease.until, lease.suspended) = (now + LEASE, suspended)).is_some()
             })
             .await?;
         let lapsed = || Error::store("the lease has lapsed", "taken over").transient();
