@@ -99,6 +99,8 @@ pub(super) struct Concur {
     downs: Mutex<Vec<Range<Duration>>>,
     pub(super) broken: Mutex<Vec<String>>,
     under_way: AtomicUsize,
+    /// No process will be started any more, and so a person need not act.
+    pub(super) is_over: AtomicBool,
 }
 
 /// Hangs up when dropped, also by a kill.
@@ -145,6 +147,7 @@ impl Concur {
             asked: Notify::new(),
             broken: Mutex::default(),
             under_way: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
         })
     }
 

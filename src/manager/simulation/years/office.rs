@@ -136,6 +136,7 @@ impl Office {
         world.spawn(OUTSIDE, async move {
             for process in 0.. {
                 if self.run(process).await.is_none() {
+                    self.concur.is_over.store(true, Ordering::Relaxed);
                     return;
                 }
             }

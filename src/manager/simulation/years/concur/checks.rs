@@ -135,7 +135,7 @@ impl Concur {
             loop {
                 {
                     let mut company = locked(&concur.companies[number]);
-                    if company.lapsed.is_none() {
+                    if company.lapsed.is_none() || concur.is_over.load(Ordering::Relaxed) {
                         return;
                     }
                     company.request_token += 1;
