@@ -2,17 +2,8 @@
 //!
 //! Always: there only under `--cfg fuzzing`, which cargo-fuzz sets.
 
-pub use crate::oauth_client::fuzzing::{error_reply, reply};
-use crate::{Error, failed_requests::FailedRequests, members::Members};
-
-/// What the targets give to the parsers as a secret.
-pub const SECRET: &str = "s3cr3t-t0k3n";
-
-/// An error shows nothing of what was read.
-pub fn shows_no_secret(error: &Error) {
-    let shown = format!("{error} {error:?} {error:#?}");
-    assert!(!shown.contains(SECRET), "{shown}");
-}
+pub use crate::oauth_client::fuzzing::{SECRET, error_reply, reply, shows_no_secret};
+use crate::{failed_requests::FailedRequests, members::Members};
 
 /// The store's note of failures: what is understood can be written and understood again.
 pub fn note(text: &str) {

@@ -12,10 +12,16 @@ use super::{
     reply::TokenReply,
     response::{Entry, Headers, OkReply},
 };
-use crate::{
-    Clock as _, Geolocation, RefreshTokenObject, SystemClock,
-    fuzzing::{SECRET, shows_no_secret},
-};
+use crate::{Clock as _, Error, Geolocation, RefreshTokenObject, SystemClock};
+
+/// What the targets give to the parsers as a secret.
+pub const SECRET: &str = "s3cr3t-t0k3n";
+
+/// An error shows nothing of what was read.
+pub fn shows_no_secret(error: &Error) {
+    let shown = format!("{error} {error:?} {error:#?}");
+    assert!(!shown.contains(SECRET), "{shown}");
+}
 
 /// A reply with status 200: its token is the same one after it was saved and loaded.
 pub fn reply(head: &[u8], body: &[u8]) {

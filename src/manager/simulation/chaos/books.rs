@@ -7,12 +7,11 @@ use std::{
     time::Duration,
 };
 
-use super::{
-    super::{HOUR, MINUTE},
-    row::LEASE,
-};
+use super::super::{HOUR, MINUTE};
 
 const SECOND: Duration = Duration::from_secs(1);
+/// How long a lease is.
+pub(super) const LEASE: Duration = Duration::from_secs(90);
 
 /// So many requests in a minute are more than any flights with their pauses make.
 const MOST_IN_A_MINUTE: usize = 45;

@@ -11,12 +11,12 @@ use std::{
 
 use super::{
     super::HOUR,
+    books::LEASE,
     planted::Bug,
     run::{Run, SECOND, number_of},
 };
 use crate::{Error, RefreshTokenObject, StoreLock, Stored, TokenStore, caught::locked};
 
-pub(super) const LEASE: Duration = Duration::from_secs(90);
 const LATE_SAVE: Duration = Duration::from_secs(10);
 const DOUBT: Duration = HOUR;
 
