@@ -18,6 +18,7 @@ mod shelf;
 mod wire;
 
 use std::{
+    fmt,
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -139,8 +140,42 @@ fn live(seed: u64, bug: Option<Bug>) -> Ended {
     Ended { seed, broken, diary }
 }
 
+/// What happened in worlds in which nothing broke.
+#[derive(Debug, Default)]
+struct Survived {
+    worlds: AtomicU64,
+    requests: AtomicU64,
+    kills: AtomicU64,
+    suspensions: AtomicU64,
+}
+
+impl Survived {
+    fn count(&self, diary: &[(Duration, String)]) {
+        let add = |number: &AtomicU64, what: &str| {
+            let times = diary.iter().filter(|(_, noted)| noted.contains(what)).count();
+            number.fetch_add(times.try_into().unwrap(), Relaxed);
+        };
+        self.worlds.fetch_add(1, Relaxed);
+        add(&self.requests, " presents ");
+        add(&self.kills, " is killed");
+        add(&self.suspensions, " is suspended ");
+    }
+}
+
+impl fmt::Display for Survived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { worlds, requests, kills, suspensions } = self;
+        let [worlds, requests, kills, suspensions] =
+            [worlds, requests, kills, suspensions].map(|number| number.load(Relaxed));
+        write!(
+            f,
+            "{worlds} worlds, with {requests} requests that reached Concur, {kills} kills and {suspensions} suspensions"
+        )
+    }
+}
+
 /// The first of so many worlds in which something broke; each on one thread, and as many at once as there are processors.
-fn first_broken(first: u64, runs: u64, bug: Option<Bug>) -> Option<(u64, Ended)> {
+fn first_broken(first: u64, runs: u64, bug: Option<Bug>, survived: &Survived) -> Option<(u64, Ended)> {
     let (next, found) = (AtomicU64::new(0), Mutex::new(None));
     thread::scope(|scope| {
         for _ in 0..thread::available_parallelism().map_or(1, usize::from) {
@@ -151,7 +186,9 @@ fn first_broken(first: u64, runs: u64, bug: Option<Bug>) -> Option<(u64, Ended)>
                         return;
                     }
                     let ended = live(first.wrapping_add(nth), bug);
-                    if !ended.broken.is_empty() {
+                    if ended.broken.is_empty() {
+                        survived.count(&ended.diary);
+                    } else {
                         locked(&found).get_or_insert((nth + 1, ended));
                     }
                 }
@@ -161,8 +198,13 @@ fn first_broken(first: u64, runs: u64, bug: Option<Bug>) -> Option<(u64, Ended)>
     found.into_inner().unwrap()
 }
 
+#[allow(clippy::print_stderr, reason = "it is for a person who wants to know what was covered")]
 fn stays_whole(first: u64, runs: u64) {
-    let Some((_, Ended { seed, broken, diary })) = first_broken(first, runs, None) else { return };
+    let survived = Survived::default();
+    let Some((_, Ended { seed, broken, diary })) = first_broken(first, runs, None, &survived) else {
+        eprintln!("held in {survived}");
+        return;
+    };
     let (when, what) = &broken[0];
     let until = diary.partition_point(|(at, _)| at <= when);
     panic!(
@@ -198,7 +240,7 @@ fn a_seed_repeats_a_world() {
 #[allow(clippy::print_stderr, reason = "it is for a person who wants to see how soon")]
 fn every_planted_bug_is_found() {
     for bug in planted::ALL {
-        let found = first_broken(KNOWN, 1000, Some(bug));
+        let found = first_broken(KNOWN, 1000, Some(bug), &Survived::default());
         let (runs, ended) = found.unwrap_or_else(|| panic!("{bug:?} was not found"));
         eprintln!("{bug:?} found in run {runs}: {}", ended.broken[0].1);
     }
