@@ -5,10 +5,7 @@
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
+    sync::{Arc, Mutex},
 };
 
 use concur_auth::{Credentials, MemoryStore, RefreshTokenObject, TokenManager};
@@ -26,7 +23,10 @@ use super::{
     routes::Served,
     served_on,
 };
-use crate::place::{Kept, Tokens};
+use crate::{
+    locked,
+    place::{Kept, Tokens},
+};
 
 const KEY: &str = "the-key-of-the-endpoint";
 const REFRESH_TOKEN: &str = "the-refresh-token";
@@ -92,7 +92,7 @@ impl Endpoint {
             let _ = tokio::join!(ask, from.read_to_end(&mut answer));
             let _ = served.await.unwrap();
         });
-        assert!(!CLOSED.load(SeqCst), "a closed path was forwarded");
+        assert_eq!(*locked(&CLOSED), None, "a closed path was forwarded");
         let has = |text: &str| answer.windows(text.len()).any(|part| part == text.as_bytes());
         assert!(!has(REFRESH_TOKEN));
         let shows_key = sent.windows(KEY.len()).any(|part| part == KEY.as_bytes());
@@ -100,8 +100,8 @@ impl Endpoint {
     }
 }
 
-/// Whether a request came below a path that is not forwarded.
-static CLOSED: AtomicBool = AtomicBool::new(false);
+/// What came below a path that is not forwarded.
+static CLOSED: Mutex<Option<String>> = Mutex::new(None);
 
 /// A Concur that looks at the path of each request.
 async fn apis() -> SocketAddr {
@@ -120,11 +120,9 @@ async fn apis() -> SocketAddr {
             let head = String::from_utf8_lossy(&head[..length]).to_ascii_lowercase();
             let path = head.split(' ').nth(1).unwrap_or_default();
             let first = path.split('/').find(|name| !name.is_empty()).unwrap_or_default();
-            if ["oauth2", "app-mgmt"]
-                .iter()
-                .any(|closed| first.starts_with(closed) && first.len() == closed.len())
-            {
-                CLOSED.store(true, SeqCst);
+            // A renewal of the manager's own has no bearer token.
+            if ["oauth2", "app-mgmt"].contains(&first) && head.contains("authorization: bearer") {
+                *locked(&CLOSED) = Some(head);
             }
             let _ = connection
                 .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok")
