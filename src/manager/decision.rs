@@ -185,6 +185,22 @@ mod tests {
     }
 
     #[test]
+    fn how_old_a_token_is_and_whether_it_is_almost_whole() {
+        // Issued at 96,400, and renewed by `keep_alive` from 99,400 on.
+        let window = Window::of_access(&access(3600), 0.0);
+        for (now, age, is_almost_whole) in [
+            (96_399, None, true),
+            (96_400, Some(0), true),
+            (97_150, Some(750), true),
+            (97_151, Some(751), false),
+            (99_401, Some(3001), false),
+        ] {
+            assert_eq!(window.age(at(now)), age.map(Duration::from_secs), "at {now}");
+            assert_eq!(window.is_almost_whole(at(now)), is_almost_whole, "at {now}");
+        }
+    }
+
+    #[test]
     fn the_decision_as_a_table() {
         let window = Window {
             not_before: at(2),
