@@ -63,7 +63,6 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             Err(e) if e.kind() == ErrorKind::Config => (None, false),
             Err(e) => return Err(core.told_of_a_look(e)),
         };
-        let looked_at = core.cache.held().filter(|_| is_looked_at);
         let now = core.now();
         let margin = core.policy.refresh_token_margin;
         let is_alive = |held: &&Arc<Held>| !core.gate.is_dead(&held.object);
@@ -76,6 +75,7 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             (Decision::RenewIfIdle, _) => Join::Never,
             _ => Join::Any,
         };
+        let looked_at = core.cache.held().filter(|_| is_looked_at);
         let (outcome, is_late) = fly_in_time(core, &Need::RefreshToken { is_looked_at }, join).await;
         if is_late {
             continue;
