@@ -16,12 +16,11 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
     let [which, content @ ..] = input else { return };
     let folder = TempDir::new().unwrap();
     let token_file = folder.path().join("refreshTokenObjectFile.json");
-    let file = match which % 5 {
+    let file = match which % 4 {
         0 => token_file.clone(),
         1 => folder.path().join("refreshTokenObjectFile.json.note"),
         2 => folder.path().join("credentials.json"),
-        3 => folder.path().join("fleet.json"),
-        _ => folder.path().join("index"),
+        _ => folder.path().join("fleet.json"),
     };
     fs::write(&file, content).unwrap();
     let told = |outcome: Result<(), concur_auth::Error>| {
@@ -31,7 +30,7 @@ libfuzzer_sys::fuzz_target!(|input: &[u8]| {
         let store = JsonFileStore::new(&token_file);
         told(store.read().await.map(drop));
         told(CredentialsFile::new(folder.path().join("credentials.json")).credentials().await.map(drop));
-        if which % 5 >= 3 {
+        if which % 4 == 3 {
             let app = AppCredentials::new("app", "secret");
             let fleet = Fleet::builder().app(app).store(FolderFleet::new(folder.path())).build().unwrap();
             told(fleet.list(None, 10).await.map(drop));

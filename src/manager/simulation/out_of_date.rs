@@ -101,6 +101,12 @@ fn suspended_once(world: &Arc<World>, is_time: impl Fn() -> bool) {
     assert!(is_over);
 }
 
+fn has_token(store: &MemoryStore) -> bool {
+    let mut stored = std::pin::pin!(store.load());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    matches!(stored.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(Some(_))))
+}
+
 /// A laptop that is closed while a reply is on its way, or is being saved. What has expired meanwhile is of no use to the caller.
 #[test]
 fn what_expired_while_the_process_was_suspended_is_not_served() {
@@ -118,13 +124,8 @@ fn what_expired_while_the_process_was_suspended_is_not_served() {
             assert!(left > HOUR - MINUTE, "{left}");
             at.note("served");
         });
-        let has_saved = || {
-            let mut stored = std::pin::pin!(store.load());
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            matches!(stored.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(Some(_))))
-        };
         let is_sent = || concur.requests().len() == 1;
-        suspended_once(&world, || if is_on_its_way { is_sent() } else { has_saved() });
+        suspended_once(&world, || if is_on_its_way { is_sent() } else { has_token(&store) });
         assert_eq!(locked(&world.diary).last().unwrap().1, "served");
         assert_eq!(concur.requests().len(), 2);
     }
@@ -156,18 +157,11 @@ fn what_was_replaced_while_its_flight_was_suspended_is_not_served() {
         assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), "refresh-1");
         at.note("served");
     });
-    let mut is_over = false;
-    world.run_with(|process| {
-        let mut stored = std::pin::pin!(store.load());
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        let has_saved = matches!(stored.as_mut().poll(&mut context), std::task::Poll::Ready(Ok(Some(_))));
+    suspended_once(&world, || {
+        let has_saved = has_token(&store);
         // From the request on, so that it is the save that is slow.
         is_slow.store(!has_saved && concur.requests().len() == 1, Ordering::Relaxed);
-        if is_over || process != 0 || !has_saved {
-            return Fate::GoesOn;
-        }
-        is_over = true;
-        Fate::IsSuspended(ASLEEP)
+        has_saved
     });
     assert_eq!(locked(&world.diary).last().unwrap().1, "served");
 }
