@@ -17,6 +17,7 @@ mod skip;
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
+    io::{self, Write},
     path::Path,
     process::Command,
 };
@@ -47,6 +48,11 @@ impl Call {
     fn shown(&self) -> String {
         self.line.chars().take(200).collect()
     }
+}
+
+/// For `.ci/reliability`: the harness keeps what passing tests print to itself.
+fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "held {what}");
 }
 
 fn has_strace() -> bool {
@@ -229,6 +235,7 @@ async fn a_kill_at_any_call_loses_no_token_that_was_written() {
     let lines: Vec<_> = lost.iter().map(|i| calls[*i].shown()).collect();
     assert!(!lost.is_empty() && lost.iter().all(|i| (written - 1..=written).contains(i)), "{lines:#?}");
     assert!(calls.len() > 60, "{}", calls.len());
+    say(&format!("after {} kills at a call that touches the folder", calls.len()));
 }
 
 /// On each of its threads.
@@ -274,6 +281,7 @@ async fn a_kill_at_any_call_of_the_whole_program_loses_no_token_that_was_written
         }
     }
     assert!(kills > 200 && lost > 0, "{kills} {lost}");
+    say(&format!("after {kills} kills at any call"));
 }
 
 /// What each call can fail with.
@@ -311,4 +319,5 @@ async fn an_error_at_any_call_loses_no_token() {
         }
     }
     assert!(runs > 80, "{runs}");
+    say(&format!("after {runs} errors of a disk"));
 }

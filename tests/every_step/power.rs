@@ -224,4 +224,5 @@ async fn a_power_cut_after_any_call_leaves_the_old_token_or_the_new_one() {
     }
     assert!(is_saved && states > 40 && with_new > 5, "{is_saved} {states} {with_new}");
     assert_eq!(scene.concur.token_requests(), 2);
+    say(&format!("in {states} states of a disk after a power cut"));
 }
