@@ -8,7 +8,7 @@ use std::{
     fs,
 };
 
-use super::{TOKEN, has_strace, renewal, scene, stored};
+use super::{TOKEN, has_strace, renewal, say, scene, stored};
 use crate::scene::Scene;
 
 /// What one call does to the disk.
