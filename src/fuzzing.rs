@@ -11,6 +11,12 @@ pub fn note(text: &str) {
     assert_eq!(FailedRequests::from_note(note.as_deref()).to_note(), note);
 }
 
+/// A folder of tokens that a database did not take.
+#[cfg(feature = "postgres")]
+pub fn spool(folder: &std::path::Path) {
+    crate::store::spool(folder);
+}
+
 /// A JSON object: its members are the same after they were written.
 pub fn members(json: &[u8]) {
     let (mut lossy, fault) = Members::parse_reply(json);

@@ -24,6 +24,8 @@ use std::{
     time::Duration,
 };
 
+#[cfg(all(fuzzing, feature = "postgres"))]
+pub(crate) use self::postgres::spool;
 #[cfg(feature = "postgres")]
 pub use self::postgres::{PostgresFleet, PostgresStore};
 pub use self::{

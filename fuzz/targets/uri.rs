@@ -2,7 +2,8 @@
 #![no_main]
 
 use concur_auth::{
-    AppCenterRedirect, AuthorizationRequest, Error, Geolocation, OneTimePasswordRequest, PostgresStore, fuzzing, url::Url,
+    AppCenterRedirect, AuthorizationRequest, Error, Geolocation, OneTimePasswordRequest, PostgresStore,
+    fuzzing, url::Url,
 };
 
 libfuzzer_sys::fuzz_target!(|uri: &str| {
@@ -17,7 +18,8 @@ libfuzzer_sys::fuzz_target!(|uri: &str| {
             // Scheme and host that a person has configured are shown to that person.
             let has_secret = |part: &str| part.contains(fuzzing::SECRET);
             let url = Url::parse(uri.trim());
-            let is_shown = url.is_ok_and(|url| has_secret(url.scheme()) || url.host_str().is_some_and(has_secret));
+            let is_shown =
+                url.is_ok_and(|url| has_secret(url.scheme()) || url.host_str().is_some_and(has_secret));
             if !is_shown {
                 told(&error);
             }
@@ -29,10 +31,13 @@ libfuzzer_sys::fuzz_target!(|uri: &str| {
         Err(error) => told(&error),
     }
     let base: Geolocation = Geolocation::GLZ.parse().unwrap();
-    let request = AuthorizationRequest::new(&base, "app", "https://app.example/back", "openid").unwrap().with_state("state");
+    let request = AuthorizationRequest::new(&base, "app", "https://app.example/back", "openid")
+        .unwrap()
+        .with_state("state");
     match request.returned(uri) {
         Ok(back) => assert!(!format!("{back:?}").contains(fuzzing::SECRET)),
         Err(error) => told(&error),
     }
-    let _ = OneTimePasswordRequest::by_email("a@b.example").grant_from_link(uri).map_err(|error| told(&error));
+    let _ =
+        OneTimePasswordRequest::by_email("a@b.example").grant_from_link(uri).map_err(|error| told(&error));
 });

@@ -27,6 +27,8 @@ use std::{
 use tokio_postgres::types::Type;
 
 pub use self::fleet::PostgresFleet;
+#[cfg(fuzzing)]
+pub(crate) use self::spool::fuzzing::spool;
 use self::{
     claim::{Claim, Unanswered, random_id, release_in_background},
     connection::Parameters,

@@ -13,6 +13,9 @@
 //!   does no harm if two processes save one file, or a process dies at any step.
 //! - No stored token is presented while a file of its row may hold the token's successor.
 
+#[cfg(fuzzing)]
+pub(super) mod fuzzing;
+
 use std::{
     collections::BTreeSet,
     fs, io,
