@@ -201,6 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn what_a_need_is_called_and_whether_it_is_explicit_or_can_wait() {
+        let found = all().map(|need| (need.name(), need.is_explicit(), need.can_wait()));
+        let expected = [
+            ("refresh_token", false, false),
+            ("access_token", false, false),
+            ("keep_alive", false, true),
+            ("due", false, true),
+            ("grant", false, false),
+            ("retry", true, false),
+            ("sign_in", true, false),
+            ("adopt", true, false),
+            ("revoke", true, false),
+            ("forget", true, false),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
     fn when_a_need_is_met() {
         // Which of the first three needs are met; the others never are.
         for (now, met) in [
