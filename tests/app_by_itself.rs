@@ -55,6 +55,35 @@ async fn an_expiring_token_is_renewed_and_a_passing_failure_is_no_error() {
 }
 
 #[tokio::test]
+async fn in_its_last_five_minutes_one_caller_renews_while_the_others_are_served() {
+    let scene = Scene::new().await;
+    let tokens = app_tokens(&scene);
+    let old = tokens.access_token().await.unwrap();
+    scene.clock.advance(56 * MINUTE + MINUTE / 2);
+    let held = scene.concur.hold_replies();
+    let carrier = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.access_token().await.unwrap() }
+    });
+    support::until(|| scene.concur.token_requests() == 2).await;
+    for _ in 0..10 {
+        assert_eq!(tokens.access_token().await.unwrap().secret(), old.secret());
+    }
+    assert!(!carrier.is_finished());
+    held.release();
+    assert_ne!(carrier.await.unwrap().secret(), old.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
+async fn a_token_just_received_is_handed_out_whatever_its_expiry() {
+    let scene = Scene::new().await;
+    scene.concur.set_reply_member("expires_in", Some("0"));
+    app_tokens(&scene).access_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+#[tokio::test]
 async fn a_token_that_an_api_refused_is_not_handed_out_again() {
     let scene = Scene::new().await;
     let tokens = app_tokens(&scene);

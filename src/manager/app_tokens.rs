@@ -205,3 +205,48 @@ impl fmt::Debug for AppTokens {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        future::{Future, ready},
+        pin::Pin,
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        Credentials, TokenManager,
+        oauth_client::{OutgoingCall, Sent, Transport},
+    };
+
+    #[derive(Default)]
+    struct Counting(AtomicUsize);
+
+    impl Transport for Counting {
+        fn send<'a>(&'a self, call: &'a OutgoingCall<'a>) -> Pin<Box<dyn Future<Output = Sent> + Send + 'a>> {
+            let number = self.0.fetch_add(1, Ordering::Relaxed);
+            let token = json!({"access_token": format!("access {number}"), "expires_in": 3600});
+            Box::pin(ready(Sent { elapsed: Duration::ZERO, outcome: Ok(call.reply(200, &token)) }))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_flight_that_begins_right_after_another_has_ended_sends_nothing() {
+        let concur = Arc::new(Counting::default());
+        let tokens = TokenManager::builder()
+            .credentials(Credentials::new("app", "secret"))
+            .base_uri("https://us.api.concursolutions.com")
+            .oauth_client(OAuthClient::on(Arc::clone(&concur)))
+            .build_for_app()
+            .unwrap();
+        let first = tokens.access_token().await.unwrap();
+        // The caller has looked before that.
+        let outcome = tokens.0.fly(Join::Any, false).await;
+        assert!(matches!(outcome, Outcome::Done(token) if token.secret() == first.secret()));
+        assert_eq!(concur.0.load(Ordering::Relaxed), 1);
+    }
+}
