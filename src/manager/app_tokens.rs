@@ -229,7 +229,7 @@ mod tests {
     impl Transport for Counting {
         fn send<'a>(&'a self, call: &'a OutgoingCall<'a>) -> Pin<Box<dyn Future<Output = Sent> + Send + 'a>> {
             let number = self.0.fetch_add(1, Ordering::Relaxed);
-            let token = json!({"access_token": format!("access {number}"), "expires_in": 3600});
+            let token = json!({"access_token": format!("access-{number}"), "expires_in": 3600});
             Box::pin(ready(Sent { elapsed: Duration::ZERO, outcome: Ok(call.reply(200, &token)) }))
         }
     }
