@@ -245,3 +245,41 @@ fn text(at: OffsetDateTime) -> Option<String> {
 pub(crate) fn rfc3339<S: Serializer>(at: &Option<OffsetDateTime>, serializer: S) -> Result<S::Ok, S::Error> {
     at.and_then(text).serialize(serializer)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_for_people() {
+        let at = Some(OffsetDateTime::UNIX_EPOCH);
+        let mut status = Status {
+            source: Some(TokenOrigin::Obtained),
+            refresh_token_valid: true,
+            access_token_expires_at: at,
+            ..Status::default()
+        };
+        assert_eq!(
+            status.to_string(),
+            "company not known: refresh token obtained, without a known expiry; access token expired at 1970-01-01T00:00:00Z"
+        );
+        status.principal_uuid = Some("8e01b9c0".to_owned());
+        status.refresh_token_expires_at = at;
+        status.access_token_expires_at = None;
+        status.unsaved = true;
+        assert_eq!(
+            status.to_string(),
+            "principal 8e01b9c0: refresh token obtained, valid until 1970-01-01T00:00:00Z; access token not held; NOT SAVED YET"
+        );
+        status.company_uuid = Some("08bbce1d".to_owned());
+        status.refresh_token_refused = true;
+        status.last_error = Some(LastError::of(&crate::Error::new(ErrorKind::Unavailable, "no answer")));
+        assert!(
+            status
+                .to_string()
+                .starts_with("company 08bbce1d: refresh token obtained, refused by Concur; access"),
+            "{status}"
+        );
+        assert!(status.to_string().ends_with("; NOT SAVED YET; last error: no answer"), "{status}");
+    }
+}

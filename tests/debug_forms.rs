@@ -38,6 +38,9 @@ async fn each_begins_with_the_name_of_its_type() {
         (format!("{:?}", OneTimePasswordRequest::by_email("a@b.example")), "OneTimePasswordRequest"),
         (format!("{:?}", StoreLock::new(())), "StoreLock"),
         (format!("{:?}", MemoryStore::new().boxed()), "MemoryStore"),
+        (format!("{:?}", AppCredentials::new("app", "secret")), "AppCredentials"),
+        #[cfg(feature = "tower")]
+        (format!("{:?}", concur_auth::BearerLayer::new(tokens.clone())), "BearerLayer"),
         #[cfg(feature = "postgres")]
         (
             format!("{:?}", concur_auth::PostgresStore::new("postgres://localhost/x", "name").unwrap()),

@@ -15,8 +15,8 @@ use std::sync::{
 };
 
 use concur_auth::{
-    AppCredentials, BoxedStore, DueTokens, Error, ErrorKind, Fleet, FleetMember, FleetStore, MemoryStore,
-    TokenStore as _,
+    AppCredentials, BoxedStore, DueTokens, Error, ErrorKind, Fleet, FleetMember, FleetStore, MemberKind,
+    MemberState, MemoryStore, TokenStore as _,
 };
 use folder::Folder;
 
@@ -70,6 +70,78 @@ fn a_margin_for_a_store_that_knows_none_is_refused() {
     assert_eq!(
         error.to_string(),
         "fleet_folder::Failing knows no margin; implement FleetStore::refresh_token_margin, or give the fleet no margin"
+    );
+}
+
+#[test]
+fn a_rate_that_is_no_positive_number_is_refused() {
+    let builder = || Fleet::builder().app(AppCredentials::new("the app's id", "its secret"));
+    for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let error = builder().max_requests_per_second(rate).build().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(
+            error.to_string(),
+            format!("max_requests_per_second({rate}) is no positive number; pass one, such as 20.0")
+        );
+    }
+}
+
+#[test]
+fn a_fleets_base_uri_may_name_a_host_that_is_trusted() {
+    let gateway = "https://gateway.example";
+    let builder =
+        || Fleet::builder().app(AppCredentials::new("the app's id", "its secret")).base_uri(gateway);
+    assert_eq!(builder().build().unwrap_err().kind(), ErrorKind::Untrusted);
+    builder().trust_host("gateway.example").build().unwrap();
+}
+
+/// Knows its members and nothing else.
+#[derive(Debug)]
+struct Listed(Vec<FleetMember>);
+
+impl FleetStore for Listed {
+    fn of(&self, _: &str, _: &str) -> BoxedStore {
+        MemoryStore::new().boxed()
+    }
+
+    async fn claim_due(&self, _: &str, _: usize) -> Result<DueTokens, Error> {
+        Ok(DueTokens::new(Vec::new(), None))
+    }
+
+    async fn list(&self, _: &str, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
+        let is_after = |member: &&FleetMember| after.is_none_or(|after| *member.uuid > *after);
+        Ok(self.0.iter().filter(is_after).take(most).cloned().collect())
+    }
+
+    async fn assign(&self, _: &str, _: &str, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_a_store_of_ones_own_leaves_out_is_done_with_its_list() {
+    let member = |number: usize| {
+        let state = if number == 1500 { MemberState::NeedsPerson } else { MemberState::Active };
+        FleetMember::new(format!("{number:08}-0000-4000-8000-000000000000"), MemberKind::Company, state)
+    };
+    let store = Listed((0..2000).map(member).collect());
+    let fleet = Fleet::builder().app(AppCredentials::new("the app's id", "its secret")).store(store);
+    let fleet = fleet.build().unwrap();
+    let wanted = member(1500);
+    assert_eq!(fleet.member(&wanted.uuid).await.unwrap().unwrap().uuid, wanted.uuid);
+    assert!(fleet.member(&member(2000).uuid).await.unwrap().is_none());
+    let needing: Vec<_> =
+        fleet.needing_a_person().await.unwrap().into_iter().map(|member| member.uuid).collect();
+    assert_eq!(needing, [wanted.uuid]);
+    let health = fleet.health().await.unwrap();
+    assert_eq!((health.active, health.needing_a_person, health.signed_out), (1999, 1, 0));
+    let renewed = fleet.renew_due().await.unwrap();
+    assert_eq!((renewed.renewed, renewed.skipped), (0, 0));
+    #[cfg(feature = "sealing")]
+    assert_eq!(
+        fleet.count_by_sealing_key().await.unwrap_err().to_string(),
+        "fleet_folder::Listed takes no sealing keys; implement FleetStore::seal_with and count_by_sealing_key, or give the fleet no \
+         keys"
     );
 }
 

@@ -294,6 +294,82 @@ mod tests {
     }
 
     #[test]
+    fn each_sqlstate_has_the_name_that_postgresql_gives_it() {
+        for (state, name) in [
+            (SqlState::PROTOCOL_VIOLATION, "protocol_violation"),
+            (SqlState::INVALID_TEXT_REPRESENTATION, "invalid_text_representation"),
+            (SqlState::NOT_NULL_VIOLATION, "not_null_violation"),
+            (SqlState::UNIQUE_VIOLATION, "unique_violation"),
+            (SqlState::CHECK_VIOLATION, "check_violation"),
+            (SqlState::READ_ONLY_SQL_TRANSACTION, "read_only_sql_transaction"),
+            (SqlState::IN_FAILED_SQL_TRANSACTION, "in_failed_sql_transaction"),
+            (SqlState::INVALID_AUTHORIZATION_SPECIFICATION, "invalid_authorization_specification"),
+            (SqlState::INVALID_PASSWORD, "invalid_password"),
+            (SqlState::INVALID_CATALOG_NAME, "invalid_catalog_name"),
+            (SqlState::INVALID_SCHEMA_NAME, "invalid_schema_name"),
+            (SqlState::T_R_SERIALIZATION_FAILURE, "serialization_failure"),
+            (SqlState::T_R_STATEMENT_COMPLETION_UNKNOWN, "statement_completion_unknown"),
+            (SqlState::T_R_DEADLOCK_DETECTED, "deadlock_detected"),
+            (SqlState::INSUFFICIENT_PRIVILEGE, "insufficient_privilege"),
+            (SqlState::SYNTAX_ERROR, "syntax_error"),
+            (SqlState::UNDEFINED_COLUMN, "undefined_column"),
+            (SqlState::UNDEFINED_FUNCTION, "undefined_function"),
+            (SqlState::UNDEFINED_TABLE, "undefined_table"),
+            (SqlState::DISK_FULL, "disk_full"),
+            (SqlState::OUT_OF_MEMORY, "out_of_memory"),
+            (SqlState::TOO_MANY_CONNECTIONS, "too_many_connections"),
+            (SqlState::LOCK_NOT_AVAILABLE, "lock_not_available"),
+            (SqlState::QUERY_CANCELED, "query_canceled"),
+            (SqlState::ADMIN_SHUTDOWN, "admin_shutdown"),
+            (SqlState::CRASH_SHUTDOWN, "crash_shutdown"),
+            (SqlState::CANNOT_CONNECT_NOW, "cannot_connect_now"),
+            (SqlState::DATABASE_DROPPED, "database_dropped"),
+            (SqlState::IDLE_SESSION_TIMEOUT, "idle_session_timeout"),
+            (SqlState::IO_ERROR, "io_error"),
+            (SqlState::INTERNAL_ERROR, "internal_error"),
+            // By their classes.
+            (SqlState::CONNECTION_EXCEPTION, "connection_exception"),
+            (SqlState::FEATURE_NOT_SUPPORTED, "feature_not_supported"),
+            (SqlState::DATA_EXCEPTION, "data_exception"),
+            (SqlState::INTEGRITY_CONSTRAINT_VIOLATION, "integrity_constraint_violation"),
+            (SqlState::INVALID_TRANSACTION_STATE, "invalid_transaction_state"),
+            (SqlState::TRANSACTION_ROLLBACK, "transaction_rollback"),
+            (SqlState::SYNTAX_ERROR_OR_ACCESS_RULE_VIOLATION, "syntax_error_or_access_rule_violation"),
+            (SqlState::INSUFFICIENT_RESOURCES, "insufficient_resources"),
+            (SqlState::PROGRAM_LIMIT_EXCEEDED, "program_limit_exceeded"),
+            (SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE, "object_not_in_prerequisite_state"),
+            (SqlState::OPERATOR_INTERVENTION, "operator_intervention"),
+            (SqlState::SYSTEM_ERROR, "system_error"),
+            (SqlState::from_code("28999"), "invalid_authorization_specification"),
+            (SqlState::RAISE_EXCEPTION, "no condition that this crate knows"),
+        ] {
+            assert_eq!(condition(state.code()).name, name, "{}", state.code());
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_refusal_says_what_to_do() {
+        for (failure, message) in [
+            (
+                Failure::NotSignedIn("the server asks for a password; write it into the database URL"),
+                "could not sign in to PostgreSQL database concur at db.example:5432: the server asks for a password; write it \
+                 into the database URL",
+            ),
+            (
+                Failure::Forked,
+                "the connections to PostgreSQL database concur at db.example:5432 belong to the process that forked this one; \
+                 make stores in the forked child, or fork before the first statement",
+            ),
+            (
+                Failure::AlreadyFailed,
+                "a statement before this one failed at PostgreSQL database concur at db.example:5432; try again",
+            ),
+        ] {
+            assert_eq!(failure.explain(DATABASE).to_string(), message);
+        }
+    }
+
+    #[test]
     fn what_passes_by_itself_is_transient() {
         for state in [
             "08000", "08006", "08P01", "25006", "40001", "40P01", "53000", "53100", "53300", "55P03",
