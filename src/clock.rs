@@ -194,3 +194,51 @@ pub(crate) fn public_time(time: SystemTime) -> OffsetDateTime {
     let seconds = unix_seconds(time).min(LAST_SECOND).cast_signed();
     OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Panics, in `sleep` either at once or when it is waited for.
+    #[derive(Debug)]
+    struct Broken {
+        sleeps_at_first: bool,
+    }
+
+    impl Clock for Broken {
+        fn now(&self) -> SystemTime {
+            panic!("no time of day")
+        }
+
+        fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            assert!(self.sleeps_at_first, "no sleep");
+            Box::pin(async { panic!("no sleep any more") })
+        }
+
+        fn monotonic(&self) -> Duration {
+            panic!("no uptime")
+        }
+    }
+
+    #[tokio::test]
+    async fn where_a_users_clock_panics_the_machines_is_asked() {
+        for sleeps_at_first in [false, true] {
+            let clock = Guarded(Broken { sleeps_at_first });
+            let before = (SystemClock.now(), SystemClock.monotonic());
+            clock.sleep(Duration::from_millis(20)).await;
+            assert!(clock.now() >= before.0 + Duration::from_millis(20));
+            assert!(clock.monotonic() >= before.1 + Duration::from_millis(20));
+        }
+    }
+
+    #[test]
+    fn times_that_no_date_can_be_are_cut_off() {
+        assert_eq!(from_unix_seconds(LAST_SECOND + 1), None);
+        let last = from_unix_seconds(LAST_SECOND).unwrap();
+        assert_eq!(unix_seconds(last), LAST_SECOND);
+        assert_eq!(public_time(last + Duration::from_secs(1)), public_time(last));
+        assert_eq!(public_time(last).year(), 9999);
+        let before = SystemTime::UNIX_EPOCH - Duration::from_secs(1);
+        assert_eq!((unix_seconds(before), public_time(before)), (0, OffsetDateTime::UNIX_EPOCH));
+    }
+}

@@ -165,6 +165,54 @@ async fn one_of_eight() {
     }
 }
 
+/// What is revoked is what would otherwise go on living.
+#[tokio::test]
+async fn a_revocation_revokes_the_token_that_was_stored_meanwhile() {
+    let scene = Scene::new().await;
+    let stale = token(r#"{"refresh_token": "rotated away"}"#);
+    let theirs = token(&scene.concur.token_json());
+    let store = Contended { held: Mutex::new(Some(stale)), theirs: Arc::new(Mutex::new(Some(theirs))) };
+    let tokens = scene.builder().store(store).build().unwrap();
+    tokens.revoke().await.unwrap();
+    assert!(tokens.status().signed_out);
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (2, 0));
+    let last = scene.concur.requests().pop().unwrap();
+    assert_eq!((last.method(), last.path()), ("DELETE", "/app-mgmt/v0/connections"));
+}
+
+/// Another program replaces the token before each grant, and each is refused.
+#[derive(Debug, Default)]
+struct Restless(Mutex<usize>);
+
+impl TokenStore for Restless {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        Ok(Some(token(&format!(r#"{{"refresh_token": "number {}"}}"#, self.0.lock().unwrap()))))
+    }
+    async fn save(&self, _: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+        Ok(())
+    }
+    async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+        Ok(())
+    }
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+        *self.0.lock().unwrap() += 1;
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_revocation_names_a_program_that_replaces_the_token_all_the_time() {
+    let scene = Scene::new().await;
+    let tokens = scene.builder().store(Restless::default()).build().unwrap();
+    let error = tokens.revoke().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    assert_eq!(
+        error.to_string(),
+        "another program keeps replacing the token in lost_race::Restless; stop that program"
+    );
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (3, 0));
+}
+
 /// Whatever code the refusal has, another token in the store is tried before anything else.
 #[tokio::test]
 async fn another_token_in_the_store_is_used_whatever_the_refusals_code() {

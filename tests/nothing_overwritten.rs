@@ -30,6 +30,29 @@ async fn complaint_about(credentials: &[u8]) -> (ErrorKind, String) {
 }
 
 #[tokio::test]
+async fn credentials_that_cannot_be_read_or_made_say_what_to_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("no folder/credentials.json");
+    for (path, kind, message) in [
+        (
+            dir.path(),
+            ErrorKind::CredentialsInvalid,
+            "<path>: cannot be read; check that it is a file this user may read",
+        ),
+        (
+            &missing,
+            ErrorKind::CredentialsNeeded,
+            "<path> does not exist, and a template could not be written there; name a folder in which this user can create files",
+        ),
+    ] {
+        let error = CredentialsFile::new(path).credentials().await.unwrap_err();
+        assert_eq!(error.kind(), kind);
+        assert_eq!(error.to_string().replace(&path.display().to_string(), "<path>"), message);
+    }
+    assert!(names_in(dir.path()).is_empty());
+}
+
+#[tokio::test]
 async fn broken_credentials_are_explained_and_left_alone() {
     for (credentials, message) in [
         (
