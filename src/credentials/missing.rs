@@ -167,3 +167,67 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::AppCredentials;
+
+    #[test]
+    fn each_part_has_the_name_of_its_origin() {
+        let app = || Credentials::new("app", "secret");
+        let in_environment = |credentials: Credentials| credentials.with_origin(Origin::Environment);
+        let message = |checked: Result<(), Error>| checked.unwrap_err().to_string();
+        let sign_in = |credentials: Credentials| message(credentials.require_sign_in().map(drop));
+        let company = "a token must be obtained: create a company request token at \
+            https://www.concursolutions.com/nui/authadmin/companytokens (it lives 24 hours)";
+        let both = "the app's page https://www.concursolutions.com/nui/ocstool shows both";
+        for (found, expected) in [
+            (
+                message(Credentials::new("", "").require_app()),
+                format!("the app id and the client secret are blank in the Credentials; {both}, then pass them"),
+            ),
+            (
+                message(in_environment(Credentials::new("app", "")).require_app()),
+                format!("CONCUR_CLIENT_SECRET is not set in the environment; {both}, then set it"),
+            ),
+            (
+                sign_in(app().company("", "")),
+                format!("the company UUID and the company request token are blank in the Credentials; {company}, then pass them"),
+            ),
+            (
+                sign_in(in_environment(app().company("", ""))),
+                format!(
+                    "CONCUR_COMPANY_UUID and CONCUR_COMPANY_REQUEST_TOKEN are not set in the environment; {company}, then set them"
+                ),
+            ),
+            (
+                sign_in(app().user("", "")),
+                "the user's name and the user's password are blank in the Credentials; a token must be obtained: ask the user, then \
+                 pass them"
+                    .to_owned(),
+            ),
+            (
+                sign_in(AppCredentials::new("app", "secret").for_member()),
+                "the company or user is not connected: the fleet has no token; let the user sign in, and pass the grant to \
+                 Fleet::connect"
+                    .to_owned(),
+            ),
+        ] {
+            assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn a_new_request_token_is_put_where_the_old_one_is() {
+        let credentials = Credentials::new("app", "secret").company("uuid", "token");
+        let (_, in_code) = credentials.clone().way_back();
+        let (_, in_environment) = credentials.with_origin(Origin::Environment).way_back();
+        assert!(in_code.ends_with(" and put it into the Credentials"), "{in_code}");
+        assert!(
+            in_environment
+                .ends_with(" and put it into the environment variable CONCUR_COMPANY_REQUEST_TOKEN"),
+            "{in_environment}"
+        );
+    }
+}

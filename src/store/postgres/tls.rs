@@ -132,3 +132,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
         Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_certificates_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("authorities.pem");
+        let not_one = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for content in [None, Some(""), Some("no PEM"), Some("-----BEGIN CERTIFICATE-----\n"), Some(not_one)]
+        {
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
+            let error = Tls::new(&Roots::File(path.clone())).map(drop).unwrap_err();
+            assert_eq!(error.kind(), crate::ErrorKind::Store);
+            assert_eq!(
+                error.to_string(),
+                format!(
+                    "could not read certificates from {}; check sslrootcert in the database URL",
+                    path.display()
+                )
+            );
+            assert!(std::error::Error::source(&error).is_some(), "{content:?}");
+        }
+    }
+}
