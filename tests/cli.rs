@@ -466,6 +466,37 @@ fn server(reply: &'static str) -> String {
 }
 
 #[tokio::test]
+async fn doctor_names_what_is_wrong_with_credentials_and_keys() {
+    let scene = Scene::new().await;
+    scene.run(&["refresh-token"]).ok();
+    let found = |command: &mut Command, parts: &[&str]| {
+        let ran = Ran::of(command.output().unwrap());
+        assert!(ran.code == Some(1) && parts.iter().all(|part| ran.out.contains(part)), "{parts:?}: {ran:?}");
+    };
+    let doctor = || scene.command(&["doctor"]);
+    found(
+        doctor().env("CONCUR_APP_ID", "app"),
+        &[
+            "the environment variable CONCUR_CLIENT_SECRET is not set, but the other one is; set both, or neither",
+        ],
+    );
+    found(doctor().env("CONCUR_AUTH_SEALING_KEYS", "no key"), &["CONCUR_AUTH_SEALING_KEYS"]);
+    scene.write("credentials.json", "[");
+    found(
+        &mut doctor(),
+        &["credentials.json is no JSON object; correct it, or remove it and run: concur-auth init"],
+    );
+    scene.write("credentials.json", r#"{"appID": " ", "baseURI": "http://127.0.0.1:1"}"#);
+    let blank = ["appID is blank; fill it in", "clientSecret is blank; fill it in"];
+    found(&mut doctor(), &[blank[0], blank[1], "http://127.0.0.1:1 cannot be reached"]);
+    for file in ["credentials.json", "refreshTokenObjectFile.json"] {
+        fs::remove_file(scene.path(file)).unwrap();
+        fs::create_dir(scene.path(file)).unwrap();
+        found(&mut doctor(), &[&format!("{file}: Is a directory")]);
+    }
+}
+
+#[tokio::test]
 async fn doctor_looks_at_clock_expiry_tls_and_folder() {
     let scene = Scene::new().await;
     scene.run(&["refresh-token"]).ok();
