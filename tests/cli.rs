@@ -415,6 +415,17 @@ async fn a_fleet_is_filled_listed_renewed_and_emptied() {
     scene.run(&["--fleet", "other", "fleet", "disconnect", "--yes", &company]).ok();
 }
 
+#[tokio::test]
+async fn what_an_import_refuses_is_named_and_no_success() {
+    let scene = Scene::new().await;
+    fs::create_dir(scene.path("files")).unwrap();
+    scene.write("files/broken.json", "{");
+    let ran = scene.run(&["--fleet", "tokens", "fleet", "import", "files"]);
+    assert_eq!((ran.code, &*ran.out), (Some(1), "taken over: 0; there already: 0; refused: 1\n"), "{ran:?}");
+    assert!(ran.err.contains("refused: ") && ran.err.contains("files/broken.json: "), "{ran:?}");
+    assert_eq!(fs::read_to_string(scene.path("files/broken.json")).unwrap(), "{");
+}
+
 /// A person writes a token while the program makes room for the reply, which takes a moment on a slow disk: found by
 /// `src/store/json_file/lock_model.rs`.
 #[tokio::test(flavor = "multi_thread")]
