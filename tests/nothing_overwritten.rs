@@ -198,6 +198,27 @@ async fn an_unreadable_file_is_an_error_and_not_a_missing_token() {
     assert_eq!(scene.concur.token_requests(), 0);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn what_cannot_be_a_token_file_is_an_error_that_says_why() {
+    let large = " ".repeat((1 << 20) + 1);
+    for (link, why) in [(None, "it is larger than 1 MiB"), (Some("refreshTokenObjectFile.json"), "symbolic links")] {
+        let scene = Scene::new().await;
+        match link {
+            Some(target) => std::os::unix::fs::symlink(target, scene.token_path()).unwrap(),
+            None => scene.write_token(&large),
+        }
+        let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Store);
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        assert!(cause.contains(why), "{error}: {cause}");
+        assert_eq!(scene.concur.token_requests(), 0);
+        if link.is_none() {
+            assert_eq!(fs::read_to_string(scene.token_path()).unwrap(), large);
+        }
+    }
+}
+
 /// Whoever comes second sees the first one's template, whole, and never writes over what a person put there.
 #[test]
 fn a_template_never_replaces_a_file_even_in_a_race() {
