@@ -202,7 +202,9 @@ async fn an_unreadable_file_is_an_error_and_not_a_missing_token() {
 #[tokio::test]
 async fn what_cannot_be_a_token_file_is_an_error_that_says_why() {
     let large = " ".repeat((1 << 20) + 1);
-    for (link, why) in [(None, "it is larger than 1 MiB"), (Some("refreshTokenObjectFile.json"), "symbolic links")] {
+    for (link, why) in
+        [(None, "it is larger than 1 MiB"), (Some("refreshTokenObjectFile.json"), "symbolic links")]
+    {
         let scene = Scene::new().await;
         match link {
             Some(target) => std::os::unix::fs::symlink(target, scene.token_path()).unwrap(),
