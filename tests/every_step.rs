@@ -17,7 +17,6 @@ mod skip;
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    io::{self, Write},
     path::Path,
     process::Command,
 };
@@ -50,9 +49,9 @@ impl Call {
     }
 }
 
-/// For `.ci/reliability`: the harness keeps what passing tests print to itself.
-fn say(what: &str) {
-    let _ = writeln!(io::stderr(), "held {what}");
+/// For `.ci/reliability`.
+fn held(what: &str) {
+    skip::say(&format!("held {what}"));
 }
 
 fn has_strace() -> bool {
@@ -235,7 +234,7 @@ async fn a_kill_at_any_call_loses_no_token_that_was_written() {
     let lines: Vec<_> = lost.iter().map(|i| calls[*i].shown()).collect();
     assert!(!lost.is_empty() && lost.iter().all(|i| (written - 1..=written).contains(i)), "{lines:#?}");
     assert!(calls.len() > 60, "{}", calls.len());
-    say(&format!("after {} kills at a call that touches the folder", calls.len()));
+    held(&format!("after {} kills at a call that touches the folder", calls.len()));
 }
 
 /// On each of its threads.
@@ -281,7 +280,7 @@ async fn a_kill_at_any_call_of_the_whole_program_loses_no_token_that_was_written
         }
     }
     assert!(kills > 200 && lost > 0, "{kills} {lost}");
-    say(&format!("after {kills} kills at any call"));
+    held(&format!("after {kills} kills at any call"));
 }
 
 /// What each call can fail with.
@@ -319,5 +318,5 @@ async fn an_error_at_any_call_loses_no_token() {
         }
     }
     assert!(runs > 80, "{runs}");
-    say(&format!("after {runs} errors of a disk"));
+    held(&format!("after {runs} errors of a disk"));
 }

@@ -25,10 +25,7 @@ mod worker;
 #[path = "support/workers/mod.rs"]
 mod workers;
 
-use std::{
-    io::{self, Write as _},
-    time::Duration,
-};
+use std::time::Duration;
 
 use concur_auth::{ErrorKind, Fleet, Grant, simulator::Fault};
 
@@ -50,11 +47,6 @@ const UNTIL_STOPPED: Duration = Duration::from_secs(5);
 #[ignore = "runs as a child process"]
 async fn works() {
     worker::work().await;
-}
-
-/// The harness keeps what passing tests print to itself.
-fn say(what: &str) {
-    let _ = writeln!(io::stderr(), "{what}");
 }
 
 /// The database is stopped while replies to a whole batch are on their way: each token is kept and named as unsaved, and saved

@@ -20,6 +20,15 @@ struct Contended {
     theirs: Arc<Mutex<Option<RefreshTokenObject>>>,
 }
 
+impl Contended {
+    /// The token that Concur refuses is replaced by a token that it accepts.
+    fn by_a_live_token(scene: &Scene) -> Self {
+        let stale = token(r#"{"refresh_token": "rotated away"}"#);
+        let theirs = token(&scene.concur.token_json());
+        Self { held: Mutex::new(Some(stale)), theirs: Arc::new(Mutex::new(Some(theirs))) }
+    }
+}
+
 impl TokenStore for Contended {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
         Ok(self.held.lock().unwrap().clone())
@@ -47,9 +56,7 @@ fn token(json: &str) -> RefreshTokenObject {
 #[tokio::test]
 async fn another_token_in_the_store_is_used() {
     let scene = Scene::new().await;
-    let stale = token(r#"{"refresh_token": "rotated away"}"#);
-    let theirs = token(&scene.concur.token_json());
-    let store = Contended { held: Mutex::new(Some(stale)), theirs: Arc::new(Mutex::new(Some(theirs))) };
+    let store = Contended::by_a_live_token(&scene);
     let tokens = scene.builder().store(store).build().unwrap();
     tokens.access_token().await.unwrap();
     assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (2, 0));
@@ -169,9 +176,7 @@ async fn one_of_eight() {
 #[tokio::test]
 async fn a_revocation_revokes_the_token_that_was_stored_meanwhile() {
     let scene = Scene::new().await;
-    let stale = token(r#"{"refresh_token": "rotated away"}"#);
-    let theirs = token(&scene.concur.token_json());
-    let store = Contended { held: Mutex::new(Some(stale)), theirs: Arc::new(Mutex::new(Some(theirs))) };
+    let store = Contended::by_a_live_token(&scene);
     let tokens = scene.builder().store(store).build().unwrap();
     tokens.revoke().await.unwrap();
     assert!(tokens.status().signed_out);
@@ -218,9 +223,7 @@ async fn a_revocation_names_a_program_that_replaces_the_token_all_the_time() {
 async fn another_token_in_the_store_is_used_whatever_the_refusals_code() {
     for code in [5, 14, 108] {
         let scene = Scene::new().await;
-        let stale = token(r#"{"refresh_token": "rotated away"}"#);
-        let theirs = token(&scene.concur.token_json());
-        let store = Contended { held: Mutex::new(Some(stale)), theirs: Arc::new(Mutex::new(Some(theirs))) };
+        let store = Contended::by_a_live_token(&scene);
         scene.concur.fault_next(1, Fault::code(code));
         scene.builder().store(store).build().unwrap().access_token().await.unwrap();
         let counts = (scene.concur.count("refresh_token"), scene.concur.count("password"));

@@ -8,7 +8,7 @@ use std::{
     fs,
 };
 
-use super::{TOKEN, has_strace, renewal, say, scene, stored};
+use super::{TOKEN, has_strace, held, renewal, scene, stored};
 use crate::scene::Scene;
 
 /// What one call does to the disk.
@@ -224,5 +224,5 @@ async fn a_power_cut_after_any_call_leaves_the_old_token_or_the_new_one() {
     }
     assert!(is_saved && states > 40 && with_new > 5, "{is_saved} {states} {with_new}");
     assert_eq!(scene.concur.token_requests(), 2);
-    say(&format!("in {states} states of a disk after a power cut"));
+    held(&format!("in {states} states of a disk after a power cut"));
 }

@@ -14,7 +14,7 @@ use concur_auth::{
 use super::*;
 use crate::{
     partner::grant,
-    support::{really_wait, seed},
+    support::{really_wait, say, seed},
     worker::{Place, Sends},
     workers::{Chaos, History},
 };

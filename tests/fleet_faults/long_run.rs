@@ -20,7 +20,7 @@ use std::{
 use super::*;
 use crate::{
     partner::{Partner, grant},
-    support::{really_wait, seed},
+    support::{really_wait, say, seed},
     worker::{Place, Sends},
     workers::{Cause, Chaos, Counts, History, Judged, Log},
 };

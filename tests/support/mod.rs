@@ -32,7 +32,7 @@ use tokio::net::TcpSocket;
 pub(crate) use self::seed::{seed, seeded};
 pub use self::{
     seen::Seen,
-    skip::skip,
+    skip::{say, skip},
     watched::{Call, Watched},
 };
 

@@ -13,5 +13,10 @@ pub fn skip(why: &str) {
 pub fn skip_named(name: &str, why: &str) {
     let must_run = std::env::var_os("CONCUR_AUTH_MUST_RUN").is_some_and(|it| it == "1");
     assert!(!must_run, "CONCUR_AUTH_MUST_RUN=1, and {name} cannot run: {why}");
-    let _ = writeln!(io::stderr(), "SKIPPED {name}: {why}");
+    say(&format!("SKIPPED {name}: {why}"));
+}
+
+/// Writes a line on the real standard error.
+pub fn say(what: &str) {
+    let _ = writeln!(io::stderr(), "{what}");
 }
