@@ -254,4 +254,55 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn a_token_is_young_for_a_minute_and_its_refusal_counts_what_was_refused_before() {
+        let first = refused(&held("a", None), 1400);
+        for (refused_at, pause) in [(1459, 1), (1460, 0)] {
+            let second = refused(&held("b", Some(&first)), refused_at);
+            assert_eq!(second.live_access(at(refused_at)).is_some(), pause > 0, "at {refused_at}");
+            assert!(second.live_access(at(refused_at + pause)).is_none(), "at {refused_at}");
+        }
+        // The third young token in a row is handed out for two seconds, the fourth for four.
+        let mut last = first;
+        for (access, pause) in [("b", 1), ("c", 2), ("d", 4)] {
+            last = refused(&held(access, Some(&last)), 1400);
+            assert!(last.live_access(at(1399 + pause)).is_some(), "{access}");
+            assert!(last.live_access(at(1400 + pause)).is_none(), "{access}");
+        }
+    }
+
+    #[test]
+    fn only_the_current_token_can_be_refused_and_is_the_current_one_until_then() {
+        let (first, second) = (held("a", None), held("b", None));
+        let token = |held: &Held| held.access().unwrap().token.clone();
+        assert!(first.refusing(&token(&second), at(1500)).is_none());
+        assert!(first.still_has(&token(&first)) && !first.still_has(&token(&second)));
+        assert!(!refused(&first, 1500).still_has(&token(&first)));
+        assert!(first.without_access().access().is_none());
+    }
+
+    fn until(refresh_expires: u64, geolocation: &str) -> RefreshTokenObject {
+        let json = format!(
+            r#"{{"refresh_token": "r", "refresh_expires_in": {refresh_expires}, "geolocation": "{geolocation}"}}"#
+        );
+        RefreshTokenObject::from_json(&json).unwrap()
+    }
+
+    #[test]
+    fn a_token_that_looks_expired_is_not_where_a_renewal_starts() {
+        const EXPIRY: u64 = 2_000_000_000;
+        let base: Geolocation = Geolocation::GLZ.parse().unwrap();
+        let elsewhere = "https://eu2.api.concursolutions.com";
+        let stored = until(EXPIRY, elsewhere);
+        for (stored, now, stop) in [
+            (None, EXPIRY - 1, &base),
+            (Some(&stored), EXPIRY - 1, &elsewhere.parse().unwrap()),
+            (Some(&stored), EXPIRY, &base),
+            (Some(&stored), EXPIRY + 1, &base),
+            (Some(&until(EXPIRY, "https://example.com")), EXPIRY - 1, &base),
+        ] {
+            assert_eq!(first_stop(stored, &base, at(now)), *stop, "at {now}");
+        }
+    }
 }

@@ -131,7 +131,10 @@ impl Schedule {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{access_token::IssuedAccess, clock::from_unix_seconds, secret::Secret};
+    use crate::{
+        AccessToken, Geolocation, access_token::IssuedAccess, clock::from_unix_seconds, random::Random,
+        secret::Secret,
+    };
 
     fn at(seconds: u64) -> SystemTime {
         from_unix_seconds(seconds).unwrap()
@@ -142,10 +145,35 @@ mod tests {
         (at(seconds), Duration::from_secs(seconds))
     }
 
+    fn issued() -> IssuedAccess {
+        IssuedAccess { secret: Secret::new("a"), expires_at: at(10_000), lifetime: Duration::from_secs(3600) }
+    }
+
     /// Of an hour, until 10,000: renewed ahead of time from 9,400, and by callers from 9,700.
     fn window() -> Window {
-        let lifetime = Duration::from_secs(3600);
-        Window::of_access(&IssuedAccess { secret: Secret::new("a"), expires_at: at(10_000), lifetime }, 0.0)
+        Window::of_access(&issued(), 0.0)
+    }
+
+    #[test]
+    fn a_token_ages_by_the_clock_that_is_never_set() {
+        let token = AccessToken::new(issued(), Geolocation::GLZ.parse().unwrap(), [].into());
+        let mut access = HeldAccess::new(token, None, &Random::seeded(0));
+        access.window = window();
+        // The process starts at 7,000 by the time of day, and 100 by the other clock: the token has 3,000 seconds left.
+        let (due, ends) = (2500, 3100);
+        for set_to in [7000, 0, 20_000] {
+            let mut schedule = Schedule::default();
+            let mut age = |now, uptime| schedule.age(&access, at(now), Duration::from_secs(uptime));
+            for (now, uptime, wanted) in [
+                (7000, 100, Age::Young),
+                (set_to, due - 1, Age::Young),
+                (set_to, due, Age::Due),
+                (set_to, ends - 1, Age::Due),
+                (set_to, ends, Age::Over),
+            ] {
+                assert_eq!(age(now, uptime), wanted, "{uptime}, the clock set to {set_to}");
+            }
+        }
     }
 
     #[test]
