@@ -500,6 +500,38 @@ mod tests {
         assert_eq!((next(None), next(Some(5000))), (told(4600), told(5000)));
     }
 
+    #[test]
+    fn an_attempt_that_is_possible_now_is_no_next_attempt() {
+        let gate = Gate::default();
+        gate.failed(&maintenance(100), at(1000), &Random::System);
+        for (now, is_told) in [(1099, true), (1100, false)] {
+            let mut status = Status::default();
+            gate.report(&mut status, at(now), None);
+            assert_eq!(status.next_attempt_at.is_some(), is_told, "at {now}");
+        }
+    }
+
+    #[test]
+    fn what_is_newer_is_told_and_a_refusal_before_what_needs_no_person() {
+        let credentials = Credentials::new("a", "s");
+        let basis = Basis { credentials: &credentials, stored: None };
+        let a_person_must_act = Error::new(ErrorKind::ReauthorizationRequired, "sign in");
+        for (failed, last, last_at, now, is_hidden) in [
+            (unavailable(None), unavailable(None), 1000, 1000, false),
+            (unavailable(None), unavailable(None), 999, 1000, true),
+            (unavailable(None), unavailable(None), 1001, 1001, false),
+            (refused(), unavailable(None), 1001, 1001, true),
+            (refused(), a_person_must_act.clone(), 1001, 1001, false),
+            (refused(), a_person_must_act, 999, 1001, true),
+            // The refusal's hour is over.
+            (refused(), unavailable(None), 1001, 4600, false),
+        ] {
+            let failed = fail(&Gate::default(), &failed, basis, 1000);
+            let last = Failure { error: last, at: at(last_at), since: at(last_at) };
+            assert_eq!(hides(&failed, &last, at(now)), is_hidden, "{:?} at {last_at}, now {now}", last.error);
+        }
+    }
+
     /// Another process was refused after this one's request had failed for a reason that may pass.
     #[test]
     fn a_passing_failure_hides_no_refusal() {

@@ -282,6 +282,8 @@ mod tests {
         assert!(first.without_access().access().is_none());
     }
 
+    const EXPIRY: u64 = 2_000_000_000;
+
     fn until(refresh_expires: u64, geolocation: &str) -> RefreshTokenObject {
         let json = format!(
             r#"{{"refresh_token": "r", "refresh_expires_in": {refresh_expires}, "geolocation": "{geolocation}"}}"#
@@ -291,7 +293,6 @@ mod tests {
 
     #[test]
     fn a_token_that_looks_expired_is_not_where_a_renewal_starts() {
-        const EXPIRY: u64 = 2_000_000_000;
         let base: Geolocation = Geolocation::GLZ.parse().unwrap();
         let elsewhere = "https://eu2.api.concursolutions.com";
         let stored = until(EXPIRY, elsewhere);
@@ -303,6 +304,46 @@ mod tests {
             (Some(&until(EXPIRY, "https://example.com")), EXPIRY - 1, &base),
         ] {
             assert_eq!(first_stop(stored, &base, at(now)), *stop, "at {now}");
+        }
+    }
+
+    /// Its life is six months.
+    fn of_a_reply(access_expires: u64) -> Held {
+        let json = format!(
+            r#"{{"refresh_token": "r", "refresh_expires_in": {EXPIRY},
+                 "access_token": "a", "expires_in": 3600, "accessTokenExpiresAt": {access_expires}}}"#
+        );
+        let object = RefreshTokenObject::from_json(&json).unwrap();
+        Held::new(object, TokenOrigin::Stored, &Geolocation::GLZ.parse().unwrap(), None, &Random::seeded(0))
+    }
+
+    #[test]
+    fn a_refresh_token_that_is_due_is_renewed_once_the_access_token_of_its_reply_has_expired() {
+        let now = EXPIRY - 24 * 60 * 60;
+        let held = of_a_reply(now);
+        for (now, decision) in [
+            (now - 1, Decision::Serve),
+            (now, Decision::RenewIfIdle),
+            (now + 1, Decision::RenewIfIdle),
+            (EXPIRY, Decision::Wait),
+        ] {
+            assert_eq!(held.decide(at(now), None, || false), decision, "at {now}");
+        }
+    }
+
+    #[test]
+    fn half_of_a_life_and_its_end_to_the_second() {
+        let held = of_a_reply(EXPIRY);
+        let half = EXPIRY - 90 * 24 * 60 * 60;
+        assert!(!held.is_half_spent(at(half - 1)) && held.is_half_spent(at(half)));
+        for (now, is_valid) in [(EXPIRY - 1, true), (EXPIRY, false)] {
+            let mut status = Status::default();
+            held.report(&mut status, at(now));
+            assert_eq!(
+                (status.refresh_token_valid, held.is_valid(at(now))),
+                (is_valid, is_valid),
+                "at {now}"
+            );
         }
     }
 }
