@@ -9,14 +9,17 @@ mod folder;
 mod suite;
 mod support;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::SeqCst},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
 };
 
 use concur_auth::{
-    AppCredentials, BoxedStore, DueTokens, Error, ErrorKind, Fleet, FleetMember, FleetStore, MemberKind,
-    MemberState, MemoryStore, TokenStore as _,
+    AppCredentials, BoxedStore, DueToken, DueTokens, Error, ErrorKind, Fleet, FleetMember, FleetStore,
+    MemberKind, MemberState, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
 };
 use folder::Folder;
 
@@ -143,6 +146,80 @@ async fn what_a_store_of_ones_own_leaves_out_is_done_with_its_list() {
         "fleet_folder::Listed takes no sealing keys; implement FleetStore::seal_with and count_by_sealing_key, or give the fleet no \
          keys"
     );
+}
+
+/// Says twice that the token of the only member is due. Another process replaces it while this one presents it.
+#[derive(Clone, Debug)]
+struct Overtaken {
+    before: RefreshTokenObject,
+    replaced: RefreshTokenObject,
+    looks: Arc<AtomicUsize>,
+    claims: Arc<AtomicUsize>,
+    /// How many locks it got back.
+    unlocked: Arc<AtomicUsize>,
+}
+
+impl TokenStore for Overtaken {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        let is_first = self.looks.fetch_add(1, SeqCst) == 0;
+        Ok(Some(if is_first { &self.before } else { &self.replaced }.clone()))
+    }
+
+    async fn save(&self, _: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+        unreachable!("the member stays")
+    }
+
+    async fn unlock(&self, _: StoreLock) {
+        self.unlocked.fetch_add(1, SeqCst);
+    }
+}
+
+impl FleetStore for Overtaken {
+    fn of(&self, _: &str, _: &str) -> BoxedStore {
+        self.clone().boxed()
+    }
+
+    async fn claim_due(&self, _: &str, most: usize) -> Result<DueTokens, Error> {
+        let again = self.claims.fetch_add(1, SeqCst) == 0;
+        let due = DueToken::new(self.before.company_uuid().unwrap(), MemberKind::Company, StoreLock::new(()));
+        assert!(most > 1);
+        Ok(DueTokens::new(vec![due], again.then_some(Duration::ZERO)))
+    }
+
+    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<FleetMember>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn assign(&self, _: &str, _: &str, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_another_process_has_renewed_is_not_counted_and_every_lock_is_given_back() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let elsewhere = scene.fleet();
+        let uuid = elsewhere.connect(suite::grant(&scene.concur.add_company())).await.unwrap();
+        let replaced = elsewhere.company(&uuid).get_valid_refresh_token().await.unwrap();
+        let json = format!(r#"{{"refresh_token": "replaced long ago", "companyUUID": "{uuid}"}}"#);
+        let store = Overtaken {
+            before: RefreshTokenObject::from_json(&json).unwrap(),
+            replaced,
+            looks: Arc::default(),
+            claims: Arc::default(),
+            unlocked: Arc::default(),
+        };
+        let fleet = scene.builder().store(store.clone()).build().unwrap();
+        let renewals = scene.while_time_passes(fleet.renew_due()).await.unwrap();
+        assert_eq!((renewals.renewed, renewals.failed, renewals.needs_person), (0, 0, 0));
+        assert_eq!((store.claims.load(SeqCst), store.unlocked.load(SeqCst)), (2, 2));
+        assert_eq!(scene.concur.count("refresh_token"), 1);
+    })
+    .await;
 }
 
 /// Once, although the folder is looked into again while the round goes on.
