@@ -5,8 +5,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PAGES: [&str; 20] = [
+const PAGES: [&str; 21] = [
     "README.md",
+    "CONTRIBUTING.md",
     "SECURITY.md",
     "CHANGELOG.md",
     "benches/README.md",
