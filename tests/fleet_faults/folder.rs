@@ -125,7 +125,7 @@ async fn what_kills_lose_in_a_folder_is_explained() {
     chaos.end(folder.dir.path(), || {}).await;
     let in_the_last = folder.concur.token_requests() - before;
 
-    let (names, kills, started) = (chaos.names(), chaos.counts.kills, chaos.started);
+    let (names, counts, started) = (chaos.names(), chaos.counts, chaos.started);
     let history = History::of(&folder.concur, folder.dir.path(), names, chaos.hits);
     let judged = history.judge_renewals(COMPANIES, usize::MAX);
     assert_eq!(judged.unexplained, [""; 0], "CONCUR_AUTH_SEED={seed}");
@@ -134,5 +134,10 @@ async fn what_kills_lose_in_a_folder_is_explained() {
     }
     assert_eq!(judged.not_saved, lost, "CONCUR_AUTH_SEED={seed}: {judged:?}");
     assert_eq!(in_the_last, renewed + (lost - lost_before), "CONCUR_AUTH_SEED={seed}");
-    say(&format!("{kills} kills, {started} processes; {lost} of {COMPANIES} companies lost; {judged:?}"));
+    let granted: usize = history.grants().values().sum();
+    say(&format!("{lost} of {COMPANIES} companies lost; {judged:?}"));
+    say(&format!(
+        "{}; {granted} grants, {lost} replies not saved, each for a known cause",
+        counts.tried(started)
+    ));
 }

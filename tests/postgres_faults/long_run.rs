@@ -13,7 +13,7 @@
 
 use super::*;
 use crate::{
-    support::seed,
+    support::{say, seed},
     workers::{Chaos, History, Judged},
 };
 
@@ -35,7 +35,6 @@ async fn twenty_kills_and_suspensions() {
     four_processes("twenty_kills_and_suspensions", 20).await;
 }
 
-#[allow(clippy::print_stderr, reason = "the counts are what the long run is for")]
 async fn four_processes(test: &str, most_hits: usize) {
     let Some(postgres) = Postgres::start(test) else { return };
     let bouncer = PgBouncer::start(&postgres, test);
@@ -87,12 +86,13 @@ async fn four_processes(test: &str, most_hits: usize) {
     let granted = history.requests.iter().filter(|it| it.status == 200).count();
     // Each grant was saved, or is one of the lost.
     assert_eq!(granted, saves + judged.not_saved, "{judged:?}");
-    eprintln!("CONCUR_AUTH_SEED={seed}: {counts:?}, {started} processes");
-    eprintln!("{granted} grants, {} of them sign-ins; {saves} saves", company.concur.count("password"));
-    eprintln!(
-        "{} replies not saved, by these causes: {:?}; families revoked: {:?}",
-        judged.not_saved, judged.causes, judged.families
-    );
+    let (sign_ins, lost) = (company.concur.count("password"), judged.not_saved);
+    say(&format!("{test}, CONCUR_AUTH_SEED={seed}: {sign_ins} sign-ins, {saves} saves"));
+    say(&format!("lost by these causes: {:?}; families revoked: {:?}", judged.causes, judged.families));
+    say(&format!(
+        "{}; {granted} grants, {lost} replies not saved, each for a known cause",
+        counts.tried(started)
+    ));
 }
 
 /// Writes a new request token into the credentials when the old one is nearly used up.

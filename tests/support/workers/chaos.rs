@@ -34,6 +34,16 @@ pub struct Counts {
     pub cuts: usize,
 }
 
+impl Counts {
+    /// For a person, and for the page on reliability.
+    pub fn tried(&self, processes: usize) -> String {
+        let Self { kills, suspensions, restarts, cuts } = self;
+        format!(
+            "tried: {processes} processes, {kills} kills, {suspensions} suspensions, {restarts} restarts of the server, {cuts} cuts"
+        )
+    }
+}
+
 /// A server, and the proxy of each place before it.
 pub type Connections<'a> = (&'a Postgres, &'a [Proxy]);
 
