@@ -5,11 +5,11 @@
 mod support;
 
 use concur_auth::{
-    CredentialSource, Credentials, CredentialsFile, Error, ErrorKind, Grant, Health, MemoryStore,
-    OAuthClient, RefreshTokenObject, Responsible, TokenOrigin,
+    CredentialSource, Credentials, CredentialsFile, Error, ErrorKind, Grant, Health, JsonFileStore,
+    MemoryStore, OAuthClient, RefreshTokenObject, Responsible, TokenOrigin, TokenStore as _,
     simulator::{Fault, Rotation},
 };
-use support::{DAY, HOUR, Scene, noon};
+use support::{DAY, HOUR, MINUTE, Scene, noon};
 
 #[tokio::test]
 async fn the_status_shows_everything_but_no_secret() {
@@ -172,6 +172,30 @@ async fn a_slow_subscriber_blocks_no_caller_and_misses_no_final_state() {
     let news = tokio::select! {
         biased;
         news = slow.next() => news,
+        () = tokio::task::yield_now() => None,
+    };
+    assert_eq!(news, None);
+}
+
+/// Another process is renewing, so that a flight looks at the store and ends. When that was is no news.
+#[tokio::test]
+async fn a_look_that_finds_nothing_new_is_no_news() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    assert_eq!(tokens.status().as_of, None, "the store was not looked at yet");
+    tokens.access_token().await.unwrap();
+    let mut changes = tokens.subscribe().await;
+    let before = tokens.status();
+    let _lock = JsonFileStore::new(scene.token_path()).try_lock().await.unwrap().unwrap();
+    scene.clock.advance(56 * MINUTE);
+    tokens.access_token().await.unwrap();
+    let mut after = tokens.status();
+    assert!(after.as_of > before.as_of);
+    after.as_of = before.as_of;
+    assert_eq!(after, before);
+    let news = tokio::select! {
+        biased;
+        news = changes.next() => news,
         () = tokio::task::yield_now() => None,
     };
     assert_eq!(news, None);
