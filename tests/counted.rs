@@ -13,12 +13,12 @@ use std::{
 };
 
 use concur_auth::{
-    AppCredentials, Error, Fleet, FolderFleet, Grant, MemoryStore, RefreshTokenObject, StoreLock, Stored,
-    TokenStore,
+    AppCredentials, Error, Fleet, FolderFleet, Grant, JsonFileStore, MemoryStore, RefreshTokenObject,
+    StoreLock, Stored, TokenStore,
     simulator::{Fault, Rotation},
 };
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use support::{Call, DAY, Scene, Watched, until};
+use support::{Call, DAY, HOUR, MINUTE, Scene, Watched, until};
 
 /// One for this program: a test holds the lock below, and compares with what was counted before it.
 fn recorder() -> &'static PrometheusHandle {
@@ -47,6 +47,30 @@ impl Since {
     fn counted(&self) -> Vec<f64> {
         self.0.iter().map(|(series, before)| value(series) - before).collect()
     }
+}
+
+/// `keep_alive` leaves a token to the process that is renewing it, though it has no valid access token.
+#[tokio::test]
+async fn a_renewal_ahead_of_time_does_not_wait_for_another_process() {
+    let _alone = ALONE.lock().await;
+    let since = Since::now(&[
+        r#"concur_auth_renewals_total{need="keep_alive",outcome="busy",kind=""}"#,
+        r#"concur_auth_renewal_seconds_count{outcome="failed"}"#,
+    ]);
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    scene.clock.advance(2 * HOUR);
+    let lock = JsonFileStore::new(scene.token_path()).try_lock().await.unwrap().unwrap();
+    let _kept = tokens.keep_alive().await.unwrap();
+    until(|| {
+        scene.clock.advance(MINUTE);
+        since.counted() != [0.0, 0.0]
+    })
+    .await;
+    assert_eq!(since.counted()[1], 0.0, "no failure to get the lock in time");
+    drop(lock);
+    assert_eq!(scene.concur.token_requests(), 1);
 }
 
 #[tokio::test]
