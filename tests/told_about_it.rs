@@ -6,7 +6,8 @@ mod support;
 
 use concur_auth::{
     CredentialSource, Credentials, CredentialsFile, Error, ErrorKind, Grant, Health, JsonFileStore,
-    MemoryStore, OAuthClient, RefreshTokenObject, Responsible, TokenOrigin, TokenStore as _,
+    MemoryStore, OAuthClient, RefreshTokenObject, Responsible, Status, StatusSubscription, TokenOrigin,
+    TokenStore as _,
     simulator::{Fault, Rotation},
 };
 use support::{DAY, HOUR, MINUTE, Scene, noon};
@@ -133,6 +134,15 @@ async fn what_may_pass_is_degraded_and_its_causes_are_told() {
     assert_eq!((error.kind, error.causes.as_deref()), (ErrorKind::Store, Some("it is not a regular file")));
 }
 
+/// What has changed already.
+async fn news(changes: &mut StatusSubscription) -> Option<Status> {
+    tokio::select! {
+        biased;
+        news = changes.next() => news,
+        () = tokio::task::yield_now() => None,
+    }
+}
+
 #[tokio::test]
 async fn subscribers_get_each_change() {
     let scene = Scene::skipping(Rotation::Never).await;
@@ -168,13 +178,7 @@ async fn a_slow_subscriber_blocks_no_caller_and_misses_no_final_state() {
         tokens.refresh().await.unwrap();
     }
     assert_eq!(slow.next().await.unwrap(), tokens.status());
-    // Nothing more has changed.
-    let news = tokio::select! {
-        biased;
-        news = slow.next() => news,
-        () = tokio::task::yield_now() => None,
-    };
-    assert_eq!(news, None);
+    assert_eq!(news(&mut slow).await, None, "nothing more has changed");
 }
 
 /// Another process is renewing, so that a flight looks at the store and ends. When that was is no news.
@@ -193,12 +197,7 @@ async fn a_look_that_finds_nothing_new_is_no_news() {
     assert!(after.as_of > before.as_of);
     after.as_of = before.as_of;
     assert_eq!(after, before);
-    let news = tokio::select! {
-        biased;
-        news = changes.next() => news,
-        () = tokio::task::yield_now() => None,
-    };
-    assert_eq!(news, None);
+    assert_eq!(news(&mut changes).await, None);
 }
 
 #[tokio::test]

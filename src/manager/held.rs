@@ -284,9 +284,9 @@ mod tests {
 
     const EXPIRY: u64 = 2_000_000_000;
 
-    fn until(refresh_expires: u64, geolocation: &str) -> RefreshTokenObject {
+    fn of(geolocation: &str) -> RefreshTokenObject {
         let json = format!(
-            r#"{{"refresh_token": "r", "refresh_expires_in": {refresh_expires}, "geolocation": "{geolocation}"}}"#
+            r#"{{"refresh_token": "r", "refresh_expires_in": {EXPIRY}, "geolocation": "{geolocation}"}}"#
         );
         RefreshTokenObject::from_json(&json).unwrap()
     }
@@ -295,13 +295,13 @@ mod tests {
     fn a_token_that_looks_expired_is_not_where_a_renewal_starts() {
         let base: Geolocation = Geolocation::GLZ.parse().unwrap();
         let elsewhere = "https://eu2.api.concursolutions.com";
-        let stored = until(EXPIRY, elsewhere);
+        let stored = of(elsewhere);
         for (stored, now, stop) in [
             (None, EXPIRY - 1, &base),
             (Some(&stored), EXPIRY - 1, &elsewhere.parse().unwrap()),
             (Some(&stored), EXPIRY, &base),
             (Some(&stored), EXPIRY + 1, &base),
-            (Some(&until(EXPIRY, "https://example.com")), EXPIRY - 1, &base),
+            (Some(&of("https://example.com")), EXPIRY - 1, &base),
         ] {
             assert_eq!(first_stop(stored, &base, at(now)), *stop, "at {now}");
         }

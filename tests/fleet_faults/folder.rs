@@ -134,10 +134,6 @@ async fn what_kills_lose_in_a_folder_is_explained() {
     }
     assert_eq!(judged.not_saved, lost, "CONCUR_AUTH_SEED={seed}: {judged:?}");
     assert_eq!(in_the_last, renewed + (lost - lost_before), "CONCUR_AUTH_SEED={seed}");
-    let granted: usize = history.grants().values().sum();
     say(&format!("{lost} of {COMPANIES} companies lost; {judged:?}"));
-    say(&format!(
-        "{}; {granted} grants, {lost} replies not saved, each for a known cause",
-        counts.tried(started)
-    ));
+    counts.say(started, history.grants().values().sum(), lost);
 }

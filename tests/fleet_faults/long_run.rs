@@ -140,11 +140,7 @@ async fn many_companies(test: &str, run: Run) {
     }
     say(&format!("{test}, CONCUR_AUTH_SEED={seed}\n{told}"));
     let granted = history.requests.iter().filter(|it| it.status == 200).count();
-    let lost = judged.not_saved;
-    say(&format!(
-        "{}; {granted} grants, {lost} replies not saved, each for a known cause",
-        counts.tried(started)
-    ));
+    counts.say(started, granted, judged.not_saved);
 }
 
 impl<'a> Parent<'a> {

@@ -86,13 +86,10 @@ async fn four_processes(test: &str, most_hits: usize) {
     let granted = history.requests.iter().filter(|it| it.status == 200).count();
     // Each grant was saved, or is one of the lost.
     assert_eq!(granted, saves + judged.not_saved, "{judged:?}");
-    let (sign_ins, lost) = (company.concur.count("password"), judged.not_saved);
+    let sign_ins = company.concur.count("password");
     say(&format!("{test}, CONCUR_AUTH_SEED={seed}: {sign_ins} sign-ins, {saves} saves"));
     say(&format!("lost by these causes: {:?}; families revoked: {:?}", judged.causes, judged.families));
-    say(&format!(
-        "{}; {granted} grants, {lost} replies not saved, each for a known cause",
-        counts.tried(started)
-    ));
+    counts.say(started, granted, judged.not_saved);
 }
 
 /// Writes a new request token into the credentials when the old one is nearly used up.

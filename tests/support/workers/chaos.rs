@@ -5,7 +5,7 @@ use std::{collections::HashMap, fs, path::Path, time::Duration};
 use super::{Hit, Worker};
 use crate::{
     postgres::{Postgres, Proxy},
-    support::{really_wait, until},
+    support::{really_wait, say, until},
 };
 
 /// Workers in places: where a worker was killed, another one starts.
@@ -35,12 +35,13 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// For a person, and for the page on reliability.
-    pub fn tried(&self, processes: usize) -> String {
+    /// Says what was tried: for a person, and for the page on reliability.
+    pub fn say(&self, processes: usize, granted: usize, lost: usize) {
         let Self { kills, suspensions, restarts, cuts } = self;
-        format!(
-            "tried: {processes} processes, {kills} kills, {suspensions} suspensions, {restarts} restarts of the server, {cuts} cuts"
-        )
+        say(&format!(
+            "tried: {processes} processes, {kills} kills, {suspensions} suspensions, {restarts} restarts of the server, {cuts} cuts; \
+             {granted} grants, {lost} replies not saved, each for a known cause"
+        ));
     }
 }
 
