@@ -181,7 +181,7 @@ impl Worker {
                 for token in tokens {
                     let teller = round.as_mut().map(|round| round.take(&token.principal));
                     if let Some(None) = teller {
-                        self.manager_of(&token).decline(token.lock, asked_at).await;
+                        self.manager_of(&token).decline(token.lock).await;
                         continue;
                     }
                     // A store that claims more than it was asked for gives those back.

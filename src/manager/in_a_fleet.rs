@@ -61,9 +61,8 @@ impl TokenManager {
     }
 
     /// Gives back the lock of a token that is due, and is not to be renewed.
-    pub(crate) async fn decline(&self, lock: StoreLock, asked_at: Duration) {
-        self.0.cache.store.hand_in(lock, asked_at).await;
-        self.give_back().await;
+    pub(crate) async fn decline(&self, lock: StoreLock) {
+        self.0.cache.store.decline(lock).await;
     }
 
     /// Gives back a lock that was handed in for a flight that did not begin.

@@ -333,8 +333,14 @@ impl LockedStore {
         };
         drop(ours);
         if let Some(lock) = needless {
-            let _ = self.call(self.store.unlock(lock)).await;
+            self.decline(lock).await;
         }
+    }
+
+    /// Gives back a lock that was not handed in.
+    pub(super) async fn decline(&self, lock: StoreLock) {
+        // A store that cannot unlock says so itself, and its lock lapses.
+        let _ = self.call(self.store.unlock(lock)).await;
     }
 
     /// Whether the lock that was handed in is this flight's now.
@@ -362,8 +368,7 @@ impl LockedStore {
 
     async fn unlock(&self, done: Option<Box<Ours>>) {
         if let Some(ours) = done {
-            // A store that cannot unlock says so itself, and its lock lapses.
-            let _ = self.call(self.store.unlock(ours.lock)).await;
+            self.decline(ours.lock).await;
         }
     }
 
