@@ -163,6 +163,8 @@
 #![doc = include_str!("../docs/protocol.md")]
 #![doc = ""]
 #![doc = include_str!("../docs/weight.md")]
+// On docs.rs each item says which feature it needs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 

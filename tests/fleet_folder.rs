@@ -11,7 +11,7 @@ mod support;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
@@ -19,9 +19,10 @@ use std::{
 
 use concur_auth::{
     AppCredentials, BoxedStore, DueToken, DueTokens, Error, ErrorKind, Fleet, FleetMember, FleetStore,
-    MemberKind, MemberState, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
+    FolderFleet, MemberKind, MemberState, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
 };
 use folder::Folder;
+use suite::Place as _;
 
 suite!(Some(Folder::new));
 
@@ -96,6 +97,87 @@ fn a_fleets_base_uri_may_name_a_host_that_is_trusted() {
         || Fleet::builder().app(AppCredentials::new("the app's id", "its secret")).base_uri(gateway);
     assert_eq!(builder().build().unwrap_err().kind(), ErrorKind::Untrusted);
     builder().trust_host("gateway.example").build().unwrap();
+}
+
+/// Nothing of it is ever due. It keeps how many tokens it was asked for each time.
+#[derive(Clone, Debug, Default)]
+struct Idle(Arc<Mutex<Vec<usize>>>);
+
+impl FleetStore for Idle {
+    fn of(&self, _: &str, _: &str) -> BoxedStore {
+        MemoryStore::new().boxed()
+    }
+
+    async fn claim_due(&self, _: &str, most: usize) -> Result<DueTokens, Error> {
+        self.0.lock().unwrap().push(most);
+        Ok(DueTokens::new(Vec::new(), None))
+    }
+
+    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<FleetMember>, Error> {
+        Ok(Vec::new())
+    }
+
+    async fn assign(&self, _: &str, _: &str, _: &str) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        Some(Duration::from_secs(90))
+    }
+}
+
+/// 0.2 requests a second are 4 in a quarter of the lease.
+#[tokio::test]
+async fn a_store_of_which_nothing_is_due_is_asked_once_a_minute_and_for_no_more_than_can_be_presented() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let store = Idle::default();
+        let fleet = scene.builder().store(store.clone()).max_requests_per_second(0.2).build().unwrap();
+        let worker = fleet.keep_alive().await.unwrap();
+        support::until(|| !store.0.lock().unwrap().is_empty()).await;
+        for _ in 0..20 {
+            scene.minute().await;
+        }
+        drop(worker);
+        let asked = store.0.lock().unwrap().clone();
+        assert!((2..=21).contains(&asked.len()), "{asked:?}");
+        assert!(asked.iter().all(|most| *most == 4), "{asked:?}");
+    })
+    .await;
+}
+
+/// Never says when the next token is due.
+#[derive(Debug)]
+struct KnowsNoNext(FolderFleet);
+
+impl FleetStore for KnowsNoNext {
+    fn of(&self, app_id: &str, principal: &str) -> BoxedStore {
+        self.0.of(app_id, principal)
+    }
+
+    async fn claim_due(&self, app_id: &str, most: usize) -> Result<DueTokens, Error> {
+        Ok(DueTokens::new(self.0.claim_due(app_id, most).await?.tokens, None))
+    }
+
+    async fn list(&self, app_id: &str, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
+        self.0.list(app_id, after, most).await
+    }
+
+    async fn assign(&self, app_id: &str, pending: &str, principal: &str) -> Result<(), Error> {
+        self.0.assign(app_id, pending, principal).await
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_found_as_many_as_it_was_asked_for_is_asked_again() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        scene.companies(&scene.fleet(), 3).await;
+        scene.pass(suite::UNTIL_DUE);
+        let store = KnowsNoNext(scene.place.store());
+        let fleet = scene.builder().store(store).max_concurrent(1).build().unwrap();
+        let renewals = scene.while_time_passes(fleet.renew_due()).await.unwrap();
+        assert_eq!((renewals.renewed, renewals.failed), (3, 0));
+    })
+    .await;
 }
 
 /// Knows its members and nothing else.

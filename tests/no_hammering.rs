@@ -378,6 +378,34 @@ async fn retry_now_ends_the_pauses_too() {
     }
 }
 
+/// Of what Concur said before, that is: not of what it answers to the retry.
+#[tokio::test]
+async fn after_a_retry_in_vain_the_pause_is_that_of_its_own_failure() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    let tokens = scene.manager();
+    scene.concur.fault_next(1, Fault::code(134).retry_after("600"));
+    tokens.access_token().await.unwrap_err();
+    scene.concur.fault_next(1, Fault::status(501));
+    tokens.retry_now().await.unwrap_err();
+    scene.clock.advance(Duration::from_secs(1));
+    tokens.access_token().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 3);
+}
+
+#[tokio::test]
+async fn a_pause_that_concur_asked_for_is_over_when_it_answers_a_sign_in() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    let tokens = scene.manager();
+    scene.concur.fault_next(1, Fault::code(134).retry_after("600"));
+    tokens.access_token().await.unwrap_err();
+    let request_token = scene.concur.issue_request_token();
+    tokens.sign_in(Grant::company_request_token(scene.concur.company_uuid(), request_token)).await.unwrap();
+    tokens.refresh().await.unwrap();
+    assert_eq!(scene.concur.token_requests(), 3);
+}
+
 /// Those that come while a request is under way share the next one, which is sent after their calls.
 #[tokio::test]
 async fn many_that_retry_at_once_share_a_request() {

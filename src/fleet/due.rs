@@ -169,9 +169,7 @@ impl Worker {
                 Next::DueIn(wait) if !wait.is_zero() => return Ok(()),
                 Next::Paused(wait) | Next::DueIn(wait) | Next::StoreFails(_, wait) => wait,
             };
-            if !wait.is_zero() {
-                clock.sleep(wait).await;
-            }
+            clock.sleep(wait).await;
             // A clock whose sleeps take no time must not take all of the runtime's.
             yield_now().await;
         }

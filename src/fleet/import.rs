@@ -183,10 +183,8 @@ impl Inner {
                     self.import_token(&*store, None, Some((&member.uuid, member.kind)), &mut changed).await;
                 imported.note(|| member.uuid.clone(), outcome.map_err(|e| imported.stopped(e))?);
             }
-            match page.last() {
-                Some(last) if page.len() >= PAGE => after = Some(last.uuid.clone()),
-                _ => return Ok((imported, changed)),
-            }
+            let Some(last) = page.last() else { return Ok((imported, changed)) };
+            after = Some(last.uuid.clone());
         }
     }
 

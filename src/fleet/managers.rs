@@ -146,9 +146,7 @@ impl Managers {
                     }
                     is_kept
                 });
-                if entries.capacity() > 4 * entries.len() {
-                    entries.shrink_to(2 * entries.len());
-                }
+                entries.shrink_to_fit();
             }
         }
         in_use
@@ -297,5 +295,35 @@ mod tests {
         drop(get(&managers, "asked for", 1000));
         assert_eq!([tidy(&managers, 10), tidy(&managers, 69)], [1, 1]);
         assert_eq!(tidy(&managers, 71), 0);
+    }
+
+    #[test]
+    fn minutes_are_counted_from_the_first_look_and_from_the_first_after_a_clock_was_set_back() {
+        let managers = Managers::new();
+        for (now, passed) in [
+            (1_000, 0),
+            (1_059, 0),
+            (1_090, 1),
+            (1_119, 0),
+            (1_120, 1),
+            (1_300, 3),
+            (500, 0),
+            (559, 0),
+            (560, 1),
+        ] {
+            assert_eq!(managers.minutes_passed(from_unix_seconds(now).unwrap()), passed, "at {now}");
+        }
+    }
+
+    #[test]
+    fn managers_that_were_dropped_leave_no_room_behind() {
+        let managers = Managers::new();
+        let room = || managers.shards.iter().map(|shard| read(shard)[0].capacity()).sum::<usize>();
+        for number in 0..1_000 {
+            managers.get(MemberKind::Company, &format!("{number}"), AskedBy::Worker, &At(1), manager);
+        }
+        assert!(room() >= 1_000);
+        assert_eq!(managers.tidy(At(1).now()).len(), 0);
+        assert_eq!((managers.len(), room()), (0, 0));
     }
 }

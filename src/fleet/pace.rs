@@ -122,6 +122,7 @@ mod tests {
     #[test]
     fn while_concur_fails_one_token_at_a_time_tries_it_at_growing_pauses() {
         let mut pace = Pace::new(64, None, None);
+        assert!(!pace.is_trying());
         let mut now = 1000;
         for (pause, is_enough) in
             [1, 2, 4, 8, 16, 32, 60, 60].into_iter().zip([[false; 5], [true; 5]].concat())
@@ -131,6 +132,7 @@ mod tests {
                 pace.failed(&down(), at(now), 1.0);
             }
             assert_eq!((pace.batch(), pace.pause(at(now))), (1, Duration::from_secs(pause)));
+            assert!(pace.is_trying());
             assert_eq!(pace.has_tried_enough(), is_enough);
             now += pause;
             assert_eq!(pace.pause(at(now)), Duration::ZERO);
@@ -138,7 +140,7 @@ mod tests {
         for batch in [2, 4, 8, 16, 32, 64, 64] {
             pace.succeeded();
             assert_eq!((pace.batch(), pace.pause(at(now))), (batch, Duration::ZERO));
-            assert!(!pace.has_tried_enough());
+            assert!(!pace.is_trying() && !pace.has_tried_enough());
         }
         pace.failed(&down(), at(now), 0.0);
         assert_eq!(pace.pause(at(now)), Duration::from_millis(500));

@@ -118,9 +118,7 @@ impl Worker {
             }
             let next = schedule.next_minute.min(schedule.next_claim);
             let sleep = next.duration_since(machine.clock.now()).unwrap_or_default();
-            if !sleep.is_zero() {
-                machine.clock.sleep(sleep).await;
-            }
+            machine.clock.sleep(sleep).await;
             // A clock whose sleeps take no time must not take all of the runtime's.
             yield_now().await;
         }

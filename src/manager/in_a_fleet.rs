@@ -92,3 +92,21 @@ impl TokenManager {
         Arc::strong_count(&self.0) > 1
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemoryStore, TokenStore};
+
+    #[tokio::test]
+    async fn a_lock_that_was_handed_in_and_that_no_flight_has_taken_is_given_back() {
+        let store = MemoryStore::new();
+        let credentials = Credentials::new("the app's id", "its secret");
+        let manager = TokenManager::builder().credentials(credentials).store(store.clone()).build().unwrap();
+        let lock = TokenStore::try_lock(&store).await.unwrap().unwrap();
+        manager.0.cache.store.hand_in(lock, Duration::ZERO).await;
+        assert!(TokenStore::try_lock(&store).await.unwrap().is_none());
+        manager.give_back().await;
+        assert!(TokenStore::try_lock(&store).await.unwrap().is_some());
+    }
+}

@@ -54,7 +54,7 @@ use crate::{
 };
 
 /// What no flight takes: the process was suspended meanwhile, and what the flight brought may have expired, or have been replaced.
-pub(super) const LONGEST: Duration = Duration::from_secs(5 * 60);
+pub(super) const LONGEST: Duration = Duration::from_secs(300);
 
 /// Joins a flight or starts one, and waits for its outcome; [`Outcome::Busy`] if `join` forbids to join the one under way.
 pub(super) async fn fly(core: &Arc<Core>, need: &Need, join: Join) -> Outcome {
