@@ -13,7 +13,7 @@ use std::{
 };
 
 use concur_auth::{
-    Grant, RefreshTokenObject,
+    Grant, JsonFileStore, RefreshTokenObject, TokenStore as _,
     simulator::{Fault, Rotation},
 };
 use support::{Call, HOUR, MINUTE, Scene, Watched, until};
@@ -303,6 +303,32 @@ async fn what_was_refused_meanwhile_is_not_handed_out_by_the_flight_that_brought
         assert_ne!(second.await.secret(), refused.secret());
         assert_eq!(scene.concur.token_requests(), 2);
     }
+}
+
+/// It serves who asked for any access token.
+#[tokio::test]
+async fn what_another_process_has_got_is_not_handed_out_to_a_caller_who_needs_it_for_longer() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let sibling = JsonFileStore::new(scene.token_path());
+    let lock = sibling.try_lock().await.unwrap().unwrap();
+    let mut any = Box::pin(tokens.access_token());
+    assert!(!polled(&mut any).await);
+    until(|| scene.clock.sleepers() == 1).await;
+    let mut long = Box::pin(tokens.access_token_for(30 * MINUTE));
+    assert!(!polled(&mut long).await);
+
+    let mut token: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
+    token["access_token"] = "a-siblings-token".into();
+    token["expires_in"] = 3600.into();
+    token["accessTokenExpiresAt"] = (support::noon() + 20 * MINUTE).unix_timestamp().into();
+    sibling.save(&RefreshTokenObject::from_json(&token.to_string()).unwrap(), &lock).await.unwrap();
+    drop(lock);
+    scene.clock.advance(Duration::from_secs(1));
+    assert_eq!(any.await.unwrap().secret(), "a-siblings-token");
+    assert_eq!(scene.concur.token_requests(), 0);
+    assert!(long.await.unwrap().expires_at() > support::noon() + 30 * MINUTE);
+    assert_eq!(scene.concur.token_requests(), 1);
 }
 
 /// Whether it was ready.

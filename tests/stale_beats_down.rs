@@ -119,6 +119,27 @@ async fn a_refresh_token_is_renewed_once_a_third_of_its_life_has_passed() {
 }
 
 #[tokio::test]
+async fn while_one_caller_renews_a_refresh_token_ahead_of_time_the_others_are_served() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    let old = tokens.get_valid_refresh_token().await.unwrap();
+    scene.clock.advance(61 * DAY);
+    let held = scene.concur.hold_replies();
+    let carrier = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.get_valid_refresh_token().await.unwrap() }
+    });
+    until(|| scene.concur.token_requests() == 2).await;
+    for _ in 0..10 {
+        let served = tokens.get_valid_refresh_token().await.unwrap();
+        assert_eq!(served.expires_at(), old.expires_at());
+    }
+    held.release();
+    assert!(carrier.await.unwrap().expires_at() > old.expires_at());
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+#[tokio::test]
 async fn the_margin_of_a_refresh_token_can_be_chosen() {
     let scene = Scene::new().await;
     let tokens = || scene.builder().refresh_token_margin(100 * DAY).build().unwrap();

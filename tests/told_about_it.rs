@@ -181,6 +181,20 @@ async fn a_slow_subscriber_blocks_no_caller_and_misses_no_final_state() {
     assert_eq!(news(&mut slow).await, None, "nothing more has changed");
 }
 
+/// No flight is needed for it.
+#[tokio::test]
+async fn what_a_callers_look_finds_is_news() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.get_valid_refresh_token().await.unwrap();
+    let mut changes = tokens.subscribe().await;
+    scene.clock.advance(MINUTE);
+    scene.manager().refresh().await.unwrap();
+    assert_eq!(news(&mut changes).await, None);
+    tokens.get_valid_refresh_token().await.unwrap();
+    assert_eq!(news(&mut changes).await.unwrap(), tokens.status());
+}
+
 /// Another process is renewing, so that a flight looks at the store and ends. When that was is no news.
 #[tokio::test]
 async fn a_look_that_finds_nothing_new_is_no_news() {

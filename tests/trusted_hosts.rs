@@ -18,7 +18,7 @@ use std::{
 };
 
 use concur_auth::{
-    Clock, Credentials, CredentialsFile, ErrorKind, JsonFileStore, RefreshTokenObject, SystemClock,
+    Clock, Credentials, CredentialsFile, ErrorKind, Grant, JsonFileStore, RefreshTokenObject, SystemClock,
     TokenManager, TokenManagerBuilder, reqwest, simulator::Rotation,
 };
 use support::Scene;
@@ -398,6 +398,23 @@ async fn a_geolocation_in_the_token_file() {
         }
         assert_eq!(RefreshTokenObject::from_json(&json).unwrap().geolocation(), Some(uri.trim()));
     }
+}
+
+#[tokio::test]
+async fn what_a_person_brings_replaces_a_token_that_names_a_foreign_host() {
+    let scene = Scene::new().await;
+    let foreign = r#"{"refresh_token": "r", "geolocation": "https://example.com"}"#;
+    let tokens = scene.manager();
+    let request_token = scene.concur.issue_request_token();
+    let grant = Grant::company_request_token(scene.concur.company_uuid(), request_token);
+    scene.write_token(foreign);
+    assert_eq!(tokens.access_token().await.unwrap_err().kind(), ErrorKind::Untrusted);
+    tokens.sign_in(grant).await.unwrap();
+    tokens.refresh().await.unwrap();
+    scene.write_token(foreign);
+    assert_eq!(tokens.refresh().await.unwrap_err().kind(), ErrorKind::Untrusted);
+    tokens.adopt(RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap()).await.unwrap();
+    tokens.refresh().await.unwrap();
 }
 
 #[tokio::test]

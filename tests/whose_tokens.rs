@@ -4,9 +4,12 @@
 
 mod support;
 
+use std::sync::{Arc, Mutex};
+
 use concur_auth::{
-    Credentials, ErrorKind, Geolocation, Grant, JsonFileStore, OAuthClient, RefreshTokenObject, TokenManager,
-    simulator::{Fault, Rotation, SimulatedUser},
+    CredentialSource, Credentials, Error, ErrorKind, Geolocation, Grant, JsonFileStore, OAuthClient,
+    RefreshTokenObject, TokenManager,
+    simulator::{Fault, Rotation, SimulatedCompany, SimulatedUser},
 };
 use support::{HOUR, Scene};
 
@@ -317,6 +320,33 @@ async fn whose_token_is_wanted_is_what_the_credentials_say_now() {
         assert_eq!(tokens.access_token().await.is_ok(), is_ours, "{named:?}");
     }
     assert_eq!((scene.concur.token_requests(), scene.token_file()), (1, stored));
+}
+
+/// The source does not tell that it has changed. Where what is stored is another company's token, it is asked.
+#[tokio::test]
+async fn a_source_that_tells_no_changes_is_asked_where_a_foreign_token_is_stored() {
+    #[derive(Clone, Debug)]
+    struct Vault(Arc<Mutex<Credentials>>);
+
+    impl CredentialSource for Vault {
+        async fn credentials(&self) -> Result<Credentials, Error> {
+            Ok(self.0.lock().unwrap().clone())
+        }
+    }
+
+    let scene = Scene::new().await;
+    let company = |company: &SimulatedCompany| app(&scene).company(company.uuid(), company.request_token());
+    let [one, other] = [scene.concur.add_company(), scene.concur.add_company()].map(|it| company(&it));
+    let vault = Vault(Arc::new(Mutex::new(one)));
+    let tokens = scene.builder().credentials(vault.clone()).build().unwrap();
+    tokens.get_valid_refresh_token().await.unwrap();
+    std::fs::remove_file(scene.token_path()).unwrap();
+    let foreign = manager(&scene, other.clone()).get_valid_refresh_token().await.unwrap();
+    let error = tokens.get_valid_refresh_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+    *vault.0.lock().unwrap() = other;
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), foreign.secret());
+    assert_eq!(scene.concur.token_requests(), 2);
 }
 
 /// The held token is another company's by now, and the wanted one cannot be had.
