@@ -637,6 +637,18 @@ async fn memory_stays_below_64_mib_for_any_reply() {
     assert_eq!(servers.iter().map(Server::requests).sum::<usize>(), servers.len());
 }
 
+#[tokio::test]
+async fn a_reply_of_256_kib_is_read_and_a_longer_one_is_not() {
+    let reply = r#"{"refresh_token": "r", "access_token": "a", "expires_in": 3600}"#;
+    for (length, is_read) in [(256 * 1024, true), (256 * 1024 + 1, false)] {
+        let server = Server::sending(ok(" ".repeat(length - reply.len()) + reply));
+        match server.reply().await {
+            Ok(reply) => assert!(is_read && reply.refresh_token_object().unwrap().secret() == "r"),
+            Err(e) => assert!(!is_read && e.to_string().starts_with(TOO_LONG), "{e}"),
+        }
+    }
+}
+
 /// The whole process counts, the test's own code, the C library and the TLS library included: the kernel keeps that
 /// figure itself, so nothing that is taken in between two looks is missed, and no allocator has to be replaced for it.
 #[cfg(target_os = "linux")]

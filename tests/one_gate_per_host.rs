@@ -193,15 +193,7 @@ async fn a_request_that_gets_no_turn_in_a_minute_says_that_the_rate_is_the_reaso
             tokio::spawn(async move { tokens.access_token().await })
         })
         .collect();
-    let moves = {
-        let clock = scene.clock.clone();
-        tokio::spawn(async move {
-            loop {
-                really_wait(Duration::from_millis(1)).await;
-                clock.advance(Duration::from_millis(250));
-            }
-        })
-    };
+    let moves = time_passes(&scene);
     let mut outcomes = Vec::new();
     for call in late {
         outcomes.push(call.await.unwrap());
@@ -217,4 +209,41 @@ async fn a_request_that_gets_no_turn_in_a_minute_says_that_the_rate_is_the_reaso
          45 s (OAuthClient::max_requests_per_second); try again later"
     );
     assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// Not the rate, for which it has not waited yet.
+#[tokio::test]
+async fn a_request_that_gets_no_turn_since_others_are_under_way_says_that_they_are_the_reason() {
+    let scene = Scene::new().await;
+    let client = OAuthClient::new().max_concurrent_requests(1).max_requests_per_second(20.0);
+    let held = scene.concur.hold_replies();
+    let access_token = || {
+        let tokens = manager(&scene, &client);
+        tokio::spawn(async move { tokens.access_token().await })
+    };
+    let first = access_token();
+    until(|| scene.concur.token_requests() == 1).await;
+    let second = access_token();
+    let moves = time_passes(&scene);
+    let error = second.await.unwrap().unwrap_err();
+    moves.abort();
+    assert_eq!(
+        error.to_string(),
+        "sent no token request to 127.0.0.1: it waited 60 s for its turn, because all turns at that host were taken (1 at once); \
+         try again later, or allow more with OAuthClient::max_concurrent_requests"
+    );
+    held.release();
+    first.await.unwrap().unwrap();
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
+/// At 250 times its speed, until the task is aborted.
+fn time_passes(scene: &Scene) -> tokio::task::JoinHandle<()> {
+    let clock = scene.clock.clone();
+    tokio::spawn(async move {
+        loop {
+            really_wait(Duration::from_millis(1)).await;
+            clock.advance(Duration::from_millis(250));
+        }
+    })
 }

@@ -323,11 +323,7 @@ impl TokenCache {
 
 /// Whether both are the same value, or nothing.
 pub(super) fn same(one: Option<&Arc<Held>>, other: Option<&Arc<Held>>) -> bool {
-    match (one, other) {
-        (Some(one), Some(other)) => Arc::ptr_eq(one, other),
-        (None, None) => true,
-        _ => false,
-    }
+    one.map(Arc::as_ptr) == other.map(Arc::as_ptr)
 }
 
 #[cfg(test)]

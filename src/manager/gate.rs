@@ -405,9 +405,11 @@ mod tests {
         let credentials = Credentials::new("a", "s");
         let basis = Basis { credentials: &credentials, stored: None };
         let gate = Gate::default();
+        gate.succeeded(at(900), true);
         gate.failed(&maintenance(100), at(1000), &Random::System);
         fail(&gate, &refused(), basis, 1000);
         gate.open();
+        assert_eq!(gate.history().last_success, Some(at(900)));
         gate.check(basis, at(1000)).unwrap();
         assert!(!gate.is_backing_off(at(1000)));
         assert_eq!(gate.pending(at(1000)), None);

@@ -270,6 +270,11 @@ mod tests {
             assert!(last.live_access(at(1399 + pause)).is_some(), "{access}");
             assert!(last.live_access(at(1400 + pause)).is_none(), "{access}");
         }
+        // After an older one the count begins again.
+        let older = refused(&held("e", Some(&last)), 1460);
+        assert!(older.live_access(at(1460)).is_none());
+        let next = refused(&held("f", Some(&older)), 1400);
+        assert!(next.live_access(at(1400)).is_some() && next.live_access(at(1401)).is_none());
     }
 
     #[test]

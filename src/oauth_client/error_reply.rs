@@ -275,6 +275,59 @@ mod tests {
         }
     }
 
+    fn told(status: u16, body: &str, grant: &Grant) -> String {
+        let base: Geolocation = "https://us.api.concursolutions.com".parse().unwrap();
+        let (request, headers) = (grant.request(), &Headers::none(SystemTime::UNIX_EPOCH));
+        let (status, body) = (StatusCode::from_u16(status).unwrap(), body.as_bytes());
+        ErrorReply { base: &base, request, status, headers, body, cut: None }.failure().error.to_string()
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do_next_for_the_grant_that_was_sent() {
+        let refresh = Grant::refresh_token("r");
+        let password = Grant::user_password("name", "password");
+        let company = Grant::company_request_token("uuid", "at-token");
+        let support = "ask SAP Concur's support, with the correlation id";
+        for (grant, body, meaning, advice) in [
+            (&refresh, r#"{"error": "invalid_grant"}"#, "the grant is not valid", support.to_owned()),
+            (
+                &refresh,
+                r#"{"error": "invalid_request"}"#,
+                "a reason that SAP's documentation does not list",
+                support.to_owned(),
+            ),
+            (
+                &refresh,
+                r#"{"code": 108}"#,
+                "bad or expired refresh token",
+                format!("sign in again with a new company request token from {COMPANY_TOKENS_PAGE}"),
+            ),
+            (
+                &company,
+                r#"{"code": 5}"#,
+                "incorrect credentials",
+                format!(
+                    "check the company UUID and create a new company request token at {COMPANY_TOKENS_PAGE}"
+                ),
+            ),
+            (
+                &password,
+                r#"{"code": 5}"#,
+                "incorrect credentials",
+                "check the credentials and sign in again".to_owned(),
+            ),
+            (
+                &password,
+                r#"{"code": 64}"#,
+                "incorrect client credentials",
+                format!("check the app's id, secret, grants and scopes on its page ({APPS_PAGE})"),
+            ),
+        ] {
+            let told = told(400, body, grant);
+            assert!(told.contains(&format!(" at us.api.concursolutions.com: {meaning}; {advice}")), "{told}");
+        }
+    }
+
     fn value() -> impl Strategy<Value = String> {
         prop_oneof![
             any::<i128>().prop_map(|number| number.to_string()),

@@ -110,10 +110,9 @@ impl OutgoingRequest {
     pub(super) fn encoded(&self, credentials: &Credentials) -> Bytes {
         let app = [("client_id", credentials.app_id()), ("client_secret", credentials.client_secret())];
         let fields = || app.into_iter().chain(self.all());
-        // Sized in advance for the case that every byte is escaped: a growing string would leave unwiped copies behind.
-        let size: usize = fields().map(|(name, value)| 3 * (name.len() + value.len()) + 2).sum();
-        let form =
-            form_urlencoded::Serializer::new(String::with_capacity(size)).extend_pairs(fields()).finish();
+        // Sized in advance: a growing string would leave unwiped copies behind.
+        let form = String::with_capacity(longest(fields()));
+        let form = form_urlencoded::Serializer::new(form).extend_pairs(fields()).finish();
         Bytes::from_owner(Zeroizing::new(form.into_bytes()))
     }
 
@@ -125,6 +124,11 @@ impl OutgoingRequest {
         let ours = fields.chain(telling).map(Secret::expose).chain([credentials.client_secret()]);
         ours.into_iter().any(|secret| !secret.is_empty() && text.contains(secret))
     }
+}
+
+/// How many bytes a form takes at most, whose values have to be escaped byte by byte. No name has to be.
+fn longest<'a>(fields: impl Iterator<Item = (&'a str, &'a str)>) -> usize {
+    fields.map(|(name, value)| 3 * (name.len() + value.len())).sum()
 }
 
 /// Reads as part of a sentence.
@@ -142,6 +146,15 @@ impl fmt::Display for OutgoingRequest {
 mod tests {
     use super::*;
     use crate::Grant;
+
+    #[test]
+    fn a_form_has_the_room_that_it_may_need() {
+        for value in ["", "é", "&&&&&&&&&&&&&&&&&&&&&&&&&&&&&&", "plain"] {
+            let fields = || [("id", value), ("client_secret", value)].into_iter();
+            let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields()).finish();
+            assert!((form.len()..4 * form.len()).contains(&longest(fields())), "{value:?}");
+        }
+    }
 
     #[test]
     fn only_what_spends_nothing_may_be_sent_again() {

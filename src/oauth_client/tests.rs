@@ -193,3 +193,16 @@ fn a_revocation_carries_the_access_token_and_says_if_it_is_not_accepted() {
     let request = [EU, "/app-mgmt/v0/connections", "the-access-token", ""].map(str::to_owned);
     assert_eq!(script.requests(), [request.clone(), request.clone(), request]);
 }
+
+#[test]
+fn a_limit_leaves_the_other_one_as_it_is() {
+    let one = OAuthClient::new().max_concurrent_requests(3).max_requests_per_second(5.0);
+    let other = OAuthClient::new().max_requests_per_second(5.0).max_concurrent_requests(3);
+    for client in [one, other] {
+        let Gated { gates, rate, .. } = &*client.0;
+        assert_eq!(
+            (gates.most_at_once(), rate.as_ref().unwrap().describe()),
+            (3, "5 requests a second".to_owned())
+        );
+    }
+}
