@@ -210,6 +210,7 @@ async fn what_a_store_of_ones_own_leaves_out_is_done_with_its_list() {
         FleetMember::new(format!("{number:08}-0000-4000-8000-000000000000"), MemberKind::Company, state)
     };
     let store = Listed((0..2000).map(member).collect());
+    assert_eq!(store.lease(), None);
     let fleet = Fleet::builder().app(AppCredentials::new("the app's id", "its secret")).store(store);
     let fleet = fleet.build().unwrap();
     let wanted = member(1500);

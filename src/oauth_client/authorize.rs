@@ -201,7 +201,9 @@ mod tests {
 
     #[test]
     fn only_the_same_state_is_the_same() {
-        for (given, same) in [("abc", true), ("abd", false), ("ab", false), ("abcd", false), ("", false)] {
+        for (given, same) in
+            [("abc", true), ("abd", false), ("acb", false), ("ab", false), ("abcd", false), ("", false)]
+        {
             assert_eq!(is_same(given, "abc"), same, "{given}");
         }
     }

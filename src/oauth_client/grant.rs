@@ -195,3 +195,22 @@ impl fmt::Debug for Grant {
         write!(f, "Grant({})", self.0.grant_type().unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_and_owners_of_refresh_tokens_are_at_their_geolocation() {
+        for (grant, is_there) in [
+            (Grant::refresh_token("r"), true),
+            (Grant::user_password("ada", "p"), true),
+            (Grant::otp([], Vec::new()), true),
+            (Grant::authorization_code("c", "https://app.example.com"), false),
+            (Grant::company_request_token("uuid", "at"), false),
+            (Grant::client_credentials(), false),
+        ] {
+            assert_eq!(grant.is_for_the_geolocation(), is_there, "{grant:?}");
+        }
+    }
+}

@@ -192,6 +192,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_entry_knows_how_long_the_answer_took() {
+        let grant = crate::Grant::refresh_token("r");
+        let elapsed = Duration::from_millis(41);
+        let entry = Entry::new(grant.request(), 2).after(Some(StatusCode::OK), elapsed);
+        assert_eq!((entry.attempt, entry.status, entry.elapsed), (2, Some(200), elapsed));
+    }
+
     proptest! {
         #![proptest_config(crate::seed::seeded())]
 

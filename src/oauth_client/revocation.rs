@@ -67,8 +67,8 @@ impl OAuthClient {
         let mut base = access.geolocation().clone();
         let mut detours = 0;
         loop {
-            let attempt =
-                Attempt { base: &base, request: &request, conditions, number: 1, followed: detours > 0 };
+            // The answer of a host that another one has named brings no geolocation with it.
+            let attempt = Attempt { base: &base, request: &request, conditions, number: 1, followed: false };
             let Err((Failure { error, fate, .. }, unauthorized)) = self.revoke_at(attempt, access).await
             else {
                 return Ok(());

@@ -170,6 +170,18 @@ fn retry_after_is_waited_for_and_code_16_is_followed_at_once() {
     assert_eq!(clock.total(), Duration::from_secs(7));
 }
 
+fn revoke(client: &OAuthClient, clock: &Slept) -> Result<(), NotRevoked> {
+    let issued = IssuedAccess {
+        secret: Secret::new("the-access-token"),
+        expires_at: clock.now(),
+        lifetime: Duration::ZERO,
+    };
+    let access = AccessToken::new(issued, format!("https://{EU}").parse().unwrap(), Arc::new([]));
+    let (random, budget) = (seeded(), RetryBudget::one_attempt());
+    let conditions = Conditions { clock, random: &random, budget: &budget, heeds_pause: true, hold: None };
+    block_on(client.send_revocation(&access, &conditions))
+}
+
 #[test]
 fn a_revocation_carries_the_access_token_and_says_if_it_is_not_accepted() {
     let (client, script) = Script::client(&[
@@ -178,20 +190,24 @@ fn a_revocation_carries_the_access_token_and_says_if_it_is_not_accepted() {
         |call| Ok(call.reply(204, &json!({}))),
     ]);
     let clock = Slept::default();
-    let issued = IssuedAccess {
-        secret: Secret::new("the-access-token"),
-        expires_at: clock.now(),
-        lifetime: Duration::ZERO,
-    };
-    let access = AccessToken::new(issued, format!("https://{EU}").parse().unwrap(), Arc::new([]));
-    let (random, budget) = (seeded(), RetryBudget::one_attempt());
-    let conditions =
-        Conditions { clock: &clock, random: &random, budget: &budget, heeds_pause: true, hold: None };
-    let outcomes =
-        [(); 3].map(|()| block_on(client.send_revocation(&access, &conditions)).map_err(|e| e.unauthorized));
+    let outcomes = [(); 3].map(|()| revoke(&client, &clock).map_err(|e| e.unauthorized));
     assert_eq!(outcomes, [Err(true), Err(false), Ok(())]);
     let request = [EU, "/app-mgmt/v0/connections", "the-access-token", ""].map(str::to_owned);
     assert_eq!(script.requests(), [request.clone(), request.clone(), request]);
+}
+
+/// Each host says that the principal lives at the other one.
+#[test]
+fn a_revocation_that_is_led_in_circles_ends() {
+    fn elsewhere(call: &OutgoingCall<'_>) -> Result<Response, Failure> {
+        let host = if call.host() == EU { US } else { EU };
+        let location = Some(format!("https://{host}/app-mgmt/v0/connections"));
+        Ok(Response::json(307, &json!({}), Headers { location, ..Headers::none(call.clock.now()) }))
+    }
+    let (client, script) = Script::client(&[elsewhere as Answer; 4]);
+    let error = revoke(&client, &Slept::default()).unwrap_err().error;
+    assert!(error.to_string().contains("its answers lead back to itself, or in circles"), "{error}");
+    assert_eq!(script.requests().len(), 4);
 }
 
 #[test]
