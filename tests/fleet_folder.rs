@@ -305,6 +305,21 @@ async fn what_another_process_has_renewed_is_not_counted_and_every_lock_is_given
     .await;
 }
 
+/// Also through a store that another app uses already.
+#[tokio::test]
+async fn a_folder_is_one_apps_alone() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let store = scene.place.store();
+        let fleet = scene.builder().store(store.clone()).build().unwrap();
+        let uuid = fleet.connect(suite::grant(&scene.concur.add_company())).await.unwrap();
+        let error = store.list("another app", None, 1).await.unwrap_err();
+        assert!(error.to_string().contains("not of app another app"), "{error}");
+        let error = store.of("another app", &uuid).load().await.unwrap_err();
+        assert!(error.to_string().contains("not of app another app"), "{error}");
+    })
+    .await;
+}
+
 /// Once, although the folder is looked into again while the round goes on.
 #[tokio::test]
 async fn a_round_counts_a_token_that_cannot_be_read_as_failed() {

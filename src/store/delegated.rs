@@ -21,14 +21,10 @@ impl fmt::Debug for BoxedStore {
     }
 }
 
-/// All methods but `read`, those that take the lock, and those that change which token is stored: what a wrapper may have
+/// All methods but those that look at what is stored, those that take the lock, and those that change which token is stored: what a wrapper may have
 /// something to add to.
 macro_rules! delegate_others {
     ($of:ty as $store:path) => {
-        async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-            <$of as $store>::load(self.inner()).await
-        }
-
         async fn prolong(&self, lock: &StoreLock) -> Result<Duration, Error> {
             <$of as $store>::prolong(self.inner(), lock).await
         }
@@ -73,6 +69,10 @@ pub(super) use delegate_others;
 macro_rules! delegate {
     ($of:ty as $store:path) => {
         delegate_others!($of as $store);
+
+        async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+            <$of as $store>::load(self.inner()).await
+        }
 
         async fn read(&self) -> Result<Stored, Error> {
             <$of as $store>::read(self.inner()).await

@@ -464,3 +464,28 @@ impl TokenStore for JsonFileStore {
         self.path.display().to_string()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_removed_once_and_stays_with_files_that_are_not_the_stores() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("member");
+        let store = JsonFileStore::new(folder.join("token.json"));
+        for name in ["", "mine.txt"] {
+            fs::create_dir(&folder).unwrap();
+            fs::write(lock::path_for(&folder.join("token.json")), "").unwrap();
+            if name.is_empty() {
+                store.remove_folder().unwrap();
+                store.remove_folder().unwrap();
+                assert!(!folder.exists());
+            } else {
+                fs::write(folder.join(name), "").unwrap();
+                store.remove_folder().unwrap_err();
+                assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+            }
+        }
+    }
+}

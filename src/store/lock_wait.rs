@@ -47,3 +47,19 @@ impl LockWait {
         Error::new(ErrorKind::Store, message)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_add_up_to_the_time_out() {
+        let ms = Duration::from_millis;
+        let mut wait = LockWait::new(ms(10), ms(34));
+        assert!(wait.is_new());
+        for (pause, is_over) in [(2, false), (4, false), (8, false), (10, false), (10, true)] {
+            assert!(!wait.is_over());
+            assert_eq!((wait.pause(), wait.is_over(), wait.is_new()), (ms(pause), is_over, false));
+        }
+    }
+}

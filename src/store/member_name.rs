@@ -77,14 +77,6 @@ impl TokenStore for Misnamed {
     async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
         Err(misnamed())
     }
-
-    fn is_local(&self) -> bool {
-        true
-    }
-
-    fn describe(&self) -> String {
-        "the store of a member without a usable name".to_owned()
-    }
 }
 
 #[cfg(test)]

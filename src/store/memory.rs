@@ -97,3 +97,15 @@ impl TokenStore for MemoryStore {
         "the memory store".to_owned()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_of_it_is_waited_for_and_errors_call_it_by_its_name() {
+        let store = MemoryStore::new();
+        assert!(store.is_local());
+        assert_eq!(store.describe(), "the memory store");
+    }
+}

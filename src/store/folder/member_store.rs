@@ -1,6 +1,6 @@
 //! The store of one member: a token file in a folder of its own.
 //!
-//! Always: a read makes no folder. What is saved or removed through it is known to the index at once.
+//! Always: a read makes no folder, and nothing is read from the folder of another app. What is saved or removed through it is known to the index at once.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -67,7 +67,12 @@ impl Wrapper for MemberStore {
 impl TokenStore for MemberStore {
     delegate_others!(JsonFileStore as TokenStore);
 
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        Ok(self.read().await?.token)
+    }
+
     async fn read(&self) -> Result<Stored, Error> {
+        self.shared.check(&self.app_id)?;
         match self.file.read().await {
             // A member that has never been connected.
             Err(_) if is_missing(self.file.folder()) => Ok(Stored::default()),
