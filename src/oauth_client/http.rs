@@ -302,16 +302,35 @@ async fn read(
             Some(Err(e)) => return (body, Some(Cut::Off(e.into()))),
             None => return (body, Some(Cut::Off(Broken::too_late()))),
         };
-        let length = body.len() + chunk.len();
-        if length > MAX_REPLY {
+        if body.len() + chunk.len() > MAX_REPLY {
             return (body, Some(Cut::TooLong));
         }
-        if length > body.capacity() {
-            // A vector that grows by itself frees its old buffer unwiped.
-            let mut larger = Zeroizing::new(Vec::with_capacity(2 * length));
-            larger.extend_from_slice(&body);
-            body = larger;
-        }
-        body.extend_from_slice(&chunk);
+        append(&mut body, &chunk);
+    }
+}
+
+/// A vector that grows by itself frees its old buffer unwiped.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    let length = body.len() + chunk.len();
+    if length > body.capacity() {
+        let mut larger = Zeroizing::new(Vec::with_capacity(2 * length));
+        larger.extend_from_slice(body);
+        *body = larger;
+    }
+    body.extend_from_slice(chunk);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_never_grows_by_itself() {
+        let mut body = Zeroizing::new(Vec::with_capacity(8));
+        append(&mut body, b"1234");
+        append(&mut body, b"5678");
+        assert_eq!(body.capacity(), 8);
+        append(&mut body, b"9");
+        assert_eq!((body.as_slice(), body.capacity()), (&b"123456789"[..], 18));
     }
 }
