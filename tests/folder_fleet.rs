@@ -225,6 +225,8 @@ async fn the_folder_of_another_app_or_format_is_left_alone() {
             store.assign(app, "pending-0", "a").await.unwrap_err(),
             store.of(app, &uuid(2)).try_lock().await.unwrap_err(),
             store.of(app, &uuid(1)).try_lock().await.unwrap_err(),
+            store.of(app, &uuid(1)).load().await.unwrap_err(),
+            store.of(app, &uuid(1)).read().await.unwrap_err(),
         ];
         for error in errors {
             assert_eq!(error.kind(), ErrorKind::Config);
@@ -543,6 +545,122 @@ async fn what_cannot_be_read_does_not_stop_the_rest() {
     let file = scene.file(&uuid(1));
     let needs = format!("could not read {}; check that it is a file this user may read", file.display());
     assert_eq!(unreadable.needs, Some(needs));
+}
+
+/// Many that are locked, or cannot be read, hold up no others for long.
+#[tokio::test]
+async fn a_claim_ends_after_256_that_it_got_in_vain() {
+    for is_locked in [true, false] {
+        let scene = Scene::new();
+        for number in 0..300 {
+            scene.save(&uuid(number), 100).await;
+        }
+        let (store, sibling) = (scene.store(), scene.store());
+        let first = claim(&store, 0).await;
+        assert_eq!((first.tokens.len(), first.next), (0, Some(Duration::ZERO)));
+        let mut locks = Vec::new();
+        for number in 0..300 {
+            if is_locked {
+                locks.push(sibling.of(APP, &uuid(number)).try_lock().await.unwrap().unwrap());
+            } else {
+                fs::remove_file(scene.file(&uuid(number))).unwrap();
+                fs::create_dir(scene.file(&uuid(number))).unwrap();
+            }
+        }
+        for in_vain in [256, 300 - 256] {
+            let DueTokens { tokens, failed, .. } = claim(&store, 10).await;
+            assert_eq!((tokens.len(), failed.len()), (0, if is_locked { 0 } else { in_vain }));
+        }
+        assert_eq!(store.count_busy(APP).await.unwrap(), if is_locked { 300 } else { 0 });
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_cannot_be_listed_is_an_error_and_what_is_not_there_is_none() {
+    use std::os::unix::fs::symlink;
+
+    let scene = Scene::new();
+    let store = scene.store();
+    assert_eq!(store.list(APP, None, 10).await.unwrap().len(), 0);
+    scene.save(&uuid(1), 100).await;
+    let is_listed = async || store.list(APP, None, 10).await.map(|members| members.len());
+    assert_eq!(is_listed().await.unwrap(), 1);
+    let file = scene.place().join("a-file");
+    fs::write(&file, "").unwrap();
+    // Not a group of this crate's: a name of more than two characters.
+    symlink(&file, scene.place().join("backup")).unwrap();
+    assert_eq!(is_listed().await.unwrap(), 1);
+    symlink(&file, scene.place().join("zz")).unwrap();
+    let not_read = |path: &Path| {
+        format!("could not read the folder {}; check that this user may read it", path.display())
+    };
+    assert_eq!(is_listed().await.unwrap_err().to_string(), not_read(&scene.place().join("zz")));
+    fs::rename(scene.place(), scene.dir.path().join("moved")).unwrap();
+    assert_eq!(is_listed().await.unwrap(), 0);
+    fs::write(scene.place(), "").unwrap();
+    assert_eq!(is_listed().await.unwrap_err().to_string(), not_read(&scene.place()));
+    let error = scene.store().list(APP, None, 10).await.unwrap_err();
+    let marker = scene.place().join("fleet.json");
+    assert_eq!(
+        error.to_string(),
+        format!("could not read {}; check that it is a file this user may read", marker.display())
+    );
+}
+
+#[cfg(all(unix, feature = "sealing"))]
+#[tokio::test]
+async fn what_is_counted_by_key_are_token_files_and_their_side_files() {
+    use std::os::unix::fs::symlink;
+
+    let scene = Scene::new();
+    let store = scene.store();
+    let count =
+        async || store.count_by_sealing_key(APP).await.map(|count| count.get(&None).copied().unwrap_or(0));
+    assert_eq!(count().await.unwrap(), 0);
+    scene.save(&uuid(1), 100).await;
+    let (folder, token) = (scene.folder(&uuid(1)), fs::read(scene.file(&uuid(1))).unwrap());
+    assert_eq!(count().await.unwrap(), 1);
+    let side_file = |name: &str| folder.join(format!("{TOKEN_FILE}.{name}"));
+    fs::write(side_file("corrupt-1"), &token).unwrap();
+    assert_eq!(count().await.unwrap(), 2);
+    fs::write(folder.join("mine.json"), &token).unwrap();
+    fs::write(side_file("lock"), &token).unwrap();
+    assert_eq!(count().await.unwrap(), 2);
+    // Gone since it was listed: a member, and a side file.
+    symlink("nowhere", folder.with_file_name(&uuid(1)[..35])).unwrap();
+    symlink("nowhere", side_file("tmp-1")).unwrap();
+    assert_eq!(count().await.unwrap(), 2);
+    fs::create_dir(side_file("corrupt-2")).unwrap();
+    assert_eq!(
+        count().await.unwrap_err().to_string(),
+        format!(
+            "could not read {}; check that it is a file this user may read",
+            side_file("corrupt-2").display()
+        )
+    );
+    fs::remove_dir(side_file("corrupt-2")).unwrap();
+    symlink(scene.file(&uuid(1)), folder.with_file_name(&uuid(1)[..34])).unwrap();
+    let group = folder.parent().unwrap().display();
+    assert_eq!(
+        count().await.unwrap_err().to_string(),
+        format!("could not read the folder {group}; check that this user may read it")
+    );
+    fs::remove_dir_all(scene.place()).unwrap();
+    assert_eq!(count().await.unwrap(), 0);
+    fs::write(scene.place(), "").unwrap();
+    count().await.unwrap_err();
+}
+
+/// No process can write there, not even root's.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_folder_that_takes_no_file_is_an_error() {
+    let error = FolderFleet::new("/proc").claim_due(APP, 1).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.to_string().as_str()),
+        (ErrorKind::Store, "could not write /proc/fleet.json; check that this user can create files there")
+    );
 }
 
 #[tokio::test]
