@@ -73,9 +73,8 @@ pub(crate) fn resolve(path: &Path) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     // As many links as Linux follows before it calls them a loop.
     for _ in 0..40 {
-        match fs::canonicalize(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            found => return found,
+        if let Some(found) = if_there(fs::canonicalize(&path))? {
+            return Ok(found);
         }
         let folder = folder_of(&path).to_owned();
         match fs::read_link(&path) {
@@ -125,12 +124,17 @@ pub(crate) fn paths_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
+/// `None` where there is nothing.
+pub(crate) fn if_there<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
+}
+
 /// Another process may have removed it already.
 pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-        removed => removed,
-    }
+    if_there(fs::remove_file(path)).map(drop)
 }
 
 /// A new folder that only its owner may use, whatever the umask; a folder that is there already stays as it is. Root leaves
@@ -171,9 +175,8 @@ fn set_private_mode(file: &File) -> io::Result<()> {
 /// Opens a file, or makes a new private file for the owner of `original`; an existing file keeps owner and mode. A
 /// symbolic link is refused: it could lead to any file.
 pub(crate) fn open_or_create_private(path: &Path, original: &Path) -> io::Result<File> {
-    match open_itself(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-        opened => return opened,
+    if let Some(opened) = if_there(open_itself(path))? {
+        return Ok(opened);
     }
     if fs::exists(original)? {
         // Whether the owner can be kept is found out with a file that no other process uses: to take a lock file away
@@ -301,6 +304,20 @@ impl Drop for TempFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_there_is_nothing_and_every_other_failure_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        assert_eq!(if_there(fs::read(&file)).unwrap(), None);
+        remove_if_there(&file).unwrap();
+        fs::write(&file, "text").unwrap();
+        assert_eq!(if_there(fs::read(&file)).unwrap().unwrap(), b"text");
+        assert_ne!(if_there(fs::read_dir(&file)).unwrap_err().kind(), io::ErrorKind::NotFound);
+        remove_if_there(dir.path()).unwrap_err();
+        remove_if_there(&file).unwrap();
+        assert!(!file.exists());
+    }
 
     #[test]
     fn only_names_that_are_made_here_are_those_of_temporary_files() {

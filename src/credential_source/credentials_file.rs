@@ -13,7 +13,7 @@ use crate::{
     caught::locked,
     credentials::Origin,
     error::{APPS_PAGE, COMPANY_TOKENS_PAGE},
-    files::{Stamp, TempFile},
+    files::{self, Stamp, TempFile},
     members::{BadMember, Members},
     secret::Secret,
 };
@@ -77,15 +77,10 @@ impl CredentialsFile {
     }
 
     fn read(&self) -> Result<Credentials, Error> {
-        let json = match crate::files::read(&self.path) {
-            Ok(json) => json,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(self.nothing_there()),
-            Err(e) => {
-                return Err(self
-                    .invalid("cannot be read", "check that it is a file this user may read")
-                    .caused_by(e));
-            }
-        };
+        let json = files::if_there(files::read(&self.path)).map_err(|e| {
+            self.invalid("cannot be read", "check that it is a file this user may read").caused_by(e)
+        })?;
+        let json = json.ok_or_else(|| self.nothing_there())?;
         let members = Members::parse(&json).map_err(|fault| {
             self.invalid(&fault.to_string(), "fix it, or move it away and run again to get a blank template")
         })?;

@@ -38,14 +38,10 @@ pub(crate) fn with_path(path: &Path, e: &io::Error) -> io::Error {
 /// program that owns the folder can use the file; what another user makes stays that user's.
 pub(super) fn keep(new: &File, original: &Path) -> io::Result<()> {
     let ours = new.metadata()?;
-    let wanted = match fs::symlink_metadata(original) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            if ours.uid() != 0 {
-                return Ok(());
-            }
-            fs::metadata(super::folder_of(original))?
-        }
-        original => original?,
+    let wanted = match super::if_there(fs::symlink_metadata(original))? {
+        Some(original) => original,
+        None if ours.uid() == 0 => fs::metadata(super::folder_of(original))?,
+        None => return Ok(()),
     };
     give(new, &ours, &wanted, original)
 }

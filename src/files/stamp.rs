@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::regular;
+use super::{if_there, regular};
 
 /// Time stamps of file systems are coarse, up to the 2 s of FAT: after that long, a change shows in them.
 const COARSEST: Duration = Duration::from_secs(2);
@@ -30,14 +30,9 @@ impl Stamp {
 
     /// Of a regular file, or of none. Asked before opening: to open a named pipe would wait for its writer.
     pub(crate) fn of_file(path: &Path) -> io::Result<Self> {
-        match fs::metadata(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Self::NOTHING),
-            metadata => {
-                let metadata = metadata?;
-                regular(&metadata)?;
-                Ok(Self::of(&metadata))
-            }
-        }
+        let Some(metadata) = if_there(fs::metadata(path))? else { return Ok(Self::NOTHING) };
+        regular(&metadata)?;
+        Ok(Self::of(&metadata))
     }
 
     pub(crate) fn of_folder(path: &Path) -> io::Result<Self> {

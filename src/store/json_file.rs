@@ -113,10 +113,7 @@ impl LastRead {
         if stamp == Stamp::NOTHING {
             return Ok(nothing);
         }
-        let mut file = match File::open(path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(nothing),
-            file => file?,
-        };
+        let Some(mut file) = files::if_there(File::open(path))? else { return Ok(nothing) };
         let stamp = Stamp::of(&file.metadata()?);
         let token = usable(&files::read_open(&mut file)?, text)?;
         if token.is_none() {
@@ -249,10 +246,7 @@ impl JsonFileStore {
         let target = self.target();
         note::write(&target, None, &self.text)?;
         files::remove_if_there(&lock::path_for(&target))?;
-        match fs::remove_dir(files::folder_of(&self.path)) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            removed => removed,
-        }
+        files::if_there(fs::remove_dir(files::folder_of(&self.path))).map(drop)
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -342,9 +336,8 @@ impl JsonFileStore {
 
     fn delete(&self, lock: &FileLock) -> io::Result<()> {
         leftovers::set_aside_if_unusable(lock.target(), &self.text)?;
-        match fs::remove_file(lock.target()) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.and_then(|()| files::sync_folder(files::folder_of(lock.target())))?,
+        if files::if_there(fs::remove_file(lock.target()))?.is_some() {
+            files::sync_folder(files::folder_of(lock.target()))?;
         }
         lock.learn(Some(Stamp::NOTHING));
         Ok(())
@@ -377,11 +370,9 @@ fn usable(content: &[u8], text: &TokenText) -> io::Result<Option<RefreshTokenObj
 
 impl TokenStore for JsonFileStore {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        match self.look(&mut self.seen()) {
-            // The folder is missing.
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-            token => token.map_err(|e| self.could_not_read(e)),
-        }
+        // The folder may be missing.
+        let found = files::if_there(self.look(&mut self.seen()));
+        Ok(found.map_err(|e| self.could_not_read(e))?.flatten())
     }
 
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
@@ -447,12 +438,9 @@ impl TokenStore for JsonFileStore {
 
     async fn remember(&self, note: Option<&str>, lock: &StoreLock) -> Result<(), Error> {
         let target = self.lock(lock)?.target();
-        let is_possible = match fs::metadata(target) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            // Beside anything else, such as a folder, no process would read the note.
-            metadata => metadata.and_then(|metadata| files::regular(&metadata)),
-        };
-        let written = is_possible.and_then(|()| note::write(target, note, &self.text));
+        // Beside anything else than a file, such as a folder, no process would read the note.
+        let is_possible = Stamp::of_file(target);
+        let written = is_possible.and_then(|_| note::write(target, note, &self.text));
         written.map_err(self.failed("write the note beside"))
     }
 

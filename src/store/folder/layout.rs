@@ -44,15 +44,12 @@ pub(super) fn members(place: &Path, group: &str) -> io::Result<Vec<String>> {
 /// The token file of a member, and its side files.
 #[cfg(feature = "sealing")]
 pub(super) fn files(place: &Path, name: &str) -> io::Result<Vec<PathBuf>> {
-    let paths = match crate::files::paths_in(&member_folder(place, name)) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        paths => paths?,
-    };
+    let paths = crate::files::if_there(crate::files::paths_in(&member_folder(place, name)))?;
     let is_ours = |path: &PathBuf| {
         let name = path.file_name().map(|name| name.to_string_lossy());
         name.is_some_and(|name| name.contains(TOKEN_FILE) && !name.ends_with(".lock"))
     };
-    Ok(paths.into_iter().filter(is_ours).collect())
+    Ok(paths.unwrap_or_default().into_iter().filter(is_ours).collect())
 }
 
 /// The names of what may be folders.

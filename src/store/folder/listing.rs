@@ -6,7 +6,7 @@ use std::{io, path::Path, time::SystemTime};
 
 use super::{Shared, layout, member_store::is_missing, outlook};
 use crate::{
-    Clock as _, Error, FleetMember, JsonFileStore, MemberState,
+    Clock as _, Error, FleetMember, JsonFileStore, MemberState, files,
     store::{file_failure::could_not, member_name::is_pending},
 };
 
@@ -18,11 +18,7 @@ pub(super) fn list(
 ) -> Result<Vec<FleetMember>, Error> {
     let (place, now) = (&shared.place, shared.clock.now());
     let mut members = Vec::new();
-    let groups = match layout::groups(place) {
-        // No token was ever saved.
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(members),
-        groups => groups.map_err(|e| not_read(place, e))?,
-    };
+    let groups = groups(place)?;
     let after = after.unwrap_or_default();
     for part in layout::Part::all(groups) {
         if !part.may_have_names_after(after) {
@@ -74,19 +70,12 @@ pub(super) fn count_by_sealing_key(
     place: &Path,
 ) -> Result<std::collections::BTreeMap<Option<String>, u64>, Error> {
     let mut count = std::collections::BTreeMap::new();
-    let groups = match layout::groups(place) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(count),
-        groups => groups.map_err(|e| not_read(place, e))?,
-    };
-    for group in groups {
+    for group in groups(place)? {
         for name in layout::members(place, &group).map_err(|e| not_read(&place.join(&group), e))? {
             for path in layout::files(place, &name).map_err(|e| not_read(&place.join(&group), e))? {
-                let text = match crate::files::read(&path) {
-                    Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
-                    text => text.map_err(|e| {
-                        could_not("read", &path, "check that it is a file this user may read", e)
-                    })?,
-                };
+                let text = files::if_there(files::read(&path))
+                    .map_err(|e| could_not("read", &path, "check that it is a file this user may read", e))?;
+                let text = text.unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);
                 let key = crate::SealingKeys::key_of(&text);
                 if key.is_some() || crate::RefreshTokenObject::from_json(&text).is_ok() {
@@ -96,6 +85,12 @@ pub(super) fn count_by_sealing_key(
         }
     }
     Ok(count)
+}
+
+/// None if no token was ever saved.
+fn groups(place: &Path) -> Result<Vec<String>, Error> {
+    let groups = files::if_there(layout::groups(place)).map_err(|e| not_read(place, e))?;
+    Ok(groups.unwrap_or_default())
 }
 
 fn not_read(folder: &Path, e: io::Error) -> Error {

@@ -43,12 +43,9 @@ pub(super) fn make(place: &Path, app_id: &str) -> Result<(), Error> {
 /// Whether the file is there. An error if the folder belongs to another app, or has another format.
 pub(super) fn check(place: &Path, app_id: &str) -> Result<bool, Error> {
     let path = place.join(NAME);
-    let json = match files::read(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
-        json => {
-            json.map_err(|e| could_not("read", &path, "check that it is a file this user may read", e))?
-        }
-    };
+    let json = files::if_there(files::read(&path))
+        .map_err(|e| could_not("read", &path, "check that it is a file this user may read", e))?;
+    let Some(json) = json else { return Ok(false) };
     let wrong = |what: &dyn fmt::Display| {
         Error::new(ErrorKind::Config, format!("{}: {what}; nothing was changed", path.display()))
     };

@@ -37,20 +37,20 @@ impl Listing {
 pub(super) fn list(target: &Path) -> io::Result<Listing> {
     // Before the list: what is made in between shows in the next stamp.
     let folder = Stamp::of_folder(files::folder_of(target))?;
-    let mut files = Vec::new();
+    let mut found = Vec::new();
     let Some(name) = target.file_name() else {
-        return Ok(Listing { folder, files });
+        return Ok(Listing { folder, files: found });
     };
     for entry in fs::read_dir(files::folder_of(target))? {
         let entry = entry?;
         if TempFile::is_made(&entry.file_name(), name) && entry.file_type()?.is_file() {
-            match entry.metadata() {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {}
-                metadata => files.push((metadata?.modified()?, entry.path())),
+            // Another process may have put it in its place meanwhile.
+            if let Some(metadata) = files::if_there(entry.metadata())? {
+                found.push((metadata.modified()?, entry.path()));
             }
         }
     }
-    Ok(Listing { folder, files })
+    Ok(Listing { folder, files: found })
 }
 
 /// Puts the newest complete temporary file in the target's place, and deletes the others. The list was made under the lock.
@@ -62,10 +62,9 @@ pub(super) fn adopt(listing: Listing, target: &Path, text: &TokenText) -> io::Re
     if leftovers.is_empty() {
         return Ok(());
     }
-    let not_before = match fs::metadata(target) {
-        Ok(metadata) => metadata.modified()?,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => SystemTime::UNIX_EPOCH,
-        Err(e) => return Err(e),
+    let not_before = match files::if_there(fs::metadata(target))? {
+        Some(metadata) => metadata.modified()?,
+        None => SystemTime::UNIX_EPOCH,
     };
     leftovers.sort();
     let mut newest = None;
@@ -100,19 +99,20 @@ pub(super) fn set_aside_if_unusable(target: &Path, text: &TokenText) -> io::Resu
 }
 
 fn holds_token(path: &Path, text: &TokenText) -> io::Result<bool> {
-    match files::read(path) {
-        Ok(content) => match text.token(&content) {
-            Ok(_) => Ok(true),
-            Err(Unusable::NotAToken(_)) => Ok(false),
-            Err(Unusable::Sealed(e)) => {
-                let message = format!("{}: {}", path.display(), e.message());
-                Err(io::Error::other(Error::new(e.kind(), message)))
-            }
-        },
+    let content = match files::if_there(files::read(path)) {
+        Ok(Some(content)) => content,
+        Ok(None) => return Ok(false),
         // Larger than any token file: a reservation, or a file of another program.
-        Err(e) if e.kind() == io::ErrorKind::InvalidData => Ok(false),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(e) => Err(files::with_path(path, &e)),
+        Err(e) if e.kind() == io::ErrorKind::InvalidData => return Ok(false),
+        Err(e) => return Err(files::with_path(path, &e)),
+    };
+    match text.token(&content) {
+        Ok(_) => Ok(true),
+        Err(Unusable::NotAToken(_)) => Ok(false),
+        Err(Unusable::Sealed(e)) => {
+            let message = format!("{}: {}", path.display(), e.message());
+            Err(io::Error::other(Error::new(e.kind(), message)))
+        }
     }
 }
 
@@ -131,4 +131,27 @@ fn set_aside(target: &Path) -> io::Result<()> {
     fs::rename(target, &aside)?;
     log::event!(warn, file = %target.display(), kept_as = %aside.display(), "moved an unusable token file aside");
     files::sync_folder(files::folder_of(target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_too_large_or_no_token_holds_none_and_what_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token.json");
+        let text = TokenText::default();
+        assert!(!holds_token(&path, &text).unwrap());
+        for (content, holds) in [
+            (r#"{"refresh_token": "r"}"#.to_owned(), true),
+            ("{}".to_owned(), false),
+            (" ".repeat(16 << 20) + r#"{"refresh_token": "r"}"#, false),
+        ] {
+            fs::write(&path, &content).unwrap();
+            assert_eq!(holds_token(&path, &text).unwrap(), holds, "{} bytes", content.len());
+        }
+        let error = holds_token(dir.path(), &text).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("{}: ", dir.path().display())), "{error}");
+    }
 }

@@ -35,10 +35,8 @@ pub(super) fn read(
     if let Some(last) = last.as_ref().filter(|last| last.stamp == stamp) {
         return Ok(last.note.clone());
     }
-    let note = match files::read(&path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        note => std::str::from_utf8(&note?).ok().map(str::to_owned),
-    };
+    let Some(note) = files::if_there(files::read(&path))? else { return Ok(None) };
+    let note = std::str::from_utf8(&note).ok().map(str::to_owned);
     let note = note.map(|note| text.note(note)).transpose().map_err(io::Error::other)?;
     *last = stamp.is_settled(SystemClock.now()).then(|| Box::new(LastRead { stamp, note: note.clone() }));
     Ok(note)

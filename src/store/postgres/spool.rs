@@ -283,12 +283,10 @@ impl Spool {
 
     /// The files, of one row or all, temporary ones included: a complete one is the only copy of its token.
     fn list(&self, of: Option<RowHash>) -> Result<Vec<PathBuf>, Error> {
-        let mut paths = match files::paths_in(&self.folder) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            paths => paths.map_err(|e| {
-                could_not("read the folder", &self.folder, "check that this user may read it", e)
-            })?,
-        };
+        let paths = files::if_there(files::paths_in(&self.folder));
+        let paths = paths
+            .map_err(|e| could_not("read the folder", &self.folder, "check that this user may read it", e))?;
+        let mut paths = paths.unwrap_or_default();
         paths.retain(|path| parts(path).is_some_and(|(row, _)| of.is_none_or(|of| of == row)));
         Ok(paths)
     }
@@ -345,10 +343,9 @@ fn token_in(path: &Path, row: &TokenRow, text: &str) -> Result<RefreshTokenObjec
 
 /// `None` for a file that is gone by now, or that another process is just writing.
 fn read(path: &Path) -> Result<Option<Spooled>, Error> {
-    let text = match files::read(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        text => text.map_err(|e| could_not("read", path, "check that it is a file this user may read", e))?,
-    };
+    let text = files::if_there(files::read(path))
+        .map_err(|e| could_not("read", path, "check that it is a file this user may read", e))?;
+    let Some(text) = text else { return Ok(None) };
     match serde_json::from_slice::<Spooled>(&text) {
         Ok(spooled) if spooled.format == FORMAT => Ok(Some(spooled)),
         _ if parts(path).is_some_and(|(_, is_temporary)| is_temporary) => Ok(None),
