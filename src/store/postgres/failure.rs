@@ -204,7 +204,6 @@ fn condition(state: &str) -> Condition {
             true,
         ),
         "25P02" => ("in_failed_sql_transaction", TRY_AGAIN, true),
-        "28000" => ("invalid_authorization_specification", SIGN_IN, false),
         "28P01" => ("invalid_password", SIGN_IN, false),
         "3D000" => {
             ("invalid_catalog_name", "create the database, or check its name in the database URL", false)
@@ -270,6 +269,8 @@ fn explain_tls(refusal: &rustls::Error) -> (&'static str, &'static str) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+
     use super::*;
 
     const DATABASE: &str = "PostgreSQL database concur at db.example:5432";
@@ -366,6 +367,67 @@ mod tests {
             ),
         ] {
             assert_eq!(failure.explain(DATABASE).to_string(), message);
+        }
+    }
+
+    /// How a connection ends with a server that answers so, and then hangs up.
+    async fn connecting(options: &str, answer: &'static [u8]) -> tokio_postgres::Error {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            let mut length = [0; 4];
+            connection.read_exact(&mut length).unwrap();
+            let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
+            connection.read_exact(&mut rest).unwrap();
+            connection.write_all(answer).unwrap();
+        });
+        let url = format!("host=127.0.0.1 port={port} user=u {options}");
+        let error = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.err().unwrap();
+        server.join().unwrap();
+        error
+    }
+
+    #[tokio::test]
+    async fn what_a_server_does_before_the_sign_in_is_told() {
+        let nothing = "PostgreSQL database concur at db.example:5432 did not answer as expected; check that host and port in the \
+                       database URL are those of PostgreSQL, version 12 or later";
+        for (options, answer, message) in [
+            ("", &b""[..], "could not connect to "),
+            ("", b"Z\0\0\0\x05I", nothing),
+            ("", b"R\0\0\0\x08\0\0\0\x03", "the server asks for a password; write it into the database URL"),
+            (
+                "password=p",
+                b"R\0\0\0\x08\0\0\0\x07",
+                "the sign-in failed; check the password in the database URL",
+            ),
+            ("sslmode=require", b"N", "it offers no TLS; turn TLS on in the server"),
+            ("", b"E\0\0\0\x1aSFATAL\0C28P01\0Mno\0R1\0\0", "SQLSTATE 28P01 (invalid_password)"),
+            ("", b"E\0\0\0\x1aSFATAL\0C28p01\0Mno\0R1\0\0", "SQLSTATE unknown"),
+            ("", b"E\0\0\0\x1aSFATAL\0C2-P01\0Mno\0R1\0\0", "SQLSTATE unknown"),
+            ("", b"E\0\0\0\x1bSFATAL\0C28P011\0Mno\0R1\0\0", "SQLSTATE unknown"),
+        ] {
+            let error = connecting(options, answer).await;
+            let told = Failure::of_connecting(Some(&error)).explain(DATABASE).to_string();
+            assert!(told.contains(message), "{answer:?}: {told}");
+        }
+    }
+
+    #[test]
+    fn after_a_restart_or_a_change_of_roles_all_connections_are_suspect() {
+        let refused = |state: &str| Failure::Refused { state: state.to_owned(), connecting: false };
+        for failure in [
+            refused("08006"),
+            refused("57P01"),
+            refused("25006"),
+            Failure::Lost(None),
+            Failure::NotUnderstood(None),
+            Failure::StatementTimeout,
+        ] {
+            assert!(failure.concerns_all_connections(), "{failure:?}");
+        }
+        for failure in [refused("23505"), refused("57014"), Failure::NoPlace, Failure::Forked] {
+            assert!(!failure.concerns_all_connections(), "{failure:?}");
         }
     }
 
