@@ -121,8 +121,8 @@ impl Spooled {
         })
     }
 
-    fn is_of(&self, row: &TokenRow) -> bool {
-        self.app_id == row.app_id && self.principal == row.principal
+    fn is_of(&self, app_id: &str, principal: &str) -> bool {
+        self.app_id == app_id && self.principal == principal
     }
 
     /// Save ids are random, and the numbers of sign-ins are microseconds, so they also tell that it is the same database, whatever
@@ -186,7 +186,9 @@ impl Spool {
         self.try_out();
         for path in self.list(Some(row.hash()))? {
             match read(&path)? {
-                Some(spooled) if spooled.is_of(row) => self.save(&path, &spooled, row).await?,
+                Some(spooled) if spooled.is_of(&row.app_id, &row.principal) => {
+                    self.save(&path, &spooled, row).await?
+                }
                 _ => {}
             }
         }
@@ -363,5 +365,61 @@ fn remove(path: &Path) {
     if let Err(error) = files::remove_if_there(path) {
         let file = path.display();
         log::event!(warn, %file, %error, "could not remove a file whose token is saved; it does no harm");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn base(save_id: Option<&str>, version: i64, sign_in: i64) -> Base {
+        Base { save_id: save_id.map(str::to_owned), version, sign_in }
+    }
+
+    fn spooled(base: Base, sign_in: Option<i64>) -> Spooled {
+        let [database, app_id, principal, save_id, holder, token] =
+            ["here", "app", "company", "ours", "h", "t"].map(str::to_owned);
+        Spooled { format: FORMAT, database, app_id, principal, save_id, base, sign_in, holder, token }
+    }
+
+    #[test]
+    fn a_file_is_of_the_row_of_its_app_and_principal() {
+        let spooled = spooled(base(None, 0, 0), None);
+        assert!(spooled.is_of("app", "company"));
+        assert!(!spooled.is_of("app", "another") && !spooled.is_of("another", "company"));
+    }
+
+    #[test]
+    fn what_a_row_says_of_a_save_that_waits() {
+        use Verdict::{Done, Superseded, ToBeSaved, Unknown};
+        let before = || base(Some("before"), 5, 7);
+        // From what and with which sign-in the save was made; what the row is now, and whether it has a token; here, and in a
+        // database of another name.
+        for (from, sign_in, now, has_token, here, elsewhere) in [
+            (before(), None, base(Some("ours"), 6, 7), true, Done, Done),
+            (before(), None, base(Some("before"), 5, 7), true, ToBeSaved, ToBeSaved),
+            // Only a note was written.
+            (before(), None, base(Some("before"), 6, 7), true, ToBeSaved, ToBeSaved),
+            (before(), None, base(Some("later"), 6, 7), true, Superseded, Unknown),
+            (before(), None, base(Some("later"), 5, 8), true, Superseded, Unknown),
+            // Of a restored database, and of one in which others have worked.
+            (before(), None, base(Some("earlier"), 4, 7), true, ToBeSaved, Unknown),
+            (before(), None, base(Some("earlier"), 5, 6), true, ToBeSaved, Unknown),
+            (before(), None, base(Some("earlier"), 5, 7), true, ToBeSaved, Unknown),
+            // The first token of all.
+            (base(None, 5, 7), None, base(None, 5, 7), false, ToBeSaved, ToBeSaved),
+            (base(None, 5, 7), None, base(None, 6, 7), false, Superseded, Unknown),
+            // A sign-in counts whatever was renewed meanwhile, but nothing comes back after a revocation.
+            (before(), Some(8), base(Some("later"), 6, 7), true, ToBeSaved, ToBeSaved),
+            (before(), Some(8), base(Some("later"), 6, 9), true, Superseded, Unknown),
+            (before(), Some(8), base(None, 6, 7), false, Superseded, Unknown),
+            (base(None, 5, 7), Some(8), base(None, 5, 7), false, ToBeSaved, ToBeSaved),
+        ] {
+            let what = format!("{from:?}, sign-in {sign_in:?}, now {now:?}");
+            let (spooled, now) = (spooled(from, sign_in), Now { base: now, has_token });
+            assert_eq!(spooled.verdict(Some(&now), "here"), here, "{what}");
+            assert_eq!(spooled.verdict(Some(&now), "elsewhere"), elsewhere, "{what}");
+            assert_eq!(spooled.verdict(None, "here"), Unknown, "{what}");
+        }
     }
 }
