@@ -382,6 +382,86 @@ mod tests {
         Spooled { format: FORMAT, database, app_id, principal, save_id, base, sign_in, holder, token }
     }
 
+    /// What the log hears of it.
+    fn logged(work: impl FnOnce()) -> Vec<String> {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let writer = std::sync::Mutex::new(writer);
+        let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
+        tracing::subscriber::with_default(subscriber, work);
+        std::io::read_to_string(reader).unwrap().lines().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_used_is_told_of_once_and_one_that_can_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let (folder, file) = (dir.path().join("spool"), dir.path().join("file"));
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "").unwrap();
+        // Left by a process that was killed.
+        fs::write(folder.join("try"), "").unwrap();
+        assert_eq!(logged(|| Spool::new(&folder).try_out()), [""; 0]);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        for folder in [&file, &dir.path().join("missing").join("spool")] {
+            let spool = Spool::new(folder);
+            let told = logged(|| (0..3).for_each(|_| spool.try_out()));
+            assert!(told.len() == 1 && told[0].contains("could not write in the spool folder"), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_saved_is_told_of_once() {
+        let spool = Spool::new(Path::new("spool"));
+        let error = Error::new(ErrorKind::Config, "why");
+        let told =
+            logged(|| ["a", "b", "a", "b"].iter().for_each(|path| spool.tell(Path::new(path), &error)));
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert!(told[0].contains("could not be saved") && told[0].contains("file=a error=why"), "{told:?}");
+    }
+
+    #[test]
+    fn only_names_that_are_made_here_are_those_of_spooled_tokens() {
+        let (row, save_id) = ("0123456789abcdef", "0123456789abcdef0123456789abcdef");
+        for (name, is_temporary) in [
+            (format!("{row}.{save_id}.spooled"), Some(false)),
+            (format!("{row}.{save_id}.spooled.tmp-0123456789abcdef"), Some(true)),
+            (format!("{row}.{save_id}.spooled.bak"), None),
+            (format!("{row}.{save_id}.saved"), None),
+            (format!("{row}.{save_id}"), None),
+            (format!("{row}.{}g.spooled", &save_id[1..]), None),
+            (format!("{row}.{}.spooled", &save_id[1..]), None),
+            (format!("{}.{save_id}.spooled", &row[1..]), None),
+            (format!("{}.{save_id}.spooled", row.to_uppercase()), None),
+            ("README".to_owned(), None),
+        ] {
+            let found = parts(Path::new(&name)).map(|(_, is_temporary)| is_temporary);
+            assert_eq!(found, is_temporary, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_spooled_token_is_an_error_unless_it_is_just_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = format!("{:016x}.{}.spooled", 1, "0".repeat(32));
+        let complete = dir.path().join(&name);
+        let temporary = dir.path().join(name + ".tmp-0123456789abcdef");
+        let whole = serde_json::to_string(&spooled(base(None, 0, 0), None)).unwrap();
+        let later = whole.replace(r#""format":1"#, r#""format":2"#);
+        assert_ne!(whole, later);
+        for path in [&complete, &temporary] {
+            assert!(read(path).unwrap().is_none());
+            fs::write(path, &whole).unwrap();
+            assert!(read(path).unwrap().is_some());
+        }
+        for text in [&whole[1..], &later] {
+            fs::write(&complete, text).unwrap();
+            fs::write(&temporary, text).unwrap();
+            assert!(read(&temporary).unwrap().is_none());
+            let error = read(&complete).err().unwrap();
+            assert!(error.to_string().contains("is not what this version of concur-auth writes"), "{error}");
+        }
+        read(dir.path()).err().unwrap();
+    }
+
     #[test]
     fn a_file_is_of_the_row_of_its_app_and_principal() {
         let spooled = spooled(base(None, 0, 0), None);
