@@ -503,6 +503,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_flight_found_dead_is_dead_until_it_ends_and_what_is_noted_for_longer() {
+        let (gate, token) = (Gate::default(), token("t"));
+        gate.find_dead(&token);
+        assert!(gate.is_dead(&token) && !gate.noted().is_dead(&token));
+        gate.flight_ended();
+        assert!(!gate.is_dead(&token));
+        let mut noted = FailedRequests::default();
+        noted.add_dead(&token, false, &Random::System);
+        gate.has_noted(Some(noted));
+        gate.has_noted(None);
+        assert!(gate.is_dead(&token) && gate.noted().is_dead(&token));
+    }
+
+    #[test]
+    fn a_back_off_that_ends_now_is_no_next_attempt() {
+        let gate = Gate::default();
+        gate.failed(&unavailable(None), at(1000), &Random::System);
+        let ends = gate.history().back_off_until.unwrap();
+        for (now, is_told) in [(ends - Duration::from_nanos(1), true), (ends, false)] {
+            let mut status = Status::default();
+            gate.report(&mut status, now, None);
+            assert_eq!(status.next_attempt_at.is_some(), is_told);
+        }
+    }
+
+    #[test]
     fn an_attempt_that_is_possible_now_is_no_next_attempt() {
         let gate = Gate::default();
         gate.failed(&maintenance(100), at(1000), &Random::System);

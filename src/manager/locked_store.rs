@@ -410,8 +410,107 @@ fn not_locked() -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        collections::VecDeque,
+        future::{Future, ready},
+        pin::Pin,
+        sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+        time::SystemTime,
+    };
+
     use super::*;
     use crate::{MemoryStore, SystemClock, TokenStore, machine::Threads};
+
+    /// Its saves are answered so, one after the other, and then done. Its lock is a lease of 50 seconds.
+    #[derive(Debug, Default)]
+    struct Answers(Mutex<VecDeque<Error>>, AtomicUsize);
+
+    impl TokenStore for Answers {
+        async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+            Ok(None)
+        }
+
+        async fn save(&self, _: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.lock().await.pop_front().map_or(Ok(()), Err)
+        }
+
+        async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+            Ok(())
+        }
+
+        async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+            Ok(Some(StoreLock::new(()).with_lease(Duration::from_secs(50))))
+        }
+
+        fn reads_by_locking(&self) -> bool {
+            true
+        }
+    }
+
+    /// Sleeps take no time.
+    #[derive(Debug, Default)]
+    struct At(AtomicU64);
+
+    impl Clock for At {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH + self.monotonic()
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.0.load(Ordering::Relaxed))
+        }
+
+        fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            Box::pin(ready(()))
+        }
+    }
+
+    async fn saved(answers: Vec<Error>) -> (LockedStore, Arc<Answers>, Result<(), Error>) {
+        let store = Arc::new(Answers(Mutex::new(answers.into()), AtomicUsize::new(0)));
+        let locked = LockedStore::new(store.clone(), Arc::new(Threads));
+        let clock = At::default();
+        assert!(locked.try_lock(1, false, &clock).await.unwrap());
+        let token = RefreshTokenObject::from_json(r#"{"refresh_token": "r"}"#).unwrap();
+        let saving = Saving { save: Save::More, replaces: Replaces::Predecessor, note: None };
+        let ((), saved) = locked.save_then(&token, saving, &clock, |_| ()).await;
+        (locked, store, saved)
+    }
+
+    #[tokio::test]
+    async fn a_save_is_tried_five_times_unless_another_token_counts() {
+        let fails = || Error::store("the disk is full", "no room");
+        for (answers, saves, is_saved) in [
+            (vec![], 1, true),
+            (vec![fails(); 4], 5, true),
+            (vec![fails(); 5], 5, false),
+            (vec![Error::superseded("another process was faster")], 1, false),
+        ] {
+            let (_, store, saved) = saved(answers).await;
+            assert_eq!((store.1.load(Ordering::Relaxed), saved.is_ok()), (saves, is_saved));
+        }
+    }
+
+    /// Its token is not saved yet.
+    #[tokio::test]
+    async fn a_lock_that_no_fleet_has_handed_in_is_neither_taken_as_such_nor_given_back() {
+        let (locked, _, saved) = saved(vec![Error::store("the disk is full", "no room"); 5]).await;
+        saved.unwrap_err();
+        locked.release(1).await;
+        assert!(!locked.take_handed_in(2).await);
+        locked.give_back().await;
+        assert!(locked.has_unsaved().await && locked.has_lease().await);
+    }
+
+    #[tokio::test]
+    async fn half_of_a_short_lease_is_enough_for_a_request() {
+        let (locked, _, _) = saved(vec![]).await;
+        for (seconds, is_enough) in [(25, true), (26, false)] {
+            let clock = At(seconds.into());
+            assert_eq!(locked.hold_for_a_request(1, &clock).await.is_ok(), is_enough, "after {seconds} s");
+        }
+        assert!(locked.reads_by_locking());
+    }
 
     /// As when all callers leave a flight that waits, and the next caller starts another before that one has ended.
     #[tokio::test]
@@ -421,6 +520,7 @@ mod tests {
         let (abandoned, next) = (1, 2);
         assert!(locked.try_lock(next, false, &SystemClock).await.unwrap());
         assert!(!locked.try_lock(abandoned, false, &SystemClock).await.unwrap());
+        assert!(!locked.has_lease().await);
         locked.release(abandoned).await;
         locked.hold_for_a_request(next, &SystemClock).await.unwrap();
         locked.hold_for_a_request(abandoned, &SystemClock).await.unwrap_err();
