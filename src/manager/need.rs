@@ -238,6 +238,20 @@ mod tests {
     }
 
     #[test]
+    fn what_was_found_was_not_issued() {
+        let error = || Error::new(crate::ErrorKind::Protocol, "no access token");
+        for (source, is_issued) in
+            [(Source::Found, false), (Source::Issued, true), (Source::IssuedLongAgo, true)]
+        {
+            let renewed = || Renewed { held: Arc::new(held()), source };
+            for outcome in [Outcome::Done(renewed()), Outcome::WithoutAccess(renewed(), error())] {
+                assert_eq!(outcome.issued().is_some(), is_issued, "{source:?}");
+            }
+        }
+        assert!(Outcome::<Renewed>::Busy.issued().is_none());
+    }
+
+    #[test]
     fn who_has_a_fallback() {
         let held = held();
         for (now, stored, in_memory, fallback) in [

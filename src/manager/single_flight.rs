@@ -370,11 +370,15 @@ mod tests {
         let (mut first, mut second) = (run(&flights, since, &started), run(&flights, since, &started));
         assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
         assert_eq!(started.count(), 1);
-        started.last().finish(1);
+        let leader = started.last();
+        let number = leader.number();
+        leader.finish(1);
         assert_eq!(poll(&mut earlier), Poll::Ready(Ok(Some(1))));
         assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
         assert_eq!(started.count(), 1, "the two share the next flight");
-        started.last().finish(2);
+        let leader = started.last();
+        assert_ne!(leader.number(), number);
+        leader.finish(2);
         assert_eq!(poll(&mut first), Poll::Ready(Ok(Some(2))));
         assert_eq!(poll(&mut second), Poll::Ready(Ok(Some(2))));
     }

@@ -394,6 +394,7 @@ mod tests {
             ("postgres://app:s3cr3t@db.example/concur", "concur at db.example:5432"),
             ("postgresql://app:s3cr3t@db.example:6432/concur", "concur at db.example:6432"),
             ("postgres://app:s3cr%40t@a.example:1,b.example/x", "x at a.example:1, b.example:5432"),
+            ("postgres://app@/x?host=a.example&host=b.example&port=1", "x at a.example:1, b.example:1"),
             ("postgres://app:s3cr3t@[::1]:6432/concur", "concur at [::1]:6432"),
             ("postgres://localhost/concur?user=app&password=s3cr3t", "concur at localhost:5432"),
             ("postgres://app@localhost", "app at localhost:5432"),
@@ -405,6 +406,16 @@ mod tests {
             assert!(!format!("{database:?}").contains("s3cr"), "{database:?}");
         }
         assert_eq!(parse("postgres://app:s3cr%40t@localhost/x").config.get_password(), Some(&b"s3cr@t"[..]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn servers_are_of_one_kind_and_each_has_a_port_or_all_have_one() {
+        let both = "the database URL has both sockets and hosts; name only the ones or only the others";
+        assert_eq!(refusal("postgres://app@/x?host=/run/pg&host=localhost"), both);
+        let ports = "the database URL has different numbers of host, hostaddr and port; name one of each for each server";
+        assert_eq!(refusal("postgres://app@/x?host=a.example&host=b.example&host=c.example&port=1,2"), ports);
+        assert_eq!(refusal("postgres://app@/x?host=a.example&port=1,2"), ports);
     }
 
     #[test]

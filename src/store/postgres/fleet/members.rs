@@ -82,7 +82,6 @@ fn member(database: &Database, row: &Row) -> Result<FleetMember, Error> {
     let (has_token, state): (bool, &str) = (column(database, row, 2)?, column(database, row, 3)?);
     let state = match state {
         _ if !has_token => MemberState::SignedOut,
-        "signed_out" => MemberState::SignedOut,
         "needs_reauthorization" => MemberState::NeedsPerson,
         _ => MemberState::Active,
     };
