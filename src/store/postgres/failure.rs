@@ -269,7 +269,10 @@ fn explain_tls(refusal: &rustls::Error) -> (&'static str, &'static str) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read as _, Write as _};
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+    };
 
     use super::*;
 
@@ -370,28 +373,37 @@ mod tests {
         }
     }
 
-    /// How a connection ends with a server that answers so, and then hangs up.
-    async fn connecting(options: &str, answer: &'static [u8]) -> tokio_postgres::Error {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    /// The port of a server that answers one after the other of what a client sends, and then hangs up.
+    fn server(answers: Vec<&'static [u8]>) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        let server = std::thread::spawn(move || {
+        std::thread::spawn(move || {
             let (mut connection, _) = listener.accept().unwrap();
-            let mut length = [0; 4];
-            connection.read_exact(&mut length).unwrap();
-            let mut rest = vec![0; u32::from_be_bytes(length) as usize - 4];
-            connection.read_exact(&mut rest).unwrap();
-            connection.write_all(answer).unwrap();
+            for answer in answers {
+                assert_ne!(connection.read(&mut [0; 4096]).unwrap(), 0);
+                connection.write_all(answer).unwrap();
+            }
         });
-        let url = format!("host=127.0.0.1 port={port} user=u {options}");
-        let error = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.err().unwrap();
-        server.join().unwrap();
-        error
+        port
+    }
+
+    fn config(port: u16, options: &str) -> String {
+        format!("host=127.0.0.1 port={port} user=u {options}")
+    }
+
+    async fn connecting(port: u16, options: &str) -> String {
+        let connected = tokio_postgres::connect(&config(port, options), tokio_postgres::NoTls).await;
+        Failure::of_connecting(connected.err().as_ref()).explain(DATABASE).to_string()
     }
 
     #[tokio::test]
     async fn what_a_server_does_before_the_sign_in_is_told() {
         let nothing = "PostgreSQL database concur at db.example:5432 did not answer as expected; check that host and port in the \
                        database URL are those of PostgreSQL, version 12 or later";
+        let bound = tokio::net::TcpSocket::new_v4().unwrap();
+        bound.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let told = connecting(bound.local_addr().unwrap().port(), "").await;
+        assert!(told.starts_with("could not connect to "), "{told}");
         for (options, answer, message) in [
             ("", &b""[..], "could not connect to "),
             ("", b"Z\0\0\0\x05I", nothing),
@@ -407,8 +419,29 @@ mod tests {
             ("", b"E\0\0\0\x1aSFATAL\0C2-P01\0Mno\0R1\0\0", "SQLSTATE unknown"),
             ("", b"E\0\0\0\x1bSFATAL\0C28P011\0Mno\0R1\0\0", "SQLSTATE unknown"),
         ] {
-            let error = connecting(options, answer).await;
-            let told = Failure::of_connecting(Some(&error)).explain(DATABASE).to_string();
+            let told = connecting(server(vec![answer]), options).await;
+            assert!(told.contains(message), "{answer:?}: {told}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_server_does_with_a_statement_is_told() {
+        const READY: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
+        for (answer, message) in [
+            (&b""[..], "the connection to PostgreSQL database concur at db.example:5432 broke off"),
+            // A description of one column that is not there, and the answer to another message.
+            (
+                b"T\0\0\0\x06\0\x01",
+                "the connection to PostgreSQL database concur at db.example:5432 broke off",
+            ),
+            (b"1\0\0\0\x04", "PostgreSQL database concur at db.example:5432 did not answer as expected"),
+            (b"E\0\0\0\x1aSERROR\0C23505\0Mno\0R1\0\0", "SQLSTATE 23505 (unique_violation)"),
+        ] {
+            let url = config(server(vec![READY, answer]), "");
+            let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let error = client.simple_query("SELECT 1").await.err().unwrap();
+            let told = Failure::of_statement(&error).explain(DATABASE).to_string();
             assert!(told.contains(message), "{answer:?}: {told}");
         }
     }
