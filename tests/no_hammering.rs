@@ -393,6 +393,21 @@ async fn after_a_retry_in_vain_the_pause_is_that_of_its_own_failure() {
     assert_eq!(scene.concur.token_requests(), 3);
 }
 
+/// Another manager has not heard of it, and what that manager gets says nothing about the next request.
+#[tokio::test]
+async fn a_pause_that_concur_asked_for_outlasts_what_another_process_has_renewed() {
+    let scene = Scene::new().await;
+    scene.write_token(&scene.concur.token_json());
+    let tokens = scene.manager();
+    scene.concur.fault_next(1, Fault::code(134).retry_after("600"));
+    tokens.access_token().await.unwrap_err();
+    let renewed = scene.manager().access_token().await.unwrap();
+    assert_eq!(tokens.access_token().await.unwrap().secret(), renewed.secret());
+    let error = tokens.refresh().await.unwrap_err();
+    assert!(error.to_string().contains("[not sent: Concur asked for a pause"), "{error}");
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
 #[tokio::test]
 async fn a_pause_that_concur_asked_for_is_over_when_it_answers_a_sign_in() {
     let scene = Scene::new().await;

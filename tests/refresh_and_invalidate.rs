@@ -331,6 +331,25 @@ async fn what_another_process_has_got_is_not_handed_out_to_a_caller_who_needs_it
     assert_eq!(scene.concur.token_requests(), 1);
 }
 
+/// The flight that a caller with a valid token started has made its one attempt; the other caller has nothing to fall back on.
+#[tokio::test]
+async fn a_caller_who_needs_another_token_is_not_content_with_the_one_attempt_of_a_caller_who_has_one() {
+    let scene = Scene::skipping(Rotation::Never).await;
+    let tokens = scene.manager();
+    let old = tokens.access_token().await.unwrap();
+    scene.clock.advance(56 * MINUTE + MINUTE / 2);
+    scene.concur.fault_next(1, Fault::status(503));
+    let held = scene.concur.hold_replies();
+    let (mut any, mut long) =
+        (Box::pin(tokens.access_token()), Box::pin(tokens.access_token_for(30 * MINUTE)));
+    assert!(!polled(&mut any).await && !polled(&mut long).await);
+    until(|| scene.concur.token_requests() == 2).await;
+    held.release();
+    assert_eq!(any.await.unwrap().secret(), old.secret());
+    assert_ne!(long.await.unwrap().secret(), old.secret());
+    assert_eq!(scene.concur.token_requests(), 3);
+}
+
 /// Whether it was ready.
 async fn polled<F: Future>(future: &mut std::pin::Pin<Box<F>>) -> bool {
     std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_ready())).await
