@@ -10,11 +10,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use concur_auth::{
-    ErrorKind, TokenManager, TokenStore as _,
+    Error, ErrorKind, MemoryStore, RefreshTokenObject, StoreLock, TokenManager, TokenStore,
     simulator::{ConcurSimulator, ManualClock, Rotation},
 };
 use support::{Call, HOUR, Scene, Watched, alone, skip, succeeds_as_nobody, until};
@@ -599,4 +603,64 @@ async fn a_lock_or_a_note_that_is_a_symbolic_link_is_refused() {
     assert_eq!(owner_and_mode(&victim), before);
     assert!(!scene.dir.path().join("nothing there").exists());
     assert_eq!(scene.concur.token_requests(), 0);
+}
+
+/// Its lock is a lease, and it counts how often that is taken.
+#[derive(Debug, Default)]
+struct Leased {
+    inner: MemoryStore,
+    is_full: Arc<AtomicBool>,
+    leases: Arc<AtomicUsize>,
+}
+
+impl TokenStore for Leased {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        self.inner.load().await
+    }
+
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        if self.is_full.load(Ordering::SeqCst) {
+            return Err(Error::store("full", "no room"));
+        }
+        self.inner.save(token, lock).await
+    }
+
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.inner.remove(lock).await
+    }
+
+    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
+        self.leases.fetch_add(1, Ordering::SeqCst);
+        Ok(self.inner.try_lock().await?.map(|lock| lock.with_lease(HOUR)))
+    }
+}
+
+/// By then it may have lapsed, and another process may have gone on from there.
+#[tokio::test]
+async fn after_a_late_save_the_lease_is_taken_once_more() {
+    let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
+    let store = Leased::default();
+    let (is_full, leases) = (Arc::clone(&store.is_full), Arc::clone(&store.leases));
+    is_full.store(true, Ordering::SeqCst);
+    let tokens = scene.builder().store(store).build().unwrap();
+    let signing_in = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.get_valid_refresh_token().await }
+    });
+    until(|| {
+        scene.clock.advance(Duration::from_millis(100));
+        signing_in.is_finished()
+    })
+    .await;
+    signing_in.await.unwrap().unwrap();
+    assert!(tokens.status().unsaved);
+    assert_eq!(leases.load(Ordering::SeqCst), 1);
+    is_full.store(false, Ordering::SeqCst);
+    tokens.refresh().await.unwrap();
+    assert!(!tokens.status().unsaved);
+    assert_eq!(leases.load(Ordering::SeqCst), 2);
 }
