@@ -378,14 +378,34 @@ async fn retry_now_ends_the_pauses_too() {
     }
 }
 
-/// Of what Concur said before, that is: not of what it answers to the retry.
-#[tokio::test]
-async fn after_a_retry_in_vain_the_pause_is_that_of_its_own_failure() {
+/// Concur has asked for a pause for this manager's principal.
+async fn paused() -> (Scene, TokenManager) {
     let scene = Scene::new().await;
     scene.write_token(&scene.concur.token_json());
     let tokens = scene.manager();
     scene.concur.fault_next(1, Fault::code(134).retry_after("600"));
     tokens.access_token().await.unwrap_err();
+    (scene, tokens)
+}
+
+/// The note of a token file lies beside the file itself, wherever a link to it may be.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_refusal_is_told_to_the_next_process_through_a_link() {
+    let scene = Scene::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("token.json"), scene.concur.token_json()).unwrap();
+    std::os::unix::fs::symlink(folder.path().join("token.json"), scene.token_path()).unwrap();
+    scene.concur.set_fault(Fault::code(14));
+    scene.manager().access_token().await.unwrap_err();
+    let told = scene.manager().read_status().await.last_error.unwrap();
+    assert_eq!(told.code.map(|code| code.number()), Some(14));
+}
+
+/// Of what Concur said before, that is: not of what it answers to the retry.
+#[tokio::test]
+async fn after_a_retry_in_vain_the_pause_is_that_of_its_own_failure() {
+    let (scene, tokens) = paused().await;
     scene.concur.fault_next(1, Fault::status(501));
     tokens.retry_now().await.unwrap_err();
     scene.clock.advance(Duration::from_secs(1));
@@ -396,11 +416,7 @@ async fn after_a_retry_in_vain_the_pause_is_that_of_its_own_failure() {
 /// Another manager has not heard of it, and what that manager gets says nothing about the next request.
 #[tokio::test]
 async fn a_pause_that_concur_asked_for_outlasts_what_another_process_has_renewed() {
-    let scene = Scene::new().await;
-    scene.write_token(&scene.concur.token_json());
-    let tokens = scene.manager();
-    scene.concur.fault_next(1, Fault::code(134).retry_after("600"));
-    tokens.access_token().await.unwrap_err();
+    let (scene, tokens) = paused().await;
     let renewed = scene.manager().access_token().await.unwrap();
     assert_eq!(tokens.access_token().await.unwrap().secret(), renewed.secret());
     let error = tokens.refresh().await.unwrap_err();
@@ -410,11 +426,7 @@ async fn a_pause_that_concur_asked_for_outlasts_what_another_process_has_renewed
 
 #[tokio::test]
 async fn a_pause_that_concur_asked_for_is_over_when_it_answers_a_sign_in() {
-    let scene = Scene::new().await;
-    scene.write_token(&scene.concur.token_json());
-    let tokens = scene.manager();
-    scene.concur.fault_next(1, Fault::code(134).retry_after("600"));
-    tokens.access_token().await.unwrap_err();
+    let (scene, tokens) = paused().await;
     let request_token = scene.concur.issue_request_token();
     tokens.sign_in(Grant::company_request_token(scene.concur.company_uuid(), request_token)).await.unwrap();
     tokens.refresh().await.unwrap();

@@ -18,7 +18,7 @@ use std::{
 };
 
 use concur_auth::{
-    Error, ErrorKind, MemoryStore, RefreshTokenObject, StoreLock, TokenManager, TokenStore,
+    Error, ErrorKind, TokenManager, TokenStore as _,
     simulator::{ConcurSimulator, ManualClock, Rotation},
 };
 use support::{Call, HOUR, Scene, Watched, alone, skip, succeeds_as_nobody, until};
@@ -605,48 +605,21 @@ async fn a_lock_or_a_note_that_is_a_symbolic_link_is_refused() {
     assert_eq!(scene.concur.token_requests(), 0);
 }
 
-/// Its lock is a lease, and it counts how often that is taken.
-#[derive(Debug, Default)]
-struct Leased {
-    inner: MemoryStore,
-    is_full: Arc<AtomicBool>,
-    leases: Arc<AtomicUsize>,
-}
-
-impl TokenStore for Leased {
-    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        self.inner.load().await
-    }
-
-    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        if self.is_full.load(Ordering::SeqCst) {
-            return Err(Error::store("full", "no room"));
-        }
-        self.inner.save(token, lock).await
-    }
-
-    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
-        Ok(())
-    }
-
-    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-        self.inner.remove(lock).await
-    }
-
-    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        self.leases.fetch_add(1, Ordering::SeqCst);
-        Ok(self.inner.try_lock().await?.map(|lock| lock.with_lease(HOUR)))
-    }
-}
-
 /// By then it may have lapsed, and another process may have gone on from there.
 #[tokio::test]
 async fn after_a_late_save_the_lease_is_taken_once_more() {
     let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
-    let store = Leased::default();
-    let (is_full, leases) = (Arc::clone(&store.is_full), Arc::clone(&store.leases));
-    is_full.store(true, Ordering::SeqCst);
-    let tokens = scene.builder().store(store).build().unwrap();
+    let (is_full, leases) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicUsize::new(0)));
+    let (full, taken) = (Arc::clone(&is_full), Arc::clone(&leases));
+    let store = Watched::new(move |call| match call {
+        Call::Save if full.load(Ordering::SeqCst) => Err(Error::store("full", "no room")),
+        Call::TryLock => {
+            taken.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        }
+        _ => Ok(()),
+    });
+    let tokens = scene.builder().store(store.leased(HOUR)).build().unwrap();
     let signing_in = tokio::spawn({
         let tokens = tokens.clone();
         async move { tokens.get_valid_refresh_token().await }

@@ -14,7 +14,7 @@ use std::{
 };
 
 use concur_auth::{
-    Error, ErrorKind, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
+    Error, ErrorKind, RefreshTokenObject, TokenStore as _,
     simulator::{Fault, Rotation},
 };
 use support::{Call, DAY, HOUR, MINUTE, Scene, Watched, passed, until};
@@ -254,44 +254,25 @@ async fn no_caller_waits_for_the_stores_lock_while_the_token_is_valid() {
     assert_eq!(scene.concur.token_requests(), 1);
 }
 
-/// It notes whether a renewal can wait that asks for its lock.
-#[derive(Debug, Default)]
-struct Asked(MemoryStore, Arc<Mutex<Vec<bool>>>);
-
-impl TokenStore for Asked {
-    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        self.0.load().await
-    }
-
-    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        self.0.save(token, lock).await
-    }
-
-    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
-        self.0.remove(lock).await
-    }
-
-    async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        self.1.lock().unwrap().push(false);
-        self.0.try_lock().await
-    }
-
-    async fn try_lock_ahead_of_time(&self) -> Result<Option<StoreLock>, Error> {
-        self.1.lock().unwrap().push(true);
-        self.0.try_lock().await
-    }
-}
-
 #[tokio::test]
 async fn a_renewal_for_callers_who_hold_something_valid_can_wait() {
     let scene = Scene::new().await;
-    let store = Asked::default();
-    let asked = Arc::clone(&store.1);
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let noted = Arc::clone(&asked);
+    let store = Watched::new(move |call| {
+        if matches!(call, Call::TryLockAheadOfTime | Call::TryLock) {
+            noted.lock().unwrap().push(call);
+        }
+        Ok(())
+    });
     let tokens = scene.builder().store(store).build().unwrap();
-    for (pass, can_wait) in [(Duration::ZERO, false), (56 * MINUTE, true), (HOUR, false)] {
+    let ahead_of_time = [Call::TryLockAheadOfTime, Call::TryLock];
+    for (pass, calls) in
+        [(Duration::ZERO, &ahead_of_time[1..]), (56 * MINUTE, &ahead_of_time), (HOUR, &ahead_of_time[1..])]
+    {
         scene.clock.advance(pass);
         tokens.access_token().await.unwrap();
-        assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), [can_wait], "after {pass:?}");
+        assert_eq!(std::mem::take(&mut *asked.lock().unwrap()), calls, "after {pass:?}");
     }
     // `keep_alive` can, also without a valid access token.
     scene.clock.advance(2 * HOUR);
@@ -301,7 +282,7 @@ async fn a_renewal_for_callers_who_hold_something_valid_can_wait() {
         !asked.lock().unwrap().is_empty()
     })
     .await;
-    assert!(asked.lock().unwrap()[0]);
+    assert_eq!(asked.lock().unwrap()[0], Call::TryLockAheadOfTime);
 }
 
 #[tokio::test]

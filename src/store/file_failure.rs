@@ -2,6 +2,8 @@
 
 use std::{io, path::Path};
 
+use zeroize::Zeroizing;
+
 use crate::{Error, files};
 
 /// What to do where access was denied.
@@ -21,4 +23,10 @@ pub(super) fn could_not(what: &str, path: &Path, advice: &str, e: io::Error) -> 
         None => format!("could not {what} {at}; {advice}"),
     };
     Error::store(message, e)
+}
+
+/// The content of a file; `None` where there is none.
+pub(super) fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, Error> {
+    let read = files::if_there(files::read(path));
+    read.map_err(|e| could_not("read", path, "check that it is a file this user may read", e))
 }

@@ -1,6 +1,6 @@
 //! A store in memory that lets a test know of every call, and interfere.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use concur_auth::{Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore};
 
@@ -11,6 +11,8 @@ pub enum Call {
     Loaded,
     Save,
     Remove,
+    /// Followed by `TryLock`.
+    TryLockAheadOfTime,
     TryLock,
     Rehearse,
 }
@@ -22,6 +24,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>;
 pub struct Watched {
     pub inner: MemoryStore,
     watch: Arc<dyn Fn(Call) -> Answer + Send + Sync>,
+    lease: Option<Duration>,
 }
 
 impl Watched {
@@ -38,7 +41,12 @@ impl Watched {
     where
         F: Future<Output = Result<(), Error>> + Send + 'static,
     {
-        Self { inner: MemoryStore::new(), watch: Arc::new(move |call| Box::pin(watch(call))) }
+        Self { inner: MemoryStore::new(), watch: Arc::new(move |call| Box::pin(watch(call))), lease: None }
+    }
+
+    /// Its lock is a lease that lasts so long.
+    pub fn leased(self, lasts: Duration) -> Self {
+        Self { lease: Some(lasts), ..self }
     }
 }
 
@@ -62,7 +70,16 @@ impl TokenStore for Watched {
 
     async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
         (self.watch)(Call::TryLock).await?;
-        self.inner.try_lock().await
+        let lock = self.inner.try_lock().await?;
+        Ok(lock.map(|lock| match self.lease {
+            Some(lasts) => lock.with_lease(lasts),
+            None => lock,
+        }))
+    }
+
+    async fn try_lock_ahead_of_time(&self) -> Result<Option<StoreLock>, Error> {
+        (self.watch)(Call::TryLockAheadOfTime).await?;
+        self.try_lock().await
     }
 
     async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {

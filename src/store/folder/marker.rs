@@ -10,7 +10,7 @@ use crate::{
     Error, ErrorKind,
     files::{self, TempFile},
     shown,
-    store::file_failure::could_not,
+    store::file_failure::{could_not, read_if_there},
 };
 
 const FORMAT: u64 = 1;
@@ -43,9 +43,7 @@ pub(super) fn make(place: &Path, app_id: &str) -> Result<(), Error> {
 /// Whether the file is there. An error if the folder belongs to another app, or has another format.
 pub(super) fn check(place: &Path, app_id: &str) -> Result<bool, Error> {
     let path = place.join(NAME);
-    let json = files::if_there(files::read(&path))
-        .map_err(|e| could_not("read", &path, "check that it is a file this user may read", e))?;
-    let Some(json) = json else { return Ok(false) };
+    let Some(json) = read_if_there(&path)? else { return Ok(false) };
     let wrong = |what: &dyn fmt::Display| {
         Error::new(ErrorKind::Config, format!("{}: {what}; nothing was changed", path.display()))
     };

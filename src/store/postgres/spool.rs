@@ -36,7 +36,7 @@ use crate::{
     files::{self, TempFile},
     log,
     sealing::Unusable,
-    store::file_failure::could_not,
+    store::file_failure::{could_not, read_if_there},
 };
 
 const FORMAT: u64 = 1;
@@ -345,9 +345,7 @@ fn token_in(path: &Path, row: &TokenRow, text: &str) -> Result<RefreshTokenObjec
 
 /// `None` for a file that is gone by now, or that another process is just writing.
 fn read(path: &Path) -> Result<Option<Spooled>, Error> {
-    let text = files::if_there(files::read(path))
-        .map_err(|e| could_not("read", path, "check that it is a file this user may read", e))?;
-    let Some(text) = text else { return Ok(None) };
+    let Some(text) = read_if_there(path)? else { return Ok(None) };
     match serde_json::from_slice::<Spooled>(&text) {
         Ok(spooled) if spooled.format == FORMAT => Ok(Some(spooled)),
         _ if parts(path).is_some_and(|(_, is_temporary)| is_temporary) => Ok(None),
