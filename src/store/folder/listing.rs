@@ -7,10 +7,7 @@ use std::{io, path::Path, time::SystemTime};
 use super::{Shared, layout, member_store::is_missing, outlook};
 use crate::{
     Clock as _, Error, FleetMember, JsonFileStore, MemberState, files,
-    store::{
-        file_failure::{could_not, read_if_there},
-        member_name::is_pending,
-    },
+    store::{file_failure::could_not, member_name::is_pending},
 };
 
 pub(super) fn list(
@@ -76,7 +73,7 @@ pub(super) fn count_by_sealing_key(
     for group in groups(place)? {
         for name in layout::members(place, &group).map_err(|e| not_read(&place.join(&group), e))? {
             for path in layout::files(place, &name).map_err(|e| not_read(&place.join(&group), e))? {
-                let text = read_if_there(&path)?.unwrap_or_default();
+                let text = crate::store::file_failure::read_if_there(&path)?.unwrap_or_default();
                 let text = String::from_utf8_lossy(&text);
                 let key = crate::SealingKeys::key_of(&text);
                 if key.is_some() || crate::RefreshTokenObject::from_json(&text).is_ok() {
