@@ -6,7 +6,7 @@ mod support;
 
 use concur_auth::{
     AppCredentials, AuthorizationRequest, Fleet, FolderFleet, Geolocation, Grant, MemoryStore, OAuthClient,
-    OneTimePasswordRequest, StoreLock, TokenStore as _,
+    OneTimePasswordRequest, RefreshTokenObject, StoreLock, TokenStore as _,
 };
 use support::Scene;
 
@@ -24,6 +24,11 @@ async fn each_begins_with_the_name_of_its_type() {
     let fleet_keep_alive = fleet.keep_alive().await.unwrap();
     let base: Geolocation = Geolocation::GLZ.parse().unwrap();
     let sign_in = AuthorizationRequest::new(&base, "app", "https://app.example/back", "openid").unwrap();
+    let address = scene.concur.base_uri().parse().unwrap();
+    let token = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    let grant = Grant::refresh_token(token.secret());
+    let reply =
+        OAuthClient::new().request_token(&address, &scene.concur.credentials(), &grant).await.unwrap();
     for (form, name) in [
         (format!("{tokens:?}"), "TokenManager { store: \""),
         (format!("{app:?}"), "AppTokens { held: None"),
@@ -34,6 +39,7 @@ async fn each_begins_with_the_name_of_its_type() {
         (format!("{fleet_keep_alive:?}"), "FleetKeepAlive"),
         (format!("{:?}", OAuthClient::new()), "OAuthClient"),
         (format!("{:?}", Grant::refresh_token("r")), "Grant(refresh_token)"),
+        (format!("{reply:?}"), "TokenReply { members: "),
         (format!("{sign_in:?}"), "AuthorizationRequest { base: "),
         (format!("{:?}", OneTimePasswordRequest::by_email("a@b.example")), "OneTimePasswordRequest"),
         (format!("{:?}", StoreLock::new(())), "StoreLock"),

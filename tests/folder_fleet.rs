@@ -460,6 +460,27 @@ async fn a_member_that_another_process_connects_again_is_found_within_an_hour() 
     assert_eq!(found.len(), 100);
 }
 
+/// Of two groups, that is one.
+#[tokio::test]
+async fn a_minute_reads_a_60th_of_the_groups_and_half_a_minute_nothing() {
+    let scene = Scene::new();
+    let members = [1, 2].map(uuid);
+    assert_ne!(members[0][..2], members[1][..2]);
+    for member in &members {
+        scene.save(member, 0).await;
+    }
+    let store = scene.store();
+    assert!(due(&store).await.is_empty());
+    // Another process stores tokens that are due.
+    for member in &members {
+        scene.save(member, 100).await;
+    }
+    for (seconds, found) in [(30, 0), (30, 1), (30, 0), (30, 2)] {
+        scene.clock.advance(Duration::from_secs(seconds));
+        assert_eq!(due(&store).await.len(), found);
+    }
+}
+
 #[tokio::test]
 async fn what_this_process_saves_or_removes_is_known_at_once() {
     let scene = Scene::new();
@@ -567,11 +588,12 @@ async fn a_claim_ends_after_256_that_it_got_in_vain() {
                 fs::create_dir(scene.file(&uuid(number))).unwrap();
             }
         }
-        for in_vain in [256, 300 - 256] {
+        for (in_vain, tried) in [(256, 256), (300 - 256, 300)] {
             let DueTokens { tokens, failed, .. } = claim(&store, 10).await;
             assert_eq!((tokens.len(), failed.len()), (0, if is_locked { 0 } else { in_vain }));
+            let busy = store.count_busy(APP).await.unwrap();
+            assert_eq!(busy, if is_locked { tried as u64 } else { 0 });
         }
-        assert_eq!(store.count_busy(APP).await.unwrap(), if is_locked { 300 } else { 0 });
     }
 }
 

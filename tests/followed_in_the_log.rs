@@ -85,6 +85,20 @@ DEBUG renewal{need="access_token" store="FILE"}: concur_auth: token request sent
 "#
     );
 
+    // Not accepted any more.
+    scene.concur.revoke();
+    scene.manager().refresh().await.unwrap();
+    assert_eq!(
+        log.take(&store),
+        r#"DEBUG renewal{need="grant" store="FILE"}: concur_auth: token request sent grant="refresh_token" host="127.0.0.1" attempt=1
+ WARN renewal{need="grant" store="FILE"}: concur_auth: token request failed grant="refresh_token" host="127.0.0.1" attempt=1 status=400 code=108 correlation_id="ID" elapsed_ms=N error=Concur refused the refresh_token grant at 127.0.0.1: bad or expired refresh token; sign in again with a new company request token from https://www.concursolutions.com/nui/authadmin/companytokens (code 108, correlation id ID)
+ WARN renewal{need="grant" store="FILE"}: concur_auth: the refresh token is no longer accepted; signing in again error=Concur refused the refresh_token grant at 127.0.0.1: bad or expired refresh token; sign in again with a new company request token from https://www.concursolutions.com/nui/authadmin/companytokens (code 108, correlation id ID)
+DEBUG renewal{need="grant" store="FILE"}: concur_auth: token request sent grant="password" host="127.0.0.1" attempt=2
+ INFO renewal{need="grant" store="FILE"}: concur_auth: token request answered grant="password" host="127.0.0.1" attempt=2 status=200 correlation_id="ID" elapsed_ms=N
+ INFO renewal{need="grant" store="FILE"}: concur_auth: renewal done origin=obtained unsaved=false
+"#
+    );
+
     // Refused for good, and followed elsewhere before.
     let eu = scene.concur.add_data_centre().await;
     scene.concur.move_principal(&scene.concur.company_uuid(), &eu);

@@ -638,6 +638,9 @@ async fn members_are_listed_page_by_page() {
     let health = table.fleet.health("nothing").await.unwrap();
     assert_eq!((health.active, health.needing_a_person, health.signed_out), (0, 0, 0));
     assert_eq!(health.soonest_expiry, None);
+    let with_token = table.database.psql("SELECT count(*) FROM concur_auth_tokens WHERE token IS NOT NULL");
+    assert_eq!(table.fleet.mark_restored().await.unwrap().to_string(), with_token);
+    assert_ne!(with_token, "1");
 }
 
 const PENDING: &str = "pending-0123";

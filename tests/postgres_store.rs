@@ -221,6 +221,22 @@ async fn a_lease_whose_answer_is_lost_is_given_back() {
     drop(held);
 }
 
+/// So the lease does not stay if the process ends right after that.
+#[tokio::test]
+async fn an_unlock_ends_with_the_lease() {
+    let Some(company) = Company::of("an_unlock_ends_with_the_lease").await else { return };
+    company.machine().access_token().await.unwrap();
+    let store = company.store();
+    let lock = store.try_lock().await.unwrap().unwrap();
+    let held = company.proxy.hold_next_request(RELEASE);
+    let unlock = tokio::spawn(async move { store.unlock(lock).await });
+    until(|| held.is_reached()).await;
+    assert!(!unlock.is_finished());
+    drop(held);
+    unlock.await.unwrap();
+    assert_eq!(company.row("lease_owner IS NULL"), "t");
+}
+
 /// A worker is suspended past its lease with a reply in hand, and comes back: nobody has saved since, or another machine has.
 #[tokio::test]
 async fn a_late_save_counts_unless_another_machine_has_saved() {
@@ -518,6 +534,18 @@ async fn a_repeated_save_changes_nothing() {
     assert!(before.contains("|20"), "in doubt: {before}");
     one.finish(&renewed, None, &lock).await.unwrap();
     assert_eq!(company.row("version, in_doubt_since, updated_at"), before);
+}
+
+#[tokio::test]
+async fn a_save_that_was_answered_is_not_sent_again() {
+    let Some(company) = Company::of("a_save_that_was_answered_is_not_sent_again").await else { return };
+    let store = company.store();
+    let lock = store.try_lock().await.unwrap().unwrap();
+    let token = RefreshTokenObject::from_json(&company.concur.token_json()).unwrap();
+    store.save(&token, &lock).await.unwrap();
+    let before = company.proxy.executed().len();
+    store.save(&token, &lock).await.unwrap();
+    assert_eq!(company.statements(before), [""; 0]);
 }
 
 /// A process that holds a newer token than the backup saves over what was restored.

@@ -25,10 +25,16 @@ async fn the_steps_of_a_flight_come_in_their_order() {
         noted.lock().unwrap().push(call);
         Ok(())
     });
-    scene.builder().store(store).build().unwrap().get_valid_refresh_token().await.unwrap();
-    calls.lock().unwrap().retain(|call| *call != Call::Loaded);
-    assert_eq!(*calls.lock().unwrap(), [Call::Load, Call::TryLock, Call::Load, Call::Rehearse, Call::Save]);
-    assert_eq!(scene.concur.token_requests(), 1);
+    let tokens = scene.builder().store(store).build().unwrap();
+    let begun = [Call::Load, Call::TryLock, Call::Load, Call::Rehearse];
+    // What is renewed takes the place of its predecessor only, what is signed in that of whatever is stored.
+    for (requests, saved) in [(1, &[Call::Replace, Call::Save][..]), (2, &[Call::Save])] {
+        calls.lock().unwrap().clear();
+        tokens.refresh().await.unwrap();
+        calls.lock().unwrap().retain(|call| *call != Call::Loaded);
+        assert_eq!(*calls.lock().unwrap(), [&begun, saved].concat());
+        assert_eq!(scene.concur.token_requests(), requests);
+    }
 }
 
 #[tokio::test]

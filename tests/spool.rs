@@ -98,15 +98,27 @@ impl<'a> Place<'a> {
         files[0].clone()
     }
 
-    /// A save that waits on the disk, whatever the database does.
-    async fn spooled_text(&self, secret: &str) -> String {
-        let store = self.store(UUID);
-        let lock = store.try_lock().await.unwrap().unwrap();
+    /// A save for each of them waits on the disk, whatever the database does.
+    async fn spool_for(&self, principals: &[&str], secret: &str) {
+        let mut locks = Vec::new();
+        for principal in principals {
+            let store = self.store(principal);
+            let lock = store.try_lock().await.unwrap().unwrap();
+            locks.push((store, lock));
+        }
         let check = "ALTER TABLE concur_auth_tokens ADD CONSTRAINT full_disk CHECK (token NOT LIKE '%second%') NOT VALID";
         self.database.psql(check);
-        store.finish(&token(secret), None, &lock).await.unwrap_err();
+        for (store, lock) in &locks {
+            store.finish(&token(secret), None, lock).await.unwrap_err();
+        }
         self.database.psql("ALTER TABLE concur_auth_tokens DROP CONSTRAINT full_disk");
-        store.unlock(lock).await;
+        for (store, lock) in locks {
+            store.unlock(lock).await;
+        }
+    }
+
+    async fn spooled_text(&self, secret: &str) -> String {
+        self.spool_for(&[UUID], secret).await;
         fs::read_to_string(&self.files()[0]).unwrap()
     }
 
@@ -512,6 +524,17 @@ async fn a_sealed_row_has_a_sealed_spool() {
     assert_eq!(place.files().len(), 1);
     assert_eq!(store().load().await.unwrap().unwrap().secret(), "secret");
     assert_eq!(place.files(), Vec::<PathBuf>::new());
+}
+
+#[cfg(feature = "sealing")]
+#[tokio::test]
+async fn what_waits_on_the_disk_counts_for_its_key_too() {
+    let Some(postgres) = Postgres::shared("what_waits_on_the_disk_counts_for_its_key_too") else { return };
+    let place = Place::on(postgres);
+    place.save(UUID, "first").await;
+    place.save(OTHER, "other").await;
+    place.spool_for(&[UUID, OTHER], "second").await;
+    assert_eq!(place.fleet().count_by_sealing_key(APP).await.unwrap(), [(None, 4)].into());
 }
 
 /// For each process with this spool.

@@ -177,7 +177,11 @@ async fn a_server_that_does_not_extend_is_not_asked_on_every_call() {
 /// An expiry that is past although the last grant was less than an hour ago is what is wrong, and no request token is spent.
 #[tokio::test]
 async fn while_the_access_token_of_the_last_grant_lives_the_refresh_token_is_tried_first() {
-    for (minutes, grants) in [(30, ["refresh_token", "password"]), (-30, ["password", "refresh_token"])] {
+    for (minutes, grants) in [
+        (30, ["refresh_token", "password"]),
+        (0, ["password", "refresh_token"]),
+        (-30, ["password", "refresh_token"]),
+    ] {
         let scene = Scene::new().await;
         let now = scene.clock.now_utc().unix_timestamp();
         let mut token: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();

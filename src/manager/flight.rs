@@ -47,12 +47,6 @@ pub(super) struct Remaining {
     is_changed: bool,
 }
 
-impl Remaining {
-    pub(super) fn unchanged(noted: FailedRequests) -> Self {
-        Self { noted, is_changed: false }
-    }
-}
-
 impl Flight<'_> {
     /// What is stored, which also becomes what is held. It must belong to the principal that the credentials name now.
     pub(super) async fn look(&self) -> Result<Looked, Error> {
@@ -209,11 +203,10 @@ impl Flight<'_> {
     /// sign-in that a person made, nothing is held back any more.
     pub(super) fn remaining(&self, looked: &Looked, issued: &RefreshTokenObject) -> Remaining {
         let mut noted = self.noted(looked);
-        let mut is_changed = noted.forget(self.basis(looked.token())) | noted.revive(issued);
-        if matches!(self.need, Need::SignIn(_)) {
-            is_changed |= noted.forget(self.basis(None));
-        }
-        Remaining { noted, is_changed }
+        let request = noted.forget(self.basis(looked.token()));
+        let token = noted.revive(issued);
+        let sign_in = matches!(self.need, Need::SignIn(_)) && noted.forget(self.basis(None));
+        Remaining { noted, is_changed: request || token || sign_in }
     }
 
     /// Forgets the rest, once the token is saved.
@@ -231,9 +224,10 @@ impl Flight<'_> {
         let mut noted = self.noted(looked);
         let token = looked.token();
         self.core.gate.open();
-        let is_changed = noted.forget(self.basis(token)) | noted.forget(self.basis(None));
+        let renewal = noted.forget(self.basis(token));
+        let sign_in = noted.forget(self.basis(None));
         looked.failed = Some(noted.clone());
-        self.rewrite(Remaining { noted, is_changed }).await;
+        self.rewrite(Remaining { noted, is_changed: renewal || sign_in }).await;
     }
 
     async fn rewrite(&self, Remaining { noted, is_changed }: Remaining) {

@@ -255,15 +255,9 @@ impl<T> Leader<T> {
                     _ => None,
                 };
                 before = now;
-                let (Some(late), Some(told)) = (late, told.upgrade()) else { continue };
-                told.send_if_modified(|told| {
-                    // The flight may have got on at this very moment, or have ended.
-                    let is_late = pace.0.load(SeqCst) == now && matches!(told, Told::Nothing);
-                    if is_late {
-                        *told = Told::Late(late());
-                    }
-                    is_late
-                });
+                if let (Some(late), Some(told)) = (late, told.upgrade()) {
+                    tell_if_late(&told, &pace, now, late);
+                }
             }
         }
     }
@@ -285,6 +279,17 @@ impl<T> Leader<T> {
             self.flights.freed.notify_waiters();
         }
     }
+}
+
+/// Unless the flight has got on since its pace was `before`, or has ended: that may be at this very moment.
+fn tell_if_late<T>(told: &watch::Sender<Told<T>>, pace: &Pace, before: u64, late: fn() -> T) {
+    told.send_if_modified(|told| {
+        let is_late = pace.0.load(SeqCst) == before && matches!(told, Told::Nothing);
+        if is_late {
+            *told = Told::Late(late());
+        }
+        is_late
+    });
 }
 
 impl<T> Drop for Leader<T> {

@@ -33,12 +33,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The last part of the time for a request.
 const TO_READ_WHAT_IS_THERE: Duration = Duration::from_millis(500);
 /// The client's own time-out would drop a reply that arrived while the process was suspended.
-const NEVER: Duration = Duration::from_secs(24 * 3600);
+const NEVER: Duration = Duration::from_secs(86_400);
 
-/// The most that is read of a reply.
-const MAX_REPLY: usize = 256 * 1024;
+/// The most that is read of a reply: 256 KiB.
+const MAX_REPLY: usize = 262_144;
 /// The buffer's first size for a reply that does not announce its length.
-const USUAL_REPLY: usize = 8 * 1024;
+const USUAL_REPLY: usize = 8_192;
 
 pub(super) struct Http {
     settings: Mutex<Settings>,
@@ -323,6 +323,13 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_keeps_a_client_from_being_made_is_found_before_a_request_has_its_turn() {
+        let http = Http::given(reqwest::Client::builder().user_agent("\n"));
+        let base = "https://us.api.concursolutions.com".parse().unwrap();
+        assert_eq!(http.prepare(&base).unwrap_err().kind(), ErrorKind::Config);
+    }
 
     #[test]
     fn a_body_never_grows_by_itself() {

@@ -99,20 +99,16 @@ impl OutgoingRequest {
         self.fields.iter().find(|(field, _)| *field == name).map(|(_, value)| value.expose())
     }
 
-    fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        let grant_type = self.grant_type().map(|grant_type| ("grant_type", grant_type));
-        let fields = self.fields.iter().map(|(name, value)| (*name, value.expose()));
-        let facts = self.facts.iter().map(|(name, value)| (name.as_str(), value.expose()));
-        grant_type.into_iter().chain(fields).chain(facts)
-    }
-
     /// The form that is sent, in memory that is wiped after sending.
     pub(super) fn encoded(&self, credentials: &Credentials) -> Bytes {
         let app = [("client_id", credentials.app_id()), ("client_secret", credentials.client_secret())];
-        let fields = || app.into_iter().chain(self.all());
+        let grant_type = self.grant_type().map(|grant_type| ("grant_type", grant_type));
+        let fields = self.fields.iter().map(|(name, value)| (*name, value.expose()));
+        let facts = self.facts.iter().map(|(name, value)| (name.as_str(), value.expose()));
+        let all = app.into_iter().chain(grant_type).chain(fields).chain(facts);
         // Sized in advance: a growing string would leave unwiped copies behind.
-        let form = String::with_capacity(longest(fields()));
-        let form = form_urlencoded::Serializer::new(form).extend_pairs(fields()).finish();
+        let form = String::with_capacity(longest(all.clone()));
+        let form = form_urlencoded::Serializer::new(form).extend_pairs(all).finish();
         Bytes::from_owner(Zeroizing::new(form.into_bytes()))
     }
 

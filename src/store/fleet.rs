@@ -79,16 +79,7 @@ pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
         app_id: &str,
         principal: &str,
     ) -> impl Future<Output = Result<Option<FleetMember>, Error>> + Send {
-        async move {
-            let mut found = None;
-            read_all(self, app_id, |member| {
-                if member.uuid == principal {
-                    found = Some(member);
-                }
-            })
-            .await?;
-            Ok(found)
-        }
+        find(self, app_id, principal)
     }
 
     /// Moves the token of `pending` to `principal`, in place of the token that may be there, in one step. Afterwards `pending` is
@@ -110,16 +101,7 @@ pub trait FleetStore: fmt::Debug + Send + Sync + 'static {
     ///
     /// As [`list`](Self::list).
     fn needing_a_person(&self, app_id: &str) -> impl Future<Output = Result<Vec<FleetMember>, Error>> + Send {
-        async move {
-            let mut found = Vec::new();
-            read_all(self, app_id, |member| {
-                if member.state == MemberState::NeedsPerson {
-                    found.push(member);
-                }
-            })
-            .await?;
-            Ok(found)
-        }
+        find_needing_a_person(self, app_id)
     }
 
     /// Counts the members. The default reads the whole [`list`](Self::list).
@@ -343,6 +325,35 @@ impl FleetHealth {
             MemberState::SignedOut => self.signed_out += 1,
         }
     }
+}
+
+async fn find<S: FleetStore + ?Sized>(
+    store: &S,
+    app_id: &str,
+    principal: &str,
+) -> Result<Option<FleetMember>, Error> {
+    let mut found = None;
+    read_all(store, app_id, |member| {
+        if member.uuid == principal {
+            found = Some(member);
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+async fn find_needing_a_person<S: FleetStore + ?Sized>(
+    store: &S,
+    app_id: &str,
+) -> Result<Vec<FleetMember>, Error> {
+    let mut found = Vec::new();
+    read_all(store, app_id, |member| {
+        if member.state == MemberState::NeedsPerson {
+            found.push(member);
+        }
+    })
+    .await?;
+    Ok(found)
 }
 
 async fn read_all<S: FleetStore + ?Sized>(

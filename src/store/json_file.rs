@@ -28,8 +28,8 @@ use crate::{
     store::file_failure::could_not,
 };
 
-/// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members.
-const ROOM_FOR_REPLY: usize = (256 + 4) * 1024;
+/// The room that one reply can take: it is read up to 256 KiB, and this crate adds a few members, for which there are 4 KiB.
+const ROOM_FOR_REPLY: usize = 266_240;
 
 /// The default store: one JSON file of mode 0600, such as `refreshTokenObjectFile.json`.
 ///

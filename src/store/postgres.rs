@@ -48,7 +48,7 @@ const LATE_SAVE: Duration = Duration::from_secs(10);
 /// To mark the rows of a whole table.
 const LONGEST_MARKING: Duration = Duration::from_secs(600);
 /// No lease, doubt or wait is longer.
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const DAY: Duration = Duration::from_secs(86_400);
 /// A caller who waits for another machine's renewal asks the database so often, in the end.
 const LONGEST_POLL: Duration = Duration::from_millis(500);
 
@@ -382,5 +382,60 @@ impl TokenStore for PostgresStore {
 
     fn describe(&self) -> String {
         self.row.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Clock as _, MemoryStore, SystemClock, clock::within};
+
+    /// In a database that is not there.
+    fn store() -> PostgresStore {
+        PostgresStore::new("postgres://app@localhost:1/concur", "c").unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_lock_of_another_store_is_refused_before_any_request() {
+        let lock = MemoryStore::new().try_lock().await.unwrap().unwrap();
+        let error = store().rehearse(None, &lock).await.unwrap_err();
+        assert!(error.to_string().contains("another store"), "{error}");
+    }
+
+    /// The server stops to work for it.
+    #[tokio::test]
+    async fn a_statement_whose_caller_has_gone_ends_its_connection() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("postgres://app@{}/concur", listener.local_addr().unwrap());
+        let store = PostgresStore::new(&url, "c").unwrap();
+        let caller = tokio::spawn(async move { store.load().await });
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut received = [0; 4096];
+        assert_ne!(connection.read(&mut received).await.unwrap(), 0);
+        // Signed in, and ready for the statement.
+        connection.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.unwrap();
+        assert_ne!(connection.read(&mut received).await.unwrap(), 0);
+        caller.abort();
+        let closed = within(SystemClock.sleep(Duration::from_secs(20)), connection.read(&mut received)).await;
+        assert_eq!(closed.unwrap().unwrap_or(0), 0);
+    }
+
+    #[test]
+    fn each_time_is_the_one_that_was_set_and_none_is_longer_than_a_day() {
+        for (set, kept) in [([2, 3, 4], [2, 3, 4]), ([86_401; 3], [86_400; 3])] {
+            let [lease, doubt, late_save] = set.map(Duration::from_secs);
+            let Limits { lease, doubt, late_save } =
+                store().lease(lease).doubt(doubt).late_save(late_save).limits;
+            assert_eq!([lease, doubt, late_save].map(|it| it.as_secs()), kept);
+        }
+    }
+
+    #[test]
+    fn it_is_called_after_its_row() {
+        let store = store();
+        assert_eq!(store.describe(), format!("the row of c in {}", store.row.database.describe()));
+        assert!(store.app_id("a").describe().starts_with("the row of c of app a in "));
     }
 }

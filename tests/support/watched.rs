@@ -9,6 +9,8 @@ use concur_auth::{Error, MemoryStore, RefreshTokenObject, StoreLock, TokenStore}
 pub enum Call {
     Load,
     Loaded,
+    /// Followed by `Save`.
+    Replace,
     Save,
     Remove,
     /// Followed by `TryLock`.
@@ -61,6 +63,11 @@ impl TokenStore for Watched {
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
         (self.watch)(Call::Save).await?;
         self.inner.save(token, lock).await
+    }
+
+    async fn replace(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        (self.watch)(Call::Replace).await?;
+        self.save(token, lock).await
     }
 
     async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {

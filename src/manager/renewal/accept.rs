@@ -11,7 +11,7 @@ use super::{
     super::{
         cache::{Looked, Saved},
         core::Core,
-        flight::{Flight, Remaining},
+        flight::Flight,
         held::{Held, geolocation_of},
         locked_store::{Rehearsed, Replaces, Save, Saving},
         need::{Need, Outcome, Renewed, Source},
@@ -135,12 +135,8 @@ impl Flight<'_> {
             let is_ours = principal.is_none_or(|principal| principal.may_own(&held.object));
             if is_ours { held } else { held.without_access() }
         };
-        let kept = match origin {
-            // No grant has issued it: it may be the very token that was refused.
-            TokenOrigin::Adopted => Remaining::unchanged(self.noted(looked)),
-            _ => self.remaining(looked, &token),
-        };
-        let note = kept.noted.to_note();
+        let remaining = self.remaining(looked, &token);
+        let note = remaining.noted.to_note();
         let replaces = match origin {
             TokenOrigin::Renewed => Replaces::Predecessor,
             _ => Replaces::Anything,
@@ -149,10 +145,11 @@ impl Flight<'_> {
         match cache.save_and_publish(token, rehearsed, saving, &*machine.clock, as_held).await {
             Saved::Held(held, unsaved) => {
                 match (origin, &unsaved) {
+                    // No grant has issued it: it may be the very token that was refused.
                     (TokenOrigin::Adopted, _) => {
                         self.core.gate.saw(looked.failed.as_ref(), self.basis(Some(&held.object)));
                     }
-                    (_, None) => self.forget(looked, &held.object, kept).await,
+                    (_, None) => self.forget(looked, &held.object, remaining).await,
                     (_, Some(_)) => self.core.gate.forget(self.basis(looked.token()), &held.object),
                 }
                 let Some(error) = unsaved else { return Some(held) };

@@ -88,7 +88,7 @@ impl Rounds {
             let folder = shared.place.join(&group);
             // Before the list: what is made in between shows in the next stamp.
             let stamp = Stamp::of_folder(&folder).ok();
-            let has_changed = stamp.is_some() && self.groups.get(&group) != Some(&stamp);
+            let has_changed = self.groups.get(&group) != Some(&stamp);
             if !is_to_be_read && !has_changed {
                 continue;
             }

@@ -446,6 +446,18 @@ mod tests {
         }
     }
 
+    /// It may quote a token.
+    #[tokio::test]
+    async fn a_value_that_cannot_be_sent_is_not_shown() {
+        let url = config(server(vec![b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I"]), "");
+        let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        let error = client.query_typed("SELECT $1", &[(&"secret", tokio_postgres::types::Type::INT4)]).await;
+        let told = Failure::of_statement(&error.err().unwrap()).explain(DATABASE);
+        assert!(told.to_string().contains("did not answer as expected"), "{told}");
+        assert!(!format!("{told:?}").contains("secret"), "{told:?}");
+    }
+
     #[test]
     fn after_a_restart_or_a_change_of_roles_all_connections_are_suspect() {
         let refused = |state: &str| Failure::Refused { state: state.to_owned(), connecting: false };

@@ -138,7 +138,7 @@ impl News {
         let pause = told.next_attempt.duration_since(failed.at()).unwrap_or_default();
         Some(Self {
             reason: needs_person.then(|| text.clone()),
-            pause: (needs_person || failed.is_refusal()).then_some(pause.as_secs_f64()),
+            pause: needs_person.then_some(pause.as_secs_f64()),
             since: Some(seconds(told.since)),
             failures: Some(i32::try_from(failed.times()).unwrap_or(i32::MAX)),
             last_error: Some(text),

@@ -18,13 +18,13 @@ pub(super) mod fuzzing;
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use serde::{Deserialize, Serialize};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::{
     database::Database,
@@ -80,13 +80,7 @@ pub(super) struct Spooled {
     /// Who held the lease.
     holder: String,
     /// Sealed, where the row is.
-    token: String,
-}
-
-impl Drop for Spooled {
-    fn drop(&mut self) {
-        self.token.zeroize();
-    }
+    token: Zeroizing<String>,
 }
 
 /// What the row says of a save that waits.
@@ -117,7 +111,7 @@ impl Spooled {
             base: to_save.base.clone(),
             sign_in,
             holder: holder.to_owned(),
-            token: row.text().of(to_save.token)?.to_string(),
+            token: Zeroizing::new(row.text().of(to_save.token)?.to_string()),
         })
     }
 
@@ -272,11 +266,9 @@ impl Spool {
         }
         // Always the same file, so that processes that are killed meanwhile leave one at most.
         let file = self.folder.join("try");
-        let tried =
-            files::create_private_folder(&self.folder).and_then(|()| match fs::File::create_new(&file) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
-                _ => files::remove_if_there(&file),
-            });
+        let tried = files::create_private_folder(&self.folder)
+            .and_then(|()| fs::File::create(&file))
+            .and_then(|_| files::remove_if_there(&file));
         if let Err(e) = tried {
             let error = could_not("write in the spool folder", &self.folder, ADVICE, e);
             log::event!(error, %error, "a token that the database does not take would be in memory only");
@@ -377,6 +369,7 @@ mod tests {
     fn spooled(base: Base, sign_in: Option<i64>) -> Spooled {
         let [database, app_id, principal, save_id, holder, token] =
             ["here", "app", "company", "ours", "h", "t"].map(str::to_owned);
+        let token = Zeroizing::new(token);
         Spooled { format: FORMAT, database, app_id, principal, save_id, base, sign_in, holder, token }
     }
 
@@ -399,7 +392,8 @@ mod tests {
         fs::write(folder.join("try"), "").unwrap();
         assert_eq!(logged(|| Spool::new(&folder).try_out()), [""; 0]);
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        for folder in [&file, &dir.path().join("missing").join("spool")] {
+        fs::create_dir(folder.join("try")).unwrap();
+        for folder in [&folder, &file, &dir.path().join("missing").join("spool")] {
             let spool = Spool::new(folder);
             let told = logged(|| (0..3).for_each(|_| spool.try_out()));
             assert!(told.len() == 1 && told[0].contains("could not write in the spool folder"), "{told:?}");
@@ -465,6 +459,25 @@ mod tests {
         let spooled = spooled(base(None, 0, 0), None);
         assert!(spooled.is_of("app", "company"));
         assert!(!spooled.is_of("app", "another") && !spooled.is_of("another", "company"));
+    }
+
+    /// Where two rows have the same hash: their names are compared before the database is asked, which is not there.
+    #[tokio::test]
+    async fn a_file_of_another_row_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::new(dir.path());
+        let database = Arc::new(Database::new("postgres://app@localhost:1/concur").unwrap());
+        let [ours, theirs] = ["company", "another"].map(|principal| {
+            let (app_id, principal) = ("app".to_owned(), principal.to_owned());
+            TokenRow::new(Arc::clone(&database), app_id, principal, AtRest::default())
+        });
+        let text = serde_json::to_string(&spooled(base(None, 0, 0), None)).unwrap();
+        for row in [&ours, &theirs] {
+            fs::write(spool.path_of(row.hash(), &"0".repeat(32)), &text).unwrap();
+        }
+        spool.save_of(&theirs).await.unwrap();
+        assert_eq!(spool.save_of(&ours).await.unwrap_err().kind(), ErrorKind::Store);
+        assert_eq!(spool.list(None).unwrap().len(), 2);
     }
 
     #[test]

@@ -136,6 +136,46 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Stream<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{Clock as _, SystemClock, clock::within};
+
+    /// Through a pipe that takes less than a record at a time.
+    #[tokio::test]
+    async fn what_is_flushed_arrives_and_a_shutdown_is_told() {
+        use base64::Engine as _;
+        use rustls::{ServerConfig, pki_types::PrivatePkcs8KeyDer};
+        use std::io::Write as _;
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let base64 = base64::engine::general_purpose::STANDARD.encode(certificate.cert.der());
+        write!(file, "-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n").unwrap();
+        let key = PrivatePkcs8KeyDer::from(certificate.signing_key.serialize_der());
+        let mut config = ServerConfig::builder_with_provider(tls::cryptography().unwrap())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.cert.der().clone()], key.into())
+            .unwrap();
+        // The client reads nothing.
+        config.send_tls13_tickets = 0;
+        let (near, far) = tokio::io::duplex(64);
+        let mut tls = Tls::new(&Roots::File(file.path().to_owned())).unwrap();
+        let to_host: ToHost =
+            MakeTlsConnect::<tokio::io::DuplexStream>::make_tls_connect(&mut tls, "localhost").unwrap();
+        let received = tokio::spawn(async move {
+            let mut theirs = tokio_rustls::TlsAcceptor::from(Arc::new(config)).accept(far).await.unwrap();
+            let mut received = [0; 1000];
+            theirs.read_exact(&mut received).await.unwrap();
+            (received, theirs.read(&mut [0]).await.unwrap())
+        });
+        let mut ours = to_host.connect(near).await.unwrap();
+        ours.write_all(&[7; 1000]).await.unwrap();
+        ours.flush().await.unwrap();
+        ours.shutdown().await.unwrap();
+        let late = SystemClock.sleep(std::time::Duration::from_secs(20));
+        assert_eq!(within(late, received).await.unwrap().unwrap(), ([7; 1000], 0));
+    }
 
     #[test]
     fn a_file_without_certificates_is_named() {

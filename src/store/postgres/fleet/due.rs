@@ -23,8 +23,8 @@ use crate::{
     },
 };
 
-/// What a date of the database can be moved by, without an overflow.
-const LONGEST_MARGIN: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
+/// What a date of the database can be moved by, without an overflow: 100 years.
+const LONGEST_MARGIN: Duration = Duration::from_secs(3_162_240_000);
 /// With more than so many due, they are no longer all read to find the oldest expiry.
 const MANY: i64 = 500;
 /// What is due and cannot be claimed is leased, or in doubt: it is not asked for again at once.
