@@ -62,6 +62,39 @@ async fn another_token_in_the_store_is_used() {
     assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (2, 0));
 }
 
+/// Only the store knows: it says so when the reply is to be saved.
+#[derive(Debug)]
+struct Superseding(Contended);
+
+impl TokenStore for Superseding {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        self.0.load().await
+    }
+    async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
+        if self.0.theirs.lock().unwrap().is_some() {
+            self.0.rehearse(None, lock).await?;
+            return Err(Error::superseded("another process has saved a newer token"));
+        }
+        self.0.save(token, lock).await
+    }
+    async fn remove(&self, lock: &StoreLock) -> Result<(), Error> {
+        self.0.remove(lock).await
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_comes_too_late_is_not_used() {
+    let scene = Scene::new().await;
+    let [ours, theirs] = [(), ()].map(|()| token(&scene.concur.token_json()));
+    let store =
+        Contended { held: Mutex::new(Some(ours)), theirs: Arc::new(Mutex::new(Some(theirs.clone()))) };
+    let tokens = scene.builder().store(Superseding(store)).build().unwrap();
+    assert_eq!(tokens.refresh().await.unwrap().secret(), theirs.secret());
+    assert!(!tokens.status().unsaved);
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), theirs.secret());
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
 #[tokio::test]
 async fn on_108_or_without_a_code_the_request_token_is_used() {
     for fault in [
