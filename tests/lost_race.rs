@@ -84,7 +84,7 @@ impl TokenStore for Superseding {
 
 #[tokio::test]
 async fn a_reply_that_comes_too_late_is_not_used() {
-    let scene = Scene::new().await;
+    let scene = Scene::with(Rotation::Always).await;
     let [ours, theirs] = [(), ()].map(|()| token(&scene.concur.token_json()));
     let store =
         Contended { held: Mutex::new(Some(ours)), theirs: Arc::new(Mutex::new(Some(theirs.clone()))) };
