@@ -143,6 +143,21 @@ async fn an_explicit_user_action_is_not_blocked_by_a_refusal() {
 }
 
 #[tokio::test]
+async fn a_sign_in_forgets_what_was_refused_before_a_token_was_adopted() {
+    let scene = Scene::new().await;
+    scene.concur.fault_next(1, Fault::code(14));
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap_err();
+    let adopted = concur_auth::RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    tokens.adopt(adopted).await.unwrap();
+    let is_noted = || scene.folder().contains(&"refreshTokenObjectFile.json.note".to_owned());
+    assert!(is_noted());
+    let grant = Grant::company_request_token(scene.concur.company_uuid(), scene.concur.issue_request_token());
+    tokens.sign_in(grant).await.unwrap();
+    assert!(!is_noted());
+}
+
+#[tokio::test]
 async fn a_valid_refresh_token_is_served_in_spite_of_a_refusal() {
     let scene = Scene::new().await;
     let tokens = scene.manager();
