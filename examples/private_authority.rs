@@ -1,5 +1,5 @@
-//! A gateway of one's own in front of Concur, with a certificate that only one's own authority vouches for. It uses a simulated Concur
-//! that this program starts itself.
+//! Your own gateway in front of Concur, with a certificate that your own authority has signed. It uses a simulated Concur that this
+//! program starts itself.
 //!
 //! ```text
 //! cargo run --example private_authority --features simulator

@@ -2,8 +2,8 @@
 //! out OAuth2 tokens.
 //!
 //! It replaces the script of SAP's "Tutorial 2: refresh token management automation" and works on the same two files.
-//! However many tasks ask, a missing token costs one request. A token is saved before it is used. Two processes or a
-//! full disk never lose a token, and a crash can lose only the reply of the request under way.
+//! However many tasks ask, a missing token costs one request. A token is saved before it is used. Two processes never
+//! lose a token, a full disk is noticed before a request is sent, and a crash can lose only the reply of the request under way.
 //!
 //! # Quick start
 //!
@@ -47,9 +47,9 @@
 //!
 //! # Other ways to sign in, and signing out
 //!
-//! A company with a company request token needs no call: the manager signs it in as soon as a token is needed. Every
-//! other sign-in starts somewhere else and ends with a [`Grant`] for [`TokenManager::sign_in`]. After that everything
-//! works the same.
+//! A company with a company request token needs no call, nor does a user whose name and password are in the credentials: the
+//! manager signs them in as soon as a token is needed. Every other sign-in of a company or user starts somewhere else and ends
+//! with a [`Grant`] for [`TokenManager::sign_in`]. After that everything works the same.
 //!
 //! | who | starts with |
 //! |---|---|
@@ -116,7 +116,7 @@
 //! | `concur_auth_renewals_total` | counter | `need` as in the log; `outcome`: `renewed`, `found` (another process was faster), `busy`, `signed_out`, `held_back` (nothing was sent, because of the failure before), `failed`; `kind` of a failure, as in [`ErrorKind`] |
 //! | `concur_auth_renewal_seconds` | histogram | `outcome`: `renewed` or `failed` |
 //! | `concur_auth_unsaved_tokens` | gauge | – |
-//! | `concur_auth_leases_taken_over_total` | counter, of locks that the holder before did not give back | – |
+//! | `concur_auth_leases_taken_over_total` | counter, of locks that the previous holder did not give back | – |
 //! | `concur_auth_members` | gauge, as of the last [`Fleet::health`] | `state`: `active`, `needs_reauthorization`, `signed_out` |
 //! | `concur_auth_soonest_expiry_timestamp_seconds` | gauge, as of the last [`Fleet::health`] | – |
 //!

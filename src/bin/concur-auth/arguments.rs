@@ -218,7 +218,7 @@ pub(crate) enum FleetCommand {
     #[command(after_help = "Examples:\n  concur-auth --fleet tokens fleet work --rate 20\n\nFor cron:\n  \
                             concur-auth --fleet tokens fleet work --until-idle")]
     Work(WorkArguments),
-    /// Sign a company or user out, and remove it
+    /// Sign a company or user out, and remove its tokens
     #[command(after_help = "Example:\n  concur-auth --fleet tokens fleet disconnect --yes \
                             b3f4e2a0-0000-4000-8000-000000000000")]
     Disconnect {
@@ -227,7 +227,7 @@ pub(crate) enum FleetCommand {
         /// Do not ask
         #[arg(long)]
         yes: bool,
-        /// Remove it here only; Concur goes on accepting its tokens
+        /// Remove its tokens here only; Concur goes on accepting them
         #[arg(long)]
         keep_at_concur: bool,
     },
