@@ -12,7 +12,10 @@ use std::{
 
 use time::OffsetDateTime;
 
-use crate::caught::{caught, locked};
+use crate::{
+    caught::{caught, locked},
+    per_process::PerProcess,
+};
 
 /// Where a [`TokenManager`](crate::TokenManager) takes the time from, and how it sleeps.
 ///
@@ -98,13 +101,13 @@ impl Clock for SystemClock {
 /// clock, which stands still while the machine is suspended, or by the time of day, which can be set back.
 #[allow(clippy::disallowed_methods, reason = "this is the clock module")]
 fn uptime() -> Duration {
-    static LAST: Mutex<Option<Reading>> = Mutex::new(None);
+    static LAST: PerProcess<Mutex<Option<Reading>>> = PerProcess::new(|| Mutex::new(None));
     struct Reading {
         at: Instant,
         time_of_day: SystemTime,
         uptime: Duration,
     }
-    let mut last = locked(&LAST);
+    let mut last = locked(LAST.get());
     let (at, time_of_day) = (Instant::now(), SystemTime::now());
     let uptime = last.as_ref().map_or(Duration::ZERO, |last| {
         let by_day = time_of_day.duration_since(last.time_of_day).unwrap_or_default();

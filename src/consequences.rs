@@ -42,6 +42,16 @@ pub(crate) fn of(kind: ErrorKind) -> Consequences {
     }
 }
 
+impl ErrorKind {
+    /// Whether renewals fail until a person acts, as far as the kind tells.
+    ///
+    /// [`Status::health`](crate::Status::health) is [`PersonNeeded`](crate::Health::PersonNeeded) after such an error.
+    #[must_use]
+    pub fn needs_person(self) -> bool {
+        of(self).needs_person
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

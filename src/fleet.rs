@@ -103,9 +103,9 @@ impl Fleet {
         match member_name::normalized(uuid) {
             Ok(name) => self.0.manager(kind, &name, AskedBy::Program),
             // Every call of this manager says what is wrong.
-            Err(_) => {
+            Err(e) => {
                 let credentials = self.0.app.for_member();
-                self.0.blueprint.manager(Box::new(credentials), Arc::new(member_name::Misnamed), None)
+                self.0.blueprint.manager(Box::new(credentials), Arc::new(member_name::NoStore(e)), None)
             }
         }
     }
@@ -295,6 +295,7 @@ impl fmt::Debug for FleetKeepAlive {
 
 impl Inner {
     fn manager(self: &Arc<Self>, kind: MemberKind, name: &str, asked_by: AskedBy) -> TokenManager {
+        let kind = member_name::kind_of(name, kind);
         let clock = &*self.blueprint.machine.clock;
         self.managers.get(kind, name, asked_by, clock, |name| {
             let store = self.store.of(self.app.app_id(), &name).into_dyn();

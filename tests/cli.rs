@@ -20,7 +20,9 @@ use std::{
     process::{Command, Stdio},
 };
 
-use concur_auth::{JsonFileStore, TokenStore as _, simulator::Fault};
+use concur_auth::{
+    FleetStore as _, FolderFleet, JsonFileStore, RefreshTokenObject, TokenStore as _, simulator::Fault,
+};
 use serde_json::{Value, json};
 
 use self::scene::{Ran, Scene, raw, time_in};
@@ -426,6 +428,21 @@ async fn what_an_import_refuses_is_named_and_no_success() {
     assert_eq!(fs::read_to_string(scene.path("files/broken.json")).unwrap(), "{");
 }
 
+/// Names are the program's own choice.
+#[tokio::test]
+async fn a_fleet_whose_names_are_no_uuids_is_imported_as_a_fleet() {
+    let scene = Scene::new().await;
+    let credentials: Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    let app_id = credentials["appID"].as_str().unwrap();
+    let store = FolderFleet::new(scene.path("tokens")).of(app_id, "the-company");
+    let lock = store.try_lock().await.unwrap().unwrap();
+    let token = RefreshTokenObject::from_json(&scene.concur.token_json()).unwrap();
+    store.save(&token, &lock).await.unwrap();
+    store.unlock(lock).await;
+    let imported = scene.run(&["--fleet", "other", "fleet", "import", "tokens"]).ok();
+    assert_eq!(imported, "taken over: 1; there already: 0; refused: 0\n");
+}
+
 /// A person writes a token while the program makes room for the reply, which takes a moment on a slow disk: found by
 /// `src/store/json_file/lock_model.rs`.
 #[tokio::test(flavor = "multi_thread")]
@@ -753,6 +770,12 @@ async fn a_sealed_place_is_opened_with_its_keys_only() {
     assert_eq!(Ran::of(by_variable).ok(), token);
     let ran = scene.run(&["doctor"]);
     assert!(ran.out.contains("is sealed with the key \"2026-11\""), "{ran:?}");
+    // Into a sealed fleet, and on from there, with the same keys.
+    for (fleet, source) in [("tokens", "."), ("other", "tokens")] {
+        let imported =
+            scene.run(&["--sealing-keys", "keys", "--fleet", fleet, "fleet", "import", source]).ok();
+        assert_eq!(imported, "taken over: 1; there already: 0; refused: 0\n");
+    }
     assert_eq!(scene.concur.token_requests(), 1);
 }
 

@@ -19,7 +19,7 @@ use std::{
 
 use concur_auth::{
     AppCredentials, BoxedStore, DueToken, DueTokens, Error, ErrorKind, Fleet, FleetMember, FleetStore,
-    FolderFleet, MemberKind, MemberState, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
+    FolderFleet, Grant, MemberKind, MemberState, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
 };
 use folder::Folder;
 use suite::Place as _;
@@ -338,6 +338,105 @@ async fn a_round_counts_a_token_that_cannot_be_read_as_failed() {
         scene.minutes_until(async || renewing.is_finished()).await;
         let renewals = renewing.await.unwrap().unwrap();
         assert_eq!((renewals.renewed, renewals.failed, renewals.needs_person), (2, 1, 0));
+    })
+    .await;
+}
+
+/// A program that does not know of which kind a member is may use managers of both.
+#[tokio::test]
+async fn no_manager_of_any_kind_serves_what_is_disconnected() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let (fleet, uuid) = (scene.fleet(), scene.concur.company_uuid());
+        let mut owned_by_none: serde_json::Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
+        owned_by_none.as_object_mut().unwrap().remove("companyUUID");
+        let token = RefreshTokenObject::from_json(&owned_by_none.to_string()).unwrap();
+        fleet.adopt(&uuid, token).await.unwrap();
+        let managers = [fleet.user(&uuid), fleet.company(&uuid)];
+        for manager in &managers {
+            manager.access_token().await.unwrap();
+        }
+        fleet.disconnect(&uuid).await.unwrap();
+        for manager in &managers {
+            assert!(manager.status().signed_out);
+            assert_eq!(manager.access_token().await.unwrap_err().kind(), ErrorKind::CredentialsNeeded);
+        }
+    })
+    .await;
+}
+
+/// Its token tells whose it is, and the assignment has failed.
+#[tokio::test]
+async fn a_pending_member_is_renewed_and_disconnected_as_any_other() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let (fleet, user) = (scene.fleet(), scene.concur.add_user());
+        let uuid = fleet.connect(Grant::user_password(user.username(), user.password())).await.unwrap();
+        let token = fleet.user(&uuid).get_valid_refresh_token().await.unwrap();
+        assert!(token.principal_uuid().is_some());
+        let pending = "pending-0123456789abcdef0123456789abcdef";
+        let credentials: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+        let store = scene.place.store().of(credentials["appID"].as_str().unwrap(), pending);
+        let lock = store.try_lock().await.unwrap().unwrap();
+        store.save(&token, &lock).await.unwrap();
+        store.unlock(lock).await;
+        for manager in [fleet.company(pending), fleet.user(pending)] {
+            manager.access_token().await.unwrap();
+        }
+        fleet.disconnect(pending).await.unwrap();
+        assert!(!scene.concur.is_live(token.secret()));
+        assert!(fleet.company(pending).status().signed_out);
+    })
+    .await;
+}
+
+/// It fails in what a fleet calls outside of any future, too.
+#[derive(Debug)]
+struct Panicking;
+
+impl FleetStore for Panicking {
+    fn of(&self, _: &str, _: &str) -> BoxedStore {
+        panic!("no store")
+    }
+
+    fn claim_due(&self, _: &str, _: usize) -> impl Future<Output = Result<DueTokens, Error>> + Send {
+        let due = DueToken::new("m", MemberKind::Company, StoreLock::new(()));
+        std::future::ready(Ok(DueTokens::new(vec![due], None)))
+    }
+
+    fn list(
+        &self,
+        _: &str,
+        _: Option<&str>,
+        _: usize,
+    ) -> impl Future<Output = Result<Vec<FleetMember>, Error>> + Send {
+        assert!(self.lease().is_some(), "no list");
+        std::future::ready(Ok(Vec::new()))
+    }
+
+    async fn assign(&self, _: &str, _: &str, _: &str) -> Result<(), Error> {
+        panic!("no assignment")
+    }
+
+    fn lease(&self) -> Option<Duration> {
+        None
+    }
+
+    fn describe(&self) -> String {
+        panic!("no name")
+    }
+}
+
+#[tokio::test]
+async fn a_fleet_store_that_panics_is_an_error_of_the_store() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let fleet = scene.builder().store(Panicking).build().unwrap();
+        for error in
+            [fleet.company("m").access_token().await.unwrap_err(), fleet.list(None, 1).await.unwrap_err()]
+        {
+            assert_eq!(error.kind(), ErrorKind::Store);
+            assert_eq!(error.to_string(), "fleet_folder::Panicking panicked; see the panic's message");
+        }
+        let renewals = scene.while_time_passes(fleet.renew_due()).await.unwrap();
+        assert_eq!((renewals.renewed, renewals.failed), (0, 1));
     })
     .await;
 }

@@ -72,6 +72,8 @@ async fn without_a_token_the_endpoint_says_why_and_when_to_ask_again() {
         let reply = serving.get(path);
         assert!(status_of(&reply) == 503 && reply.contains("retry-after: "), "{reply}");
         assert_eq!((&json_of(&reply)["kind"], &json_of(&reply)["code"]), (&"refused".into(), &14.into()));
+        // An administrator unlocks the account.
+        assert_eq!(json_of(&reply)["person_needed"], true);
     }
     assert_eq!(status_of(&serving.get("/healthz")), 503);
 }

@@ -114,10 +114,11 @@ impl Fleet {
     /// As [`TokenManager::revoke`](crate::TokenManager::revoke).
     pub async fn disconnect(&self, uuid: &str) -> Result<(), Error> {
         let name = member_name::normalized(uuid)?;
-        // Of the kind that the program has used: that manager must not go on serving what is revoked.
         let is_user = self.0.managers.has(MemberKind::User, &name);
         let kind = if is_user { MemberKind::User } else { MemberKind::Company };
-        self.0.manager(kind, &name, AskedBy::Program).revoke().await
+        let kind = member_name::kind_of(&name, kind);
+        self.0.manager(kind, &name, AskedBy::Program).revoke().await?;
+        self.forget_elsewhere(kind, &name).await
     }
 
     /// Removes the member's token from the store and from this process, and sends nothing to Concur, where the token stays valid.
@@ -142,12 +143,18 @@ impl Fleet {
         let name = member_name::normalized(uuid)?;
         // Nothing is made for a name that was mistyped.
         let Some(member) = self.member(&name).await? else { return Ok(false) };
+        self.0.manager(member.kind, &name, AskedBy::Program).forget().await?;
+        self.forget_elsewhere(member.kind, &name).await?;
+        Ok(member.state != MemberState::SignedOut)
+    }
+
+    /// Where the program uses managers of another kind, too: they must not go on serving what is removed.
+    async fn forget_elsewhere(&self, removed: MemberKind, name: &str) -> Result<(), Error> {
         for kind in [MemberKind::Company, MemberKind::User, MemberKind::Pending] {
-            // Each manager that the program uses must not go on serving what is removed.
-            if kind == member.kind || self.0.managers.has(kind, &name) {
-                self.0.manager(kind, &name, AskedBy::Program).forget().await?;
+            if kind != removed && self.0.managers.has(kind, name) {
+                self.0.manager(kind, name, AskedBy::Program).forget().await?;
             }
         }
-        Ok(member.state != MemberState::SignedOut)
+        Ok(())
     }
 }

@@ -32,7 +32,6 @@ use crate::{
     clock::within,
     log,
     manager::Due,
-    store::member_name,
 };
 
 /// How often the store is asked when it knows of nothing that is due, and how often managers are looked at.
@@ -201,7 +200,7 @@ impl Worker {
     }
 
     fn manager_of(&self, DueToken { principal, kind, .. }: &DueToken) -> TokenManager {
-        self.fleet.manager(member_name::kind_of(principal, *kind), principal, AskedBy::Worker)
+        self.fleet.manager(*kind, principal, AskedBy::Worker)
     }
 
     fn renew(

@@ -134,8 +134,10 @@ pub(super) fn guarded_call<'a, T: 'a>(
     describe: impl Fn() -> String + Send + Sync + 'a,
     call: impl Future<Output = Result<T, Error>> + Send + 'a,
 ) -> BoxFuture<'a, T> {
-    Box::pin(caught(call, move || {
-        let message = format!("{} panicked; see the panic's message", describe());
-        Err(Error::new(ErrorKind::Store, message))
-    }))
+    Box::pin(caught(call, move || Err(panicked(&describe()))))
+}
+
+/// The error where a store of this name panicked.
+pub(super) fn panicked(store: &str) -> Error {
+    Error::new(ErrorKind::Store, format!("{store} panicked; see the panic's message"))
 }

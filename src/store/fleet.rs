@@ -2,13 +2,22 @@
 
 #[cfg(feature = "sealing")]
 use std::collections::BTreeMap;
-use std::{fmt, future::Future, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Duration,
+};
 
 use serde::Serialize;
 use time::OffsetDateTime;
 
-use super::{BoxFuture, BoxedStore, StoreLock, erased::guarded_call};
-use crate::{Error, ErrorKind, status::rfc3339};
+use super::{
+    BoxFuture, BoxedStore, StoreLock,
+    erased::{guarded_call, panicked},
+    member_name::NoStore,
+};
+use crate::{Error, ErrorKind, TokenStore as _, status::rfc3339};
 
 /// How many members one page of a list has, where all of them are read.
 const PAGE: usize = 1_000;
@@ -396,15 +405,16 @@ pub(crate) trait DynFleetStore: fmt::Debug + Send + Sync {
 
 impl<T: FleetStore> DynFleetStore for T {
     fn of(&self, app_id: &str, principal: &str) -> BoxedStore {
-        FleetStore::of(self, app_id, principal)
+        let made = catch_unwind(AssertUnwindSafe(|| FleetStore::of(self, app_id, principal)));
+        made.unwrap_or_else(|_| NoStore(panicked(&DynFleetStore::describe(self))).boxed())
     }
 
     fn claim_due<'a>(&'a self, app_id: &'a str, most: usize) -> BoxFuture<'a, DueTokens> {
-        guarded_call(|| FleetStore::describe(self), FleetStore::claim_due(self, app_id, most))
+        guarded(self, async move { FleetStore::claim_due(self, app_id, most).await })
     }
 
     fn count_busy<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, u64> {
-        guarded_call(|| FleetStore::describe(self), FleetStore::count_busy(self, app_id))
+        guarded(self, async move { FleetStore::count_busy(self, app_id).await })
     }
 
     fn list<'a>(
@@ -413,23 +423,23 @@ impl<T: FleetStore> DynFleetStore for T {
         after: Option<&'a str>,
         most: usize,
     ) -> BoxFuture<'a, Vec<FleetMember>> {
-        guarded_call(|| FleetStore::describe(self), FleetStore::list(self, app_id, after, most))
+        guarded(self, async move { FleetStore::list(self, app_id, after, most).await })
     }
 
     fn member<'a>(&'a self, app_id: &'a str, principal: &'a str) -> BoxFuture<'a, Option<FleetMember>> {
-        guarded_call(|| FleetStore::describe(self), FleetStore::member(self, app_id, principal))
+        guarded(self, async move { FleetStore::member(self, app_id, principal).await })
     }
 
     fn assign<'a>(&'a self, app_id: &'a str, pending: &'a str, principal: &'a str) -> BoxFuture<'a, ()> {
-        guarded_call(|| FleetStore::describe(self), FleetStore::assign(self, app_id, pending, principal))
+        guarded(self, async move { FleetStore::assign(self, app_id, pending, principal).await })
     }
 
     fn needing_a_person<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, Vec<FleetMember>> {
-        guarded_call(|| FleetStore::describe(self), FleetStore::needing_a_person(self, app_id))
+        guarded(self, async move { FleetStore::needing_a_person(self, app_id).await })
     }
 
     fn health<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, FleetHealth> {
-        guarded_call(|| FleetStore::describe(self), FleetStore::health(self, app_id))
+        guarded(self, async move { FleetStore::health(self, app_id).await })
     }
 
     fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error> {
@@ -443,14 +453,23 @@ impl<T: FleetStore> DynFleetStore for T {
 
     #[cfg(feature = "sealing")]
     fn count_by_sealing_key<'a>(&'a self, app_id: &'a str) -> BoxFuture<'a, BTreeMap<Option<String>, u64>> {
-        guarded_call(|| FleetStore::describe(self), FleetStore::count_by_sealing_key(self, app_id))
+        guarded(self, async move { FleetStore::count_by_sealing_key(self, app_id).await })
     }
 
     fn lease(&self) -> Option<Duration> {
-        FleetStore::lease(self)
+        catch_unwind(AssertUnwindSafe(|| FleetStore::lease(self))).unwrap_or_default()
     }
 
     fn describe(&self) -> String {
-        FleetStore::describe(self)
+        let described = catch_unwind(AssertUnwindSafe(|| FleetStore::describe(self)));
+        described.unwrap_or_else(|_| std::any::type_name::<T>().to_owned())
     }
+}
+
+/// The call itself is inside the future, so that a panic in it is caught, too.
+fn guarded<'a, T: 'a>(
+    store: &'a impl FleetStore,
+    call: impl Future<Output = Result<T, Error>> + Send + 'a,
+) -> BoxFuture<'a, T> {
+    guarded_call(|| DynFleetStore::describe(store), call)
 }

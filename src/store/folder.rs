@@ -30,7 +30,7 @@ use crate::{
     caught::locked,
     clock::Guarded,
     sealing::{SealingKeys, TokenText},
-    store::member_name::{Misnamed, is_name, misnamed},
+    store::member_name::{NoStore, is_name, misnamed},
 };
 
 /// Keeps the tokens of a fleet in a folder: nothing to install, for any number of processes on one machine.
@@ -198,7 +198,7 @@ impl FleetStore for FolderFleet {
     fn of(&self, app_id: &str, principal: &str) -> BoxedStore {
         let name = principal.to_ascii_lowercase();
         if !is_name(&name) {
-            return Misnamed.boxed();
+            return NoStore(misnamed()).boxed();
         }
         MemberStore::new(Arc::clone(&self.0), self.0.shared_app_id(app_id), &name).boxed()
     }

@@ -57,25 +57,25 @@ pub(crate) fn misnamed() -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
-/// The store of a member whose name cannot be one: every call says so.
+/// The store of a member that can have none, such as one whose name is no name: every call says why.
 #[derive(Debug)]
-pub(crate) struct Misnamed;
+pub(crate) struct NoStore(pub(crate) Error);
 
-impl TokenStore for Misnamed {
+impl TokenStore for NoStore {
     async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
-        Err(misnamed())
+        Err(self.0.clone())
     }
 
     async fn save(&self, _: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
-        Err(misnamed())
+        Err(self.0.clone())
     }
 
     async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
-        Err(misnamed())
+        Err(self.0.clone())
     }
 
     async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        Err(misnamed())
+        Err(self.0.clone())
     }
 }
 

@@ -36,7 +36,7 @@ impl Failure {
 
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Error(error) if needs_person(error.kind()) => PERSON,
+            Self::Error(error) if needs_person_here(error.kind()) => PERSON,
             Self::Error(_) | Self::Other(_) => 1,
             Self::Usage(_) => USAGE,
             Self::Said(code) => *code,
@@ -62,7 +62,8 @@ impl Failure {
     }
 }
 
-pub(crate) fn needs_person(kind: ErrorKind) -> bool {
+/// Those that a person puts right at this machine.
+fn needs_person_here(kind: ErrorKind) -> bool {
     matches!(
         kind,
         ErrorKind::CredentialsNeeded | ErrorKind::CredentialsInvalid | ErrorKind::ReauthorizationRequired

@@ -9,7 +9,7 @@ use concur_auth::{
 };
 use serde_json::{Value, json};
 
-use crate::failure::{Failure, Outcome, needs_person};
+use crate::failure::{Failure, Outcome};
 
 /// Prints what the command is for, and a newline.
 pub(crate) fn out(text: &str) -> Outcome {
@@ -80,7 +80,7 @@ pub(crate) fn error(error: &Error) -> Value {
         "message": error.to_string(),
         "code": error.code(),
         "correlation_id": error.correlation_id(),
-        "person_needed": needs_person(error.kind()),
+        "person_needed": error.kind().needs_person(),
     })
 }
 

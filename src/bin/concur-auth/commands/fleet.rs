@@ -8,19 +8,21 @@ use std::{
     time::Duration,
 };
 
-use concur_auth::{Fleet, FleetRenewals, FolderFleet, Grant, Imported, MemberState, time};
+use concur_auth::{Fleet, FleetRenewals, FolderFleet, Grant, Imported, MemberState, SealingKeys, time};
 use serde_json::json;
 
 use super::{init::ask_for_secret, tokens::renewed};
 use crate::{
     arguments::{FleetCommand, WorkArguments},
     failure::{Failure, Outcome, PERSON},
-    place::{Kept, Place, TOKENS, Tokens, database, manager_of, members},
+    place::{Kept, Place, Tokens, database, manager_of, members},
     say, serve,
     signals::{PATIENCE, ended, unless_ended},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
+/// Lies in the folder of a fleet.
+const FLEET: &str = "fleet.json";
 
 pub(crate) async fn run(place: &Place, command: FleetCommand) -> Outcome {
     match command {
@@ -92,9 +94,15 @@ async fn import(place: &Place, source: &OsStr) -> Outcome {
     let fleet = fleet(place).await?;
     let from = OsString::from(source);
     let imported = match database(&from) {
-        Some(url) => import_database(&fleet, url).await?,
-        None if is_fleet_folder(Path::new(source)) => {
-            fleet.import_fleet(FolderFleet::new(Path::new(source))).await?
+        Some(url) => import_database(&fleet, url, place.keys()?).await?,
+        None if Path::new(source).join(FLEET).is_file() => {
+            let source = FolderFleet::new(Path::new(source));
+            fleet
+                .import_fleet(match place.keys()? {
+                    Some(keys) => source.sealed_with(keys),
+                    None => source,
+                })
+                .await?
         }
         None => fleet.import_files(Path::new(source)).await?,
     };
@@ -111,30 +119,19 @@ async fn import(place: &Place, source: &OsStr) -> Outcome {
 }
 
 #[cfg(feature = "postgres")]
-async fn import_database(fleet: &Fleet, url: &str) -> Outcome<Imported> {
-    Ok(fleet.import_fleet(concur_auth::PostgresFleet::new(url)?).await?)
+async fn import_database(fleet: &Fleet, url: &str, keys: Option<SealingKeys>) -> Outcome<Imported> {
+    let source = concur_auth::PostgresFleet::new(url)?;
+    Ok(fleet
+        .import_fleet(match keys {
+            Some(keys) => source.sealed_with(keys),
+            None => source,
+        })
+        .await?)
 }
 
 #[cfg(not(feature = "postgres"))]
-async fn import_database(_: &Fleet, _: &str) -> Outcome<Imported> {
+async fn import_database(_: &Fleet, _: &str, _: Option<SealingKeys>) -> Outcome<Imported> {
     Err(crate::place::no_postgres())
-}
-
-/// Whether the folder is laid out as a fleet's: two hexadecimal digits, and in there a UUID.
-fn is_fleet_folder(path: &Path) -> bool {
-    let names = |folder: &Path| -> Vec<_> {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect()
-    };
-    let is_hex = |path: &Path| {
-        path.file_name()
-            .and_then(OsStr::to_str)
-            .is_some_and(|name| name.len() == 2 && name.bytes().all(|byte| byte.is_ascii_hexdigit()))
-    };
-    names(path)
-        .iter()
-        .filter(|folder| is_hex(folder))
-        .any(|folder| names(folder).iter().any(|member| member.join(TOKENS).is_file()))
 }
 
 async fn list(place: &Place, as_json: bool, needs_person: bool, lapsing: Option<u32>) -> Outcome {

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 pub(crate) use super::body::Body;
 use super::{counts::Counts, door::Door, proxy::Proxy};
 use crate::{
-    failure::{Failure, needs_person},
+    failure::Failure,
     locked,
     place::{Kept, manager_of, members},
     say,
@@ -243,7 +243,7 @@ fn own(request: &Request<Incoming>) -> Result<(), Box<Response<Body>>> {
 pub(crate) fn unavailable(error: &Error) -> Response<Body> {
     let mut response = json(StatusCode::SERVICE_UNAVAILABLE, &say::error(error));
     // A person takes longer than a moment.
-    let least = if needs_person(error.kind()) { ASK_AGAIN } else { Duration::from_secs(1) };
+    let least = if error.kind().needs_person() { ASK_AGAIN } else { Duration::from_secs(1) };
     let seconds = error.retry_after().unwrap_or(least).max(least).as_secs_f64().ceil();
     if let Ok(value) = HeaderValue::from_str(&format!("{seconds:.0}")) {
         response.headers_mut().insert(RETRY_AFTER, value);
