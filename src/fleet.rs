@@ -189,7 +189,7 @@ impl Fleet {
     /// [`ErrorKind::Store`] when the store cannot be read.
     pub async fn health(&self) -> Result<FleetHealth, Error> {
         let mut health = self.0.call(|fleet| fleet.store.health(fleet.app.app_id())).await?;
-        let unsaved = self.0.managers.in_use().iter().filter(|manager| manager.status().unsaved).count();
+        let unsaved = self.0.managers.in_use().iter().filter(|manager| manager.is_unsaved()).count();
         health.unsaved = u64::try_from(unsaved).unwrap_or(u64::MAX);
         measured::fleet(
             [

@@ -165,7 +165,6 @@
 #![doc = include_str!("../docs/weight.md")]
 // On docs.rs each item says which feature it needs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-#![forbid(unsafe_code)]
 #![warn(clippy::unwrap_used, clippy::expect_used)]
 
 // Every module uses only modules below it in this list; tests/floors.rs checks that.

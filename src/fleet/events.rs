@@ -24,7 +24,7 @@ pub struct FleetEvent {
 }
 
 /// The events of a fleet in this process, from [`Fleet::events`](crate::Fleet::events).
-pub struct FleetEvents(broadcast::Receiver<Arc<FleetEvent>>);
+pub struct FleetEvents(broadcast::Receiver<FleetEvent>);
 
 impl FleetEvents {
     /// Waits for the next event; `None` once the fleet and all its managers are gone.
@@ -33,7 +33,7 @@ impl FleetEvents {
     pub async fn next(&mut self) -> Option<FleetEvent> {
         loop {
             match self.0.recv().await {
-                Ok(event) => return Some(FleetEvent::clone(&event)),
+                Ok(event) => return Some(event),
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return None,
             }
@@ -49,7 +49,7 @@ impl fmt::Debug for FleetEvents {
 
 /// Where the managers tell their events.
 #[derive(Clone)]
-pub(super) struct Events(broadcast::Sender<Arc<FleetEvent>>);
+pub(super) struct Events(broadcast::Sender<FleetEvent>);
 
 impl Events {
     pub(super) fn new() -> Self {
@@ -79,6 +79,6 @@ impl Observer for OfMember {
     fn changed(&self, status: &Status) {
         let event = FleetEvent { uuid: Arc::clone(&self.uuid), kind: self.kind, status: status.clone() };
         // An error means that the last listener has gone.
-        let _ = self.events.0.send(Arc::new(event));
+        let _ = self.events.0.send(event);
     }
 }

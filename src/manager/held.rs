@@ -192,7 +192,7 @@ impl Held {
         status.principal_uuid = shown::uuid(object.principal_uuid()).map(str::to_owned);
         let geolocation = geolocation.as_ref().ok().filter(|_| object.geolocation().is_some());
         status.geolocation = geolocation.map(|it| it.to_string().trim_end_matches('/').to_owned());
-        status.refresh_token_valid = object.expiry().is_none_or(|at| now < at);
+        status.refresh_token_valid = self.is_valid(now);
         status.refresh_token_expires_at = object.expiry().map(clock::public_time);
         status.access_token_valid = access.is_some_and(|access| access.window.is_valid(now));
         status.access_token_expires_at = access.map(|access| access.token.expires_at());

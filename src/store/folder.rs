@@ -88,17 +88,7 @@ impl FolderFleet {
         let place = place.as_ref();
         // Absolute, so that errors name a place that can be found.
         let place = std::path::absolute(place).unwrap_or_else(|_| place.to_owned());
-        let (app_id, index, keeps_index, rounds) = Default::default();
-        Self(Arc::new(Shared {
-            place,
-            clock: Arc::new(SystemClock),
-            keys: None,
-            margin: None,
-            app_id,
-            index,
-            keeps_index,
-            rounds,
-        }))
+        Self(Arc::new(Shared::at(place)))
     }
 
     /// The clock. Default: [`SystemClock`].
@@ -127,18 +117,21 @@ impl FolderFleet {
 
     /// A store of its own: clones stay as they are.
     fn change(self, change: impl FnOnce(&mut Shared)) -> Self {
-        let mut changed = Self::new(&self.0.place);
-        if let Some(shared) = Arc::get_mut(&mut changed.0) {
-            shared.clock = Arc::clone(&self.0.clock);
-            shared.keys.clone_from(&self.0.keys);
-            shared.margin = self.0.margin;
-            change(shared);
-        }
-        changed
+        let Shared { place, clock, keys, margin, .. } = &*self.0;
+        let mut changed = Shared::at(place.clone());
+        (changed.clock, changed.keys, changed.margin) = (Arc::clone(clock), keys.clone(), *margin);
+        change(&mut changed);
+        Self(Arc::new(changed))
     }
 }
 
 impl Shared {
+    fn at(place: PathBuf) -> Self {
+        let (app_id, index, keeps_index, rounds) = Default::default();
+        let clock = Arc::new(SystemClock);
+        Self { place, clock, keys: None, margin: None, app_id, index, keeps_index, rounds }
+    }
+
     /// Makes the folder for this app, unless it is there; an error if it belongs to another app.
     fn make(&self, app_id: &Arc<str>) -> Result<(), Error> {
         if self.app_id.get() == Some(app_id) {

@@ -388,7 +388,7 @@ impl TokenStore for PostgresStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Clock as _, MemoryStore, SystemClock, clock::within};
+    use crate::MemoryStore;
 
     /// In a database that is not there.
     fn store() -> PostgresStore {
@@ -400,26 +400,6 @@ mod tests {
         let lock = MemoryStore::new().try_lock().await.unwrap().unwrap();
         let error = store().rehearse(None, &lock).await.unwrap_err();
         assert!(error.to_string().contains("another store"), "{error}");
-    }
-
-    /// The server stops to work for it.
-    #[tokio::test]
-    async fn a_statement_whose_caller_has_gone_ends_its_connection() {
-        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("postgres://app@{}/concur", listener.local_addr().unwrap());
-        let store = PostgresStore::new(&url, "c").unwrap();
-        let caller = tokio::spawn(async move { store.load().await });
-        let (mut connection, _) = listener.accept().await.unwrap();
-        let mut received = [0; 4096];
-        assert_ne!(connection.read(&mut received).await.unwrap(), 0);
-        // Signed in, and ready for the statement.
-        connection.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.unwrap();
-        assert_ne!(connection.read(&mut received).await.unwrap(), 0);
-        caller.abort();
-        let closed = within(SystemClock.sleep(Duration::from_secs(20)), connection.read(&mut received)).await;
-        assert_eq!(closed.unwrap().unwrap_or(0), 0);
     }
 
     #[test]

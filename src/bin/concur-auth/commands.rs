@@ -5,7 +5,15 @@ mod fleet;
 mod init;
 mod tokens;
 
-use crate::{arguments::Command, failure::Outcome, place::Place, serve, service_manager::Activated};
+use clap::CommandFactory as _;
+
+use crate::{
+    arguments::{Arguments, Command},
+    failure::Outcome,
+    place::Place,
+    serve,
+    service_manager::Activated,
+};
 
 pub(crate) async fn run(place: &Place, command: Command, activated: Activated) -> Outcome {
     match command {
@@ -29,6 +37,6 @@ pub(crate) async fn run(place: &Place, command: Command, activated: Activated) -
 
 fn completions(shell: clap_complete::Shell) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut crate::whole_command_line(), "concur-auth", &mut script);
+    clap_complete::generate(shell, &mut Arguments::command(), "concur-auth", &mut script);
     crate::say::out(String::from_utf8_lossy(&script).trim_end())
 }

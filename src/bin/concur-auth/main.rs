@@ -26,7 +26,7 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::Parser as _;
 
 use self::{
     arguments::{Arguments, Command},
@@ -85,9 +85,4 @@ async fn run(arguments: Arguments, activated: Activated) -> Outcome {
 /// The mutex's value, also after a thread has panicked with it: each value here is replaced in one step.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The command line as a whole, for completion scripts.
-fn whole_command_line() -> clap::Command {
-    Arguments::command()
 }

@@ -85,30 +85,8 @@ impl TokenStore for MemberStore {
         self.file.try_lock().await
     }
 
-    async fn try_lock_ahead_of_time(&self) -> Result<Option<StoreLock>, Error> {
-        self.make_folder()?;
-        self.file.try_lock_ahead_of_time().await
-    }
-
     async fn save(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
         self.file.save(token, lock).await?;
-        self.saved(token);
-        Ok(())
-    }
-
-    async fn finish(
-        &self,
-        token: &RefreshTokenObject,
-        note: Option<&str>,
-        lock: &StoreLock,
-    ) -> Result<(), Error> {
-        self.file.finish(token, note, lock).await?;
-        self.saved(token);
-        Ok(())
-    }
-
-    async fn replace(&self, token: &RefreshTokenObject, lock: &StoreLock) -> Result<(), Error> {
-        self.file.replace(token, lock).await?;
         self.saved(token);
         Ok(())
     }

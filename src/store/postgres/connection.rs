@@ -151,7 +151,7 @@ impl Taken<'_> {
 
     fn client(&self) -> Result<&Client, Error> {
         let connection = self.connection.as_ref();
-        connection.map(|it| &it.client).ok_or_else(|| Failure::AlreadyFailed.explain(&self.pool.target.name))
+        connection.map(|it| &it.client).ok_or_else(|| Failure::Lost(None).explain(&self.pool.target.name))
     }
 
     /// After any error the connection is closed. `None` is a time-out.

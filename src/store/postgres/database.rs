@@ -13,7 +13,7 @@ use std::{fmt, time::Duration};
 use tokio_postgres::Row;
 
 use super::{
-    connection::{Limit, Parameters, Pool, Taken},
+    connection::{Parameters, Pool, Taken},
     url::Target,
 };
 use crate::{Clock as _, Error, SystemClock};
@@ -38,7 +38,7 @@ impl Database {
         statement: &'static str,
         parameters: &Parameters<'_>,
     ) -> Result<Vec<Row>, Error> {
-        let mut limit = within_limit(LIMIT);
+        let mut limit = SystemClock.sleep(LIMIT);
         let mut connection = self.0.take(&mut limit).await?;
         let rows = connection.query(&mut limit, statement, parameters).await?;
         connection.give_back();
@@ -48,7 +48,7 @@ impl Database {
     /// Begins a transaction of several statements, each of which may take as long as `limit`. One that is dropped before its
     /// [`commit`](Transaction::commit) changes nothing.
     pub(super) async fn transaction(&self, limit: Duration) -> Result<Transaction<'_>, Error> {
-        let mut first = within_limit(limit);
+        let mut first = SystemClock.sleep(limit);
         let connection = self.0.take(&mut first).await?;
         let mut transaction = Transaction { connection, limit };
         transaction.execute("BEGIN").await?;
@@ -84,13 +84,13 @@ impl Transaction<'_> {
         statement: &'static str,
         parameters: &Parameters<'_>,
     ) -> Result<Vec<Row>, Error> {
-        let mut limit = within_limit(self.limit);
+        let mut limit = SystemClock.sleep(self.limit);
         self.connection.query(&mut limit, statement, parameters).await
     }
 
     /// One statement or several, with semicolons between them, without parameters and without rows.
     pub(super) async fn execute(&mut self, statements: &'static str) -> Result<(), Error> {
-        let mut limit = within_limit(self.limit);
+        let mut limit = SystemClock.sleep(self.limit);
         self.connection.execute(&mut limit, statements).await
     }
 
@@ -101,9 +101,4 @@ impl Transaction<'_> {
         self.connection.give_back();
         Ok(())
     }
-}
-
-/// In real time, which an injected clock does not control.
-fn within_limit(limit: Duration) -> Limit {
-    SystemClock.sleep(limit)
 }

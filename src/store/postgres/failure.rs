@@ -39,8 +39,6 @@ pub(super) enum Failure {
     NoPlace,
     ConnectTimeout,
     StatementTimeout,
-    /// An earlier statement of the transaction failed.
-    AlreadyFailed,
     Forked,
 }
 
@@ -142,9 +140,6 @@ impl Failure {
                 (format!("could not connect to {database} in time; {advice}"), true, None)
             }
             Self::StatementTimeout => (format!("{database} did not answer in time; {AGAIN}"), true, None),
-            Self::AlreadyFailed => {
-                (format!("a statement before this one failed at {database}; try again"), true, None)
-            }
             Self::Forked => {
                 let advice = "make stores in the forked child, or fork before the first statement";
                 (
@@ -363,10 +358,6 @@ mod tests {
                 Failure::Forked,
                 "the connections to PostgreSQL database concur at db.example:5432 belong to the process that forked this one; \
                  make stores in the forked child, or fork before the first statement",
-            ),
-            (
-                Failure::AlreadyFailed,
-                "a statement before this one failed at PostgreSQL database concur at db.example:5432; try again",
             ),
         ] {
             assert_eq!(failure.explain(DATABASE).to_string(), message);

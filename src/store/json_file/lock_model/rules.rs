@@ -29,7 +29,7 @@ pub(super) enum Rule {
     WrittenRepliesAreKept,
     /// `LockedStore::release` keeps the lock with a token that could not be saved.
     UnsavedKeepsTheLock,
-    /// `Cache::save_unsaved` repeats a save that failed.
+    /// `TokenCache::save_unsaved` repeats a save that failed.
     FailedSavesAreRepeated,
 }
 
