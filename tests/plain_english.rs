@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PAGES: [&str; 21] = [
+const PAGES: [&str; 22] = [
     "README.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
@@ -22,6 +22,7 @@ const PAGES: [&str; 21] = [
     "docs/guides/several_machines.md",
     "docs/guides/signing_in.md",
     "docs/guides/testing.md",
+    "docs/program.md",
     "docs/promises.md",
     "docs/protocol.md",
     "docs/weight.md",

@@ -189,7 +189,8 @@ async fn of_fleet(served: &Served, fleet: &Fleet, path: &str, request: Request<I
         },
         _ => told(
             StatusCode::NOT_FOUND,
-            "there are /companies, /companies/{uuid}/token, /status, /healthz and /metrics",
+            "there are /companies, /companies/{uuid}/token, /companies/{uuid}/status, /status, /healthz, /metrics and, with --proxy, \
+             /companies/{uuid}/api/…",
         ),
     }
 }
