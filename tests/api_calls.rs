@@ -311,6 +311,21 @@ mod tower_layer {
         assert_eq!((api.received_requests().await.unwrap().len(), scene.concur.token_requests()), (1, 2));
     }
 
+    #[tokio::test]
+    async fn a_request_whose_uri_is_no_url_is_not_sent() {
+        let scene = Scene::new().await;
+        let tokens = scene.manager();
+        for uri in ["127.0.0.1:80".to_owned(), format!("/{}", "x".repeat(65_530))] {
+            let request = Request::get(uri).body(String::new()).unwrap();
+            let error = client(&tokens).oneshot(request).await.unwrap_err();
+            let error = error.downcast_ref::<concur_auth::Error>().unwrap();
+            assert_eq!(error.kind(), ErrorKind::Config);
+            assert_eq!(error.to_string(), "the URI of the API request is no URL");
+        }
+        // Only the one for the token.
+        assert_eq!(scene.concur.requests().len(), 1);
+    }
+
     /// reqwest's own client; and a body that can be sent only once.
     #[tokio::test]
     async fn a_request_that_cannot_be_made_again_is_sent_once() {

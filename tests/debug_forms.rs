@@ -45,6 +45,16 @@ async fn each_begins_with_the_name_of_its_type() {
         (format!("{:?}", StoreLock::new(())), "StoreLock"),
         (format!("{:?}", MemoryStore::new().boxed()), "MemoryStore"),
         (format!("{:?}", AppCredentials::new("app", "secret")), "AppCredentials"),
+        (format!("{:?}", scene.concur.add_company()), "SimulatedCompany { uuid: \""),
+        (format!("{:?}", concur_auth::simulator::SharedLock::new()), "SharedLock { free_after: None"),
+        #[cfg(feature = "tower")]
+        (
+            format!(
+                "{:?}",
+                tower::ServiceBuilder::new().layer(concur_auth::BearerLayer::new(tokens.clone())).service(())
+            ),
+            "Bearer { inner: ()",
+        ),
         #[cfg(feature = "tower")]
         (format!("{:?}", concur_auth::BearerLayer::new(tokens.clone())), "BearerLayer"),
         #[cfg(feature = "postgres")]

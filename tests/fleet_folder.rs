@@ -503,3 +503,127 @@ async fn a_member_whose_newest_token_is_in_memory_only_is_shown_so() {
     })
     .await;
 }
+
+/// Everything works but the assignment.
+#[derive(Debug)]
+struct AssignsNothing(FolderFleet);
+
+impl FleetStore for AssignsNothing {
+    fn of(&self, app_id: &str, principal: &str) -> BoxedStore {
+        self.0.of(app_id, principal)
+    }
+
+    async fn claim_due(&self, app_id: &str, most: usize) -> Result<DueTokens, Error> {
+        self.0.claim_due(app_id, most).await
+    }
+
+    async fn list(&self, app_id: &str, after: Option<&str>, most: usize) -> Result<Vec<FleetMember>, Error> {
+        self.0.list(app_id, after, most).await
+    }
+
+    async fn assign(&self, _: &str, _: &str, _: &str) -> Result<(), Error> {
+        Err(Error::store("the database is out of reach", "connection refused"))
+    }
+}
+
+#[tokio::test]
+async fn a_sign_in_whose_token_could_not_be_assigned_says_how_that_is_done() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let fleet = scene.builder().store(AssignsNothing(scene.place.store())).build().unwrap();
+        let user = scene.concur.add_user();
+        let error = fleet.connect(Grant::user_password(user.username(), user.password())).await.unwrap_err();
+        let names = scene.place.names();
+        let pending = &*names[0];
+        assert!(pending.starts_with("pending-") && names.len() == 1, "{names:?}");
+        assert_eq!(error.kind(), ErrorKind::Store);
+        let uuid = user.uuid();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "signed in, and the token was saved as {pending}, but it could not be moved to {uuid}; call \
+                 Fleet::assign(\"{pending}\", \"{uuid}\")"
+            )
+        );
+        let fleet = scene.fleet();
+        fleet.assign(pending, uuid).await.unwrap();
+        assert_eq!(scene.place.names(), [uuid]);
+        let stored = fleet.user(uuid).get_valid_refresh_token().await.unwrap();
+        assert!(scene.concur.is_live(stored.secret()));
+        assert_eq!(scene.concur.token_requests(), 1);
+    })
+    .await;
+}
+
+/// The renewal goes on, and a second call waits for it.
+#[tokio::test]
+async fn a_shutdown_without_time_names_the_renewal_under_way() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let fleet = scene.fleet();
+        let uuid = fleet.connect(suite::grant(&scene.concur.add_company())).await.unwrap();
+        scene.pass(suite::UNTIL_DUE);
+        let replies = scene.concur.hold_replies();
+        let renewing = tokio::spawn({
+            let fleet = fleet.clone();
+            async move { fleet.renew_due().await }
+        });
+        support::until(|| scene.concur.count("refresh_token") == 1).await;
+        let error = fleet.shutdown(Duration::ZERO).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Store);
+        let text = error.to_string();
+        assert!(text.starts_with("a renewal for ") && text.contains(&uuid), "{text}");
+        assert!(text.ends_with(" has not come to its end; call shutdown again"), "{text}");
+        replies.release();
+        scene.while_time_passes(fleet.shutdown(support::MINUTE)).await.unwrap();
+        scene.while_time_passes(renewing).await.unwrap().unwrap();
+        let stored = scene.fleet().company(&uuid).get_valid_refresh_token().await.unwrap();
+        assert!(scene.concur.is_live(stored.secret()));
+        assert_eq!(scene.concur.count("refresh_token"), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_round_counts_a_reply_that_cannot_be_used_as_failed_and_keeps_its_token() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        let fleet = scene.fleet();
+        let uuid = fleet.connect(suite::grant(&scene.concur.add_company())).await.unwrap();
+        let before = fleet.company(&uuid).get_valid_refresh_token().await.unwrap();
+        scene.concur.set_reply_member("expires_in", Some(r#""""#));
+        scene.pass(suite::UNTIL_DUE);
+        let renewals = scene.while_time_passes(fleet.renew_due()).await.unwrap();
+        assert_eq!((renewals.renewed, renewals.failed, renewals.needs_person), (0, 1, 0));
+        assert_eq!(scene.concur.count("refresh_token"), 1);
+        scene.concur.clear_faults();
+        let stored = scene.fleet().company(&uuid).get_valid_refresh_token().await.unwrap();
+        assert!(scene.concur.is_live(stored.secret()) && stored.secret() != before.secret());
+        assert_eq!(scene.concur.count("refresh_token"), 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_fleets_http_client_and_its_patience_with_a_lock_can_be_chosen() {
+    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
+        // These settings can never make a client.
+        let settings = concur_auth::reqwest::Client::builder().user_agent("\n");
+        let builder = scene.builder().base_uri("https://us.api.concursolutions.com").http_client(settings);
+        let company = scene.concur.add_company();
+        let error = builder.build().unwrap().connect(suite::grant(&company)).await.unwrap_err();
+        let text = error.to_string();
+        assert!(
+            text.starts_with("no HTTP client could be built from the settings given to http_client"),
+            "{text}"
+        );
+
+        let fleet = scene.builder().lock_timeout(Duration::from_secs(3)).build().unwrap();
+        let uuid = fleet.connect(suite::grant(&company)).await.unwrap();
+        // As another process that works on it.
+        let store = scene.place.store().of(scene.concur.app().id(), &uuid);
+        let lock = store.try_lock().await.unwrap().unwrap();
+        let error = scene.while_time_passes(fleet.company(&uuid).refresh()).await.unwrap_err();
+        assert!(error.to_string().starts_with("waited 3 s for the lock of "), "{error}");
+        store.unlock(lock).await;
+        assert_eq!(scene.concur.token_requests(), 1);
+    })
+    .await;
+}

@@ -956,3 +956,56 @@ async fn a_clock_that_was_set_back_stops_nothing() {
     }
     assert!(found.contains(&uuid(1)), "the pause from before is over");
 }
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_or_read_is_named() {
+    let scene = Scene::new();
+    let (store, name) = (scene.store(), uuid(1));
+    assert_eq!(due(&store).await, [""; 0]);
+    // A file where the folder of the member's group would be.
+    fs::write(scene.place().join(&name[..2]), "").unwrap();
+    let error = store.of(APP, &name).try_lock().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "could not make the folder {}; check that this user can create folders there",
+            scene.folder(&name).display()
+        )
+    );
+    assert_eq!(store.member(APP, "../other").await.unwrap_err().kind(), ErrorKind::Config);
+    let not_read = |path: &Path| {
+        format!("could not read the folder {}; check that this user may read it", path.display())
+    };
+    #[cfg(all(unix, feature = "sealing"))]
+    {
+        let group = scene.place().join("zz");
+        std::os::unix::fs::symlink(scene.place().join(&name[..2]), &group).unwrap();
+        assert_eq!(store.count_by_sealing_key(APP).await.unwrap_err().to_string(), not_read(&group));
+    }
+    // Taken away while a worker runs: no member is taken for gone.
+    fs::remove_dir_all(scene.place()).unwrap();
+    scene.clock.advance(MINUTE);
+    assert_eq!(store.claim_due(APP, 1).await.unwrap_err().to_string(), not_read(&scene.place()));
+}
+
+#[tokio::test]
+async fn a_pending_folder_with_a_persons_file_stays_and_a_pending_token_that_cannot_be_read_is_shown() {
+    let scene = Scene::new();
+    let (store, user) = (scene.store(), uuid(1));
+    save(&store, PENDING, &scene.token("new", 0)).await;
+    fs::write(scene.folder(PENDING).join("a person's file"), "").unwrap();
+    store.assign(APP, PENDING, &user).await.unwrap();
+    assert_eq!(scene.stored(&user).as_deref(), Some("new"));
+    assert_eq!(names_in(&scene.folder(PENDING)), ["a person's file"]);
+
+    fs::create_dir(scene.file(PENDING)).unwrap();
+    let member = store.member(APP, PENDING).await.unwrap().unwrap();
+    assert_eq!((member.kind, member.state), (MemberKind::Pending, MemberState::NeedsPerson));
+    let needs = format!(
+        "could not read {}; check that it is a file this user may read; if it was being assigned when a process was killed, call \
+         Fleet::assign again",
+        scene.file(PENDING).display()
+    );
+    assert_eq!(member.needs, Some(needs));
+}

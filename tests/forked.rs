@@ -121,3 +121,36 @@ fn forks_after_a_flight() {
     runtime.block_on(tokens.refresh()).unwrap();
     assert_eq!(concur.count("password"), 0);
 }
+
+#[cfg(feature = "postgres")]
+#[tokio::test]
+async fn a_child_forked_after_a_statement_is_told_to_make_a_store_of_its_own() {
+    let _alone = alone().await;
+    all_succeed(vec![child("forks_after_a_statement").spawn().unwrap()]);
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+#[ignore = "runs as a child process"]
+fn forks_after_a_statement() {
+    use concur_auth::{PostgresStore, TokenStore as _};
+
+    // Nobody listens there.
+    let store = || PostgresStore::new("postgres://app@127.0.0.1:1/concur", "c").unwrap();
+    let (runtime, parents) = (Builder::new_current_thread().enable_all().build().unwrap(), store());
+    let not_connected = "could not connect to PostgreSQL database concur at 127.0.0.1:1";
+    let error = runtime.block_on(parents.load()).unwrap_err();
+    assert!(error.to_string().starts_with(not_connected), "{error}");
+    let child = forked(|runtime| {
+        let error = runtime.block_on(parents.load()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Store);
+        assert_eq!(
+            error.to_string(),
+            "the connections to PostgreSQL database concur at 127.0.0.1:1 belong to the process that forked this one; make \
+             stores in the forked child, or fork before the first statement"
+        );
+        let error = runtime.block_on(store().load()).unwrap_err();
+        assert!(error.to_string().starts_with(not_connected), "{error}");
+    });
+    assert_eq!(fork::waitpid(child).unwrap(), 0);
+}

@@ -671,3 +671,16 @@ async fn takes_in_floods() {
         assert_eq!(error.to_string(), expected, "reply {number}");
     }
 }
+
+/// An app's own sign-in: there is no refresh token with which a fault would be found.
+#[tokio::test]
+async fn a_member_at_fault_is_named_where_there_is_no_refresh_token() {
+    let body = r#"{"access_token": "a", "token_type": "Bearer", "expires_in": 3600, "geolocation": 1}"#;
+    let reply = Server::sending(ok(body)).reply().await.unwrap();
+    assert_eq!(
+        format!("{:?}", reply.access_token().unwrap_err()),
+        format!(
+            "Protocol: the reply of 127.0.0.1 has a fault: the member geolocation is not a string; {TELL_SUPPORT}"
+        )
+    );
+}

@@ -316,6 +316,75 @@ async fn the_folder_of_another_app_is_refused() {
     assert!(!Path::new(&place.dir.path().join("to")).exists());
 }
 
+/// No token can be read from it or saved to it, for now.
+#[derive(Debug)]
+struct OutOfReach;
+
+fn out_of_reach() -> concur_auth::Error {
+    concur_auth::Error::store("the database is out of reach", "connection refused").transient()
+}
+
+impl concur_auth::TokenStore for OutOfReach {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, concur_auth::Error> {
+        Err(out_of_reach())
+    }
+
+    async fn save(
+        &self,
+        _: &RefreshTokenObject,
+        _: &concur_auth::StoreLock,
+    ) -> Result<(), concur_auth::Error> {
+        Err(out_of_reach())
+    }
+
+    async fn remove(&self, _: &concur_auth::StoreLock) -> Result<(), concur_auth::Error> {
+        Err(out_of_reach())
+    }
+}
+
+impl FleetStore for OutOfReach {
+    fn of(&self, _: &str, _: &str) -> concur_auth::BoxedStore {
+        OutOfReach.boxed()
+    }
+
+    async fn claim_due(&self, _: &str, _: usize) -> Result<concur_auth::DueTokens, concur_auth::Error> {
+        Err(out_of_reach())
+    }
+
+    async fn list(
+        &self,
+        _: &str,
+        _: Option<&str>,
+        _: usize,
+    ) -> Result<Vec<concur_auth::FleetMember>, concur_auth::Error> {
+        Err(out_of_reach())
+    }
+
+    async fn assign(&self, _: &str, _: &str, _: &str) -> Result<(), concur_auth::Error> {
+        Err(out_of_reach())
+    }
+}
+
+/// What is wrong with a file concerns that file. What is wrong with the fleet's store concerns them all.
+#[tokio::test]
+async fn an_import_of_files_ends_where_the_fleets_store_does() {
+    let place = Place::new();
+    place.write("a.json", &json("a", Some(&uuid(1)), 0));
+    let locked = place.write("b.json", &json("b", Some(&uuid(2)), 0));
+    // No lock file can be made in its place.
+    fs::create_dir(place.files().join("b.json.lock")).unwrap();
+    let error = fleet(OutOfReach).import_files(place.files()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    assert!(error.to_string().starts_with("stopped after 0 tokens were taken over"), "{error}");
+
+    let store = place.store("tokens");
+    let imported = fleet(store.clone()).import_files(place.files()).await.unwrap();
+    assert_eq!((imported.taken_over, imported.refused.len()), (1, 1), "{imported:?}");
+    assert_eq!(imported.refused[0].0, locked.display().to_string());
+    assert_eq!(secret_in(&store, &uuid(1)).await.as_deref(), Some("a"));
+    assert_eq!(secret_in(&store, &uuid(2)).await, None);
+}
+
 #[cfg(all(feature = "postgres", unix))]
 mod with_postgres {
     use concur_auth::PostgresFleet;

@@ -100,6 +100,43 @@ async fn a_reply_that_comes_too_late_is_not_used() {
     assert_eq!(presented, [false, true]);
 }
 
+/// Another process empties it just before the first save, as by a revocation.
+#[derive(Debug)]
+struct EmptiedMeanwhile {
+    held: Mutex<Option<RefreshTokenObject>>,
+    was_emptied: Mutex<bool>,
+}
+
+impl TokenStore for EmptiedMeanwhile {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        Ok(self.held.lock().unwrap().clone())
+    }
+    async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+        let was_emptied = std::mem::replace(&mut *self.was_emptied.lock().unwrap(), true);
+        *self.held.lock().unwrap() = was_emptied.then(|| token.clone());
+        if was_emptied { Ok(()) } else { Err(Error::superseded("another process has removed the token")) }
+    }
+    async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+        *self.held.lock().unwrap() = None;
+        Ok(())
+    }
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_reply_that_comes_after_a_sign_out_is_not_used() {
+    let scene = Scene::with(Rotation::Always).await;
+    let ours = token(&scene.concur.token_json());
+    let store = EmptiedMeanwhile { held: Mutex::new(Some(ours)), was_emptied: Mutex::new(false) };
+    let tokens = scene.builder().store(store).build().unwrap();
+    tokens.access_token().await.unwrap();
+    assert!(!tokens.status().unsaved);
+    // Who needs a token signs in again.
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 1));
+}
+
 #[tokio::test]
 async fn on_108_or_without_a_code_the_request_token_is_used() {
     for fault in [

@@ -126,6 +126,24 @@ async fn the_http_client_is_built_for_the_first_request() {
     );
 }
 
+/// Settings can be used once. So each further request says the same.
+#[tokio::test]
+async fn settings_that_made_no_client_are_used_up() {
+    use concur_auth::{Credentials, Grant, OAuthClient, reqwest};
+    let client = OAuthClient::with_http_client(reqwest::Client::builder().user_agent("\n"));
+    let (app, grant) = (Credentials::new("a", "s"), Grant::refresh_token("r"));
+    let base = "https://us.api.concursolutions.com".parse().unwrap();
+    for _ in 0..2 {
+        let error = client.request_token(&base, &app, &grant).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(
+            error.to_string(),
+            "no HTTP client could be built from the settings given to http_client; check them, this machine's \
+             certificates, and this process's limits on open files, then start the program again"
+        );
+    }
+}
+
 /// What keeps a client of ours from being made may pass, and then one is.
 #[cfg(unix)]
 #[tokio::test]

@@ -244,3 +244,16 @@ async fn only_concur_says_that_a_mail_was_sent() {
     }
     assert_eq!((scene.concur.requests().len(), scene.concur.mails().len()), (6, 0));
 }
+
+#[tokio::test]
+async fn a_reply_that_is_too_long_does_not_say_that_a_mail_was_sent() {
+    let scene = Scene::new().await;
+    let request = to(scene.concur.add_user().username());
+    let long = format!(r#"{{"message": "otp sent", "more": "{}"}}"#, "x".repeat(256 * 1024));
+    scene.concur.fault_next(1, Fault::status(200).body(long));
+    let error = ask(&scene, &request).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    let said = "127.0.0.1 answered with more than 256 KiB; check the base URI and any proxy";
+    assert!(error.to_string().starts_with(said), "{error}");
+    assert_eq!((scene.concur.requests().len(), scene.concur.mails().len()), (1, 0));
+}

@@ -781,12 +781,20 @@ async fn a_foreign_host_is_reached_with_its_certificate_checked() {
     };
     let store = PostgresStore::new(&url("localhost", &trusted), PRINCIPAL).unwrap();
     store.migrate().await.unwrap();
+    // The second of two at once needs a connection of its own.
+    let (one, second) = tokio::join!(store.load(), store.load());
+    assert!(one.unwrap().is_none() && second.unwrap().is_none());
     let encrypted =
         "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = 'app'";
     assert_eq!(database.psql(encrypted), "t");
     for (url, said) in [
         (
             url("localhost", &other),
+            "its certificate is self-signed, or signed by an authority that this machine does not know",
+        ),
+        // Those that this machine trusts.
+        (
+            url("localhost", std::path::Path::new("system")),
             "its certificate is self-signed, or signed by an authority that this machine does not know",
         ),
         (url("db.example", &trusted), "its certificate is for another host"),
@@ -974,4 +982,47 @@ async fn after_a_late_save_was_superseded_the_next_call_takes_a_lease_of_its_own
     other.unlock(lock).await;
     company.proxy.refuse(false);
     machine.refresh().await.unwrap();
+}
+
+#[tokio::test]
+async fn tables_that_were_changed_by_hand_are_named() {
+    let Some(postgres) = Postgres::shared("tables_that_were_changed_by_hand_are_named") else { return };
+    let database = postgres.database();
+    let store = migrated(&database).await;
+    let lock = store.try_lock().await.unwrap().unwrap();
+    store.unlock(lock).await;
+    database.psql("ALTER TABLE concur_auth_tokens ALTER COLUMN refusal TYPE integer USING NULL");
+    let error = store.load().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    let text = error.to_string();
+    assert!(
+        text.starts_with("the table of PostgreSQL database ")
+            && text.ends_with(" is not as PostgresStore::migrate makes it"),
+        "{text}"
+    );
+    database.psql("ALTER TABLE concur_auth_schema ALTER COLUMN version TYPE bigint");
+    let error = store.migrate().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "the table concur_auth_schema is not as PostgresStore::migrate makes it; rename or drop it"
+    );
+}
+
+#[tokio::test]
+async fn a_lease_that_cannot_be_given_back_lapses_by_itself() {
+    let Some(company) = Company::of("a_lease_that_cannot_be_given_back_lapses_by_itself").await else {
+        return;
+    };
+    let store = company.store();
+    let lock = store.try_lock().await.unwrap().unwrap();
+    company.proxy.refuse(true);
+    company.proxy.cut_all();
+    store.unlock(lock).await;
+    assert_eq!(company.row("lease_owner IS NOT NULL"), "t");
+    company.proxy.refuse(false);
+    assert!(store.try_lock().await.unwrap().is_none());
+    company.lapse();
+    let lock = store.try_lock().await.unwrap().unwrap();
+    store.unlock(lock).await;
 }

@@ -136,6 +136,27 @@ async fn a_new_access_token_that_is_refused_is_reported() {
     assert!(scene.concur.is_live(&scene.stored_refresh_token()));
 }
 
+/// The refresh token in it is saved first: it may be the only one.
+#[tokio::test]
+async fn a_renewal_for_a_revocation_whose_reply_cannot_be_used_is_reported_and_revokes_nothing() {
+    let scene = Scene::with(Rotation::AlwaysAndRevokeFamily).await;
+    let tokens = scene.manager();
+    tokens.access_token().await.unwrap();
+    scene.clock.advance(HOUR);
+    scene.concur.set_reply_member("expires_in", Some(r#""""#));
+    let error = tokens.revoke().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Protocol);
+    assert!(error.to_string().contains("the member expires_in is not a number of seconds"), "{error}");
+    assert_eq!((deletions(&scene), scene.concur.count("refresh_token")), (0, 1));
+    let renewed = scene.stored_refresh_token();
+    assert!(scene.concur.is_live(&renewed));
+
+    scene.concur.clear_faults();
+    tokens.revoke().await.unwrap();
+    assert!(!scene.concur.is_live(&renewed) && !scene.token_path().exists());
+    assert_eq!(deletions(&scene), 1);
+}
+
 #[tokio::test]
 async fn a_revocation_that_fails_half_way_is_reported_and_can_be_finished() {
     for (fault, message, revoked) in [

@@ -405,6 +405,17 @@ async fn the_first_key_seals_and_any_key_opens() {
     assert_eq!(new.load().await.unwrap().unwrap().secret(), "secret");
 }
 
+#[test]
+fn a_sealed_text_that_is_read_without_keys_says_what_opens_it() {
+    let text = keys(KEY).seal(&token("secret"), "a place").unwrap();
+    let error = RefreshTokenObject::from_json(&text).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        "the text is a sealed refresh token object; open it with SealingKeys::open (feature sealing)"
+    );
+}
+
 #[tokio::test]
 async fn a_member_of_a_folder_cannot_be_passed_off_as_another() {
     let dir = tempfile::tempdir().unwrap();
@@ -566,6 +577,9 @@ async fn keys_come_from_a_file_and_from_systemd() {
     assert_eq!(SealingKeys::from_file(&path).unwrap().ids().collect::<Vec<_>>(), ["k1", "k2"]);
     fs::write(&path, b"k1:\xff").unwrap();
     is_config(&SealingKeys::from_file(&path).unwrap_err(), "it is not UTF-8 text");
+    fs::write(&path, "k1").unwrap();
+    let bad = SealingKeys::from_file(&path).unwrap_err();
+    is_config(&bad, &format!("{}: key 1 is not of the form id:base64", path.display()));
     let generated = SealingKeys::generate("2026-11").unwrap();
     assert_eq!(keys(&generated).ids().collect::<Vec<_>>(), ["2026-11"]);
     assert_ne!(generated, SealingKeys::generate("2026-11").unwrap());
@@ -596,6 +610,15 @@ async fn keys_come_from_a_file_and_from_systemd() {
         let printed = String::from_utf8_lossy(&output.stdout).into_owned();
         let (Ok(expected) | Err(expected)) = expected;
         assert!(printed.contains(&format!("<{expected}>")), "{printed}");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::ffi::OsStrExt as _;
+        let mut child = support::child("prints_the_keys_of_its_environment");
+        child.env("CONCUR_AUTH_SEALING_KEYS", std::ffi::OsStr::from_bytes(b"k1:\xff"));
+        let output = child.output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(printed.contains("<CONCUR_AUTH_SEALING_KEYS: it is not UTF-8 text>"), "{printed}");
     }
 }
 
@@ -684,6 +707,29 @@ mod in_postgres {
         database.psql(&PostgresStore::schema());
         let plain = PostgresFleet::new(&database.url()).unwrap();
         counts_by_key(plain.clone(), |text| plain.clone().sealed_with(keys(text))).await;
+    }
+
+    /// It may say that nothing must be sent.
+    #[tokio::test]
+    async fn without_the_key_of_a_rows_note_nothing_is_read() {
+        let Some(postgres) = Postgres::shared("without_the_key_of_a_rows_note_nothing_is_read") else {
+            return;
+        };
+        let database = postgres.database();
+        database.psql(&PostgresStore::schema());
+        let plain = || PostgresStore::new(&database.url(), UUID).unwrap();
+        save(&plain(), &token("plain")).await;
+        let sealed = plain().sealed_with(keys(KEY));
+        let lock = sealed.try_lock().await.unwrap().unwrap();
+        sealed.remember(Some("note"), &lock).await.unwrap();
+        sealed.unlock(lock).await;
+        let error = plain().read().await.unwrap_err();
+        is_config(&error, "it is sealed with the key \"k1\"");
+        assert!(
+            error.to_string().starts_with(&format!("could not read the column refusal in the row of {UUID}")),
+            "{error}"
+        );
+        assert_eq!(sealed.read().await.unwrap().note.as_deref(), Some("note"));
     }
 
     /// Not even a lease is left behind, which would put the row in doubt.

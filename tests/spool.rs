@@ -560,3 +560,35 @@ async fn a_member_whose_newest_token_waits_on_the_disk_is_shown_so() {
     assert_eq!(place.next(UUID).await, "second");
     assert!(!place.fleet().member(APP, UUID).await.unwrap().unwrap().unsaved);
 }
+
+/// Neither the database nor the disk takes a token: who saves is told what the database says, and can save again.
+#[tokio::test]
+async fn where_the_spool_takes_no_file_a_later_attempt_does() {
+    let Some(postgres) = Postgres::shared("where_the_spool_takes_no_file_a_later_attempt_does") else {
+        return;
+    };
+    let place = Place::on(postgres);
+    place.save(UUID, "first").await;
+    let store = place.store(UUID);
+    let lock = store.try_lock().await.unwrap().unwrap();
+    place.database.psql(
+        "ALTER TABLE concur_auth_tokens ADD CONSTRAINT full_disk CHECK (token NOT LIKE '%second%') NOT VALID",
+    );
+    fs::remove_dir_all(place.spool()).unwrap();
+    fs::write(place.spool(), "").unwrap();
+    let error = save_with(&store, "second", &lock, false).await.unwrap_err();
+    assert!(error.to_string().contains("23514"), "{error}");
+    // What may lie there cannot be known.
+    let error = place.store(UUID).load().await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!("could not read the folder {}; check that this user may read it", place.spool().display())
+    );
+    fs::remove_file(place.spool()).unwrap();
+    save_with(&store, "second", &lock, false).await.unwrap_err();
+    assert_eq!(place.files().len(), 1);
+    drop(lock);
+    place.database.psql("ALTER TABLE concur_auth_tokens DROP CONSTRAINT full_disk");
+    assert_eq!(place.next(UUID).await, "second");
+    assert_eq!(place.files(), Vec::<PathBuf>::new());
+}

@@ -207,3 +207,12 @@ async fn each_breach_among_processes_is_named() {
     ];
     assert_named(&breaches, true).await;
 }
+
+#[tokio::test]
+async fn a_factory_that_makes_no_store_is_named() {
+    let error = store_contract(|_| None::<MemoryStore>).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the store breaks its contract: the factory has no working store; see TokenStore's documentation"
+    );
+}

@@ -109,3 +109,23 @@ async fn a_refused_request_token_says_what_to_do() {
         )
     );
 }
+
+#[tokio::test]
+async fn a_request_token_that_is_refused_without_a_code_says_the_same() {
+    let scene = Scene::new().await;
+    scene
+        .concur
+        .fault_next(1, concur_auth::simulator::Fault::status(400).body(r#"{"error": "invalid_grant"}"#));
+    let error = scene.manager().get_valid_refresh_token().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ReauthorizationRequired);
+    assert_eq!(error.code(), None);
+    let text = error.to_string();
+    assert!(
+        text.starts_with(
+            "Concur did not accept the company UUID with its company request token, which lives 24 hours and five uses; \
+             create a new one at https://www.concursolutions.com/nui/authadmin/companytokens and put it into "
+        ),
+        "{text}"
+    );
+    assert_eq!(scene.concur.token_requests(), 1);
+}

@@ -159,6 +159,28 @@ async fn a_users_sign_in_does_not_replace_a_companys_token() {
     assert_eq!((scene.token_file(), scene.concur.token_requests()), (stored, 1), "nothing was sent");
 }
 
+#[tokio::test]
+async fn a_companys_sign_in_does_not_replace_a_users_token() {
+    let scene = Scene::new().await;
+    let (user, company) = (scene.concur.add_user(), scene.concur.add_company());
+    let tokens = manager(&scene, app(&scene).for_user(user.uuid()));
+    tokens.sign_in(password(&user)).await.unwrap();
+    let stored = scene.token_file();
+    let grant = Grant::company_request_token(company.uuid(), company.request_token());
+    let error = tokens.sign_in(grant).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Config);
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the new token belongs to company {}, but the credentials name user {}; keep this user's token in a separate \
+             store, or move the other token away",
+            company.uuid(),
+            user.uuid()
+        )
+    );
+    assert_eq!((scene.token_file(), scene.concur.token_requests()), (stored, 1), "nothing was sent");
+}
+
 /// Only Concur's reply tells who has signed in. The stored token, which may be the only one, comes before what can be
 /// had again.
 #[tokio::test]

@@ -187,3 +187,21 @@ async fn a_flaky_store_fails_as_often_as_it_is_told() {
     tokens.revoke().await.unwrap();
     assert!(store.load().await.unwrap().is_none());
 }
+
+#[tokio::test]
+async fn a_flaky_store_hands_the_calls_of_few_renewals_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FlakyStore::new(JsonFileStore::new(dir.path().join("token.json")));
+    store.fail_next(1, StoreCall::Lock);
+    let error = store.try_lock_ahead_of_time().await.map(drop).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Store);
+    let lock = store.try_lock_ahead_of_time().await.unwrap().unwrap();
+    let error = store.prolong(&lock).await.unwrap_err();
+    assert!(error.to_string().contains("cannot be prolonged"), "{error}");
+    let token = concur_auth::RefreshTokenObject::from_json(r#"{"refresh_token": "r"}"#).unwrap();
+    store.fail_next(1, StoreCall::Save);
+    assert_eq!(store.finish(&token, None, &lock).await.unwrap_err().kind(), ErrorKind::Store);
+    assert!(store.load().await.unwrap().is_none());
+    store.finish(&token, None, &lock).await.unwrap();
+    assert_eq!(store.load().await.unwrap().unwrap().secret(), "r");
+}

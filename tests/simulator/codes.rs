@@ -81,6 +81,15 @@ async fn a_token_of_another_app_is_refused_and_not_spent() {
         assert_eq!(grant_at(&concur.base_uri(), &form).await.0, 200, "its own five uses");
     }
     assert_eq!(concur.request_token_uses_left(), 5);
+    let another = concur.add_company();
+    let another = [
+        ("grant_type", "password"),
+        ("credtype", "authtoken"),
+        ("username", another.uuid()),
+        ("password", app.request_token()),
+    ];
+    assert_eq!(refused(&another).await, 5, "another company's");
+    assert_eq!(concur.request_token_uses_left(), 5);
     assert_eq!(refused(&with(app.request_token())).await, Value::Null);
 
     let stored = RefreshTokenObject::from_json(&concur.token_json()).unwrap();

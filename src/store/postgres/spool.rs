@@ -480,6 +480,34 @@ mod tests {
         assert_eq!(spool.list(None).unwrap().len(), 2);
     }
 
+    /// And what another process is just writing is left to it.
+    #[tokio::test]
+    async fn where_the_database_is_out_of_reach_the_rest_is_not_tried() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::new(dir.path());
+        let database = Arc::new(Database::new("postgres://app@localhost:1/concur").unwrap());
+        let text = serde_json::to_string(&spooled(base(None, 0, 0), None)).unwrap();
+        let path = |row| spool.path_of(RowHash(row), &"0".repeat(32));
+        fs::write(files::beside(&path(1), ".tmp-0123456789abcdef"), "{").unwrap();
+        for row in [2, 3] {
+            fs::write(path(row), &text).unwrap();
+        }
+        spool.save_all(&database, &AtRest::default()).await.unwrap();
+        let told: Vec<_> = locked(&spool.told).iter().cloned().collect();
+        assert_eq!(told, [dir.path().to_owned(), path(2)]);
+        assert_eq!(spool.list(None).unwrap().len(), 3);
+        let row = TokenRow::new(database, "app".to_owned(), "company".to_owned(), AtRest::default());
+        let error = token_in(Path::new("file"), &row, "{}").unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert_eq!(error.to_string(), "file holds no refresh token object; move the file away");
+        // A folder is not removed like a file.
+        let told = logged(|| remove(dir.path()));
+        assert!(
+            told.len() == 1 && told[0].contains("could not remove a file whose token is saved"),
+            "{told:?}"
+        );
+    }
+
     #[test]
     fn what_a_row_says_of_a_save_that_waits() {
         use Verdict::{Done, Superseded, ToBeSaved, Unknown};

@@ -229,3 +229,26 @@ fn a_connection_outlives_the_runtime_in_which_it_was_first_used() {
     }
     assert_eq!(server.connections(), 1);
 }
+
+/// The attempt ends with the wait for it.
+#[tokio::test]
+async fn a_server_that_takes_a_connection_and_says_nothing_is_given_up_in_time() {
+    use tokio::io::AsyncReadExt as _;
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://app@{}/concur", listener.local_addr().unwrap());
+    let pool = Pool::new(Target::parse(&url).unwrap(), 1);
+    let (told, accepted) = oneshot::channel();
+    // Over as soon as there is a connection, which stays open.
+    let mut limit: Limit = Box::pin(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        drop(told.send(stream));
+    });
+    let Err(error) = pool.take(&mut limit).await else { panic!() };
+    assert!(error.is_transient());
+    let text = error.to_string();
+    assert!(text.starts_with("could not connect to ") && text.contains(" in time; "), "{text}");
+    let (mut stream, mut received) = (accepted.await.unwrap(), Vec::new());
+    let closed = within(SystemClock.sleep(Duration::from_secs(20)), stream.read_to_end(&mut received)).await;
+    assert!(closed.is_some(), "the connection is still open");
+}
