@@ -333,6 +333,12 @@ async fn a_reader_that_goes_away_or_a_full_output_is_no_panic() {
     // The token is saved all the same.
     scene.run(&["access-token"]).ok();
     assert_eq!(scene.concur.token_requests(), 1);
+    let (reader, writer) = UnixStream::pair().unwrap();
+    drop(reader);
+    let mut command = scene.command(&["access-token"]);
+    let ran = Ran::of(command.stdout(std::os::fd::OwnedFd::from(writer)).output().unwrap());
+    // As with `| head -1`, there is nothing to say.
+    assert_eq!((ran.code, &*ran.err), (Some(1), ""), "{ran:?}");
 }
 
 #[tokio::test]
@@ -546,6 +552,15 @@ async fn doctor_looks_at_clock_expiry_tls_and_folder() {
         &["--base-uri", &format!("https://{past}")],
         &["cannot be reached: ", "check the network, any proxy, and the certificates"],
     );
+    // A server that does not tell its time says nothing of this machine's clock.
+    let silent = server("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(scene.run(&["doctor", "--base-uri", &format!("http://{silent}")]).ok(), "nothing found\n");
+    // In which root cannot make files either.
+    #[cfg(target_os = "linux")]
+    found(
+        &["--dir", "/proc"],
+        &["/proc: no file can be written: ", "give this user the right to write there"],
+    );
 
     scene.change_stored("refreshTokenExpiresAt", time_in(10 * DAY + 60));
     found(&[], &["the refresh token expires in 10 days", "run concur-auth renew"]);
@@ -600,16 +615,18 @@ async fn doctor_tries_whether_files_can_be_locked() {
     }
     let scene = Scene::new().await;
     scene.run(&["refresh-token"]).ok();
-    for (what, finding) in [
-        ("error=ENOLCK", "files cannot be locked there: No locks available"),
-        ("retval=0", "locks exclude no other process there"),
+    let advice = "use a folder on a local disk, or PostgreSQL";
+    for (what, parts) in [
+        ("flock:error=ENOLCK", ["files cannot be locked there: No locks available", advice]),
+        ("flock:retval=0", ["locks exclude no other process there", advice]),
+        ("/^statfs$:error=EIO", ["could not find out how much room is free: ", ""]),
+        ("/^unlink(at)?$:error=EACCES", [".concur-auth-doctor-", "; remove it by hand"]),
     ] {
         let mut command = Command::new("strace");
-        command.args(["--follow-forks", "--quiet=all", "--output=trace", &format!("--inject=flock:{what}")]);
+        command.args(["--follow-forks", "--quiet=all", "--output=trace", &format!("--inject={what}")]);
         command.args([env!("CARGO_BIN_EXE_concur-auth"), "doctor"]).current_dir(scene.dir.path());
         let ran = Ran::of(command.env("CONCUR_BASE_URI", scene.concur.base_uri()).output().unwrap());
-        let advice = "use a folder on a local disk, or PostgreSQL";
-        assert!(ran.code == Some(1) && ran.out.contains(finding) && ran.out.contains(advice), "{ran:?}");
+        assert!(ran.code == Some(1) && parts.iter().all(|part| ran.out.contains(part)), "{what}: {ran:?}");
     }
 }
 
@@ -632,6 +649,9 @@ async fn doctor_names_the_members_of_a_fleet_that_need_a_person_or_a_key() {
     assert_eq!(fleet(&["fleet", "renew", &company]).code, Some(2));
     let ran = fleet(&["doctor"]);
     assert!(ran.code == Some(1) && ran.out.contains(&company), "{ran:?}");
+    let listed: Value =
+        serde_json::from_str(&fleet(&["fleet", "list", "--json", "--needs-person"]).ok()).unwrap();
+    assert_eq!((&listed["company"], &listed["state"]), (&company.into(), &"needs_reauthorization".into()));
 }
 
 /// Adds a company to `tokens`, whose refresh token was granted so many days ago, and lives 180.
@@ -722,9 +742,12 @@ async fn a_fleet_in_a_database_is_made_filled_worked_at_and_served() {
     let test = "a_fleet_in_a_database_is_made_filled_worked_at_and_served";
     let Some(cluster) = Postgres::shared(test) else { return };
     let scene = Scene::new().await;
-    let url = cluster.database().url();
+    let database = cluster.database();
+    let url = database.url();
     let fleet = |arguments: &[&str]| scene.run(&[&["--fleet", &url], arguments].concat());
     fleet(&["fleet", "list"]).failed(1, "fleet migrate");
+    let ran = fleet(&["doctor"]);
+    assert!(ran.code == Some(1) && ran.out.contains("fleet migrate"), "{ran:?}");
     // Several at once, as containers do that start together.
     let migrations: Vec<_> =
         (0..4).map(|_| scene.command(&["--fleet", &url, "fleet", "migrate"]).spawn().unwrap()).collect();
@@ -744,6 +767,14 @@ async fn a_fleet_in_a_database_is_made_filled_worked_at_and_served() {
     assert_eq!(round(0), counts(0, 0, 0, 0));
     let serving = Serving::start(&scene, &["--fleet", &url]);
     assert_eq!(json_of(&serving.get("/companies"))[0]["company"], company);
+    assert_eq!(fleet(&["doctor"]).ok(), "nothing found\n");
+    // A store that fails is no unknown member, and no empty fleet.
+    database.psql("ALTER TABLE concur_auth_tokens RENAME TO elsewhere");
+    for path in ["/companies", "/healthz", "/companies/b3f4e2a0-0000-4000-8000-000000000000/token"] {
+        let reply = serving.get(path);
+        assert!(scene::status_of(&reply) == 503 && json_of(&reply)["kind"] == "store", "{path}: {reply}");
+    }
+    database.psql("ALTER TABLE elsewhere RENAME TO concur_auth_tokens");
     assert_eq!(serving.end(), Some(0));
 
     // To a folder and back.
@@ -769,6 +800,10 @@ async fn a_sealed_place_is_opened_with_its_keys_only() {
         scene.command(&["access-token"]).env("CONCUR_AUTH_SEALING_KEYS", &key).output().unwrap();
     assert_eq!(Ran::of(by_variable).ok(), token);
     let ran = scene.run(&["doctor"]);
+    assert!(ran.out.contains("is sealed with the key \"2026-11\""), "{ran:?}");
+    assert_eq!(scene.run(&["--sealing-keys", "keys", "doctor"]).ok(), "nothing found\n");
+    scene.write("other-keys", &concur_auth::SealingKeys::generate("2026-12").unwrap());
+    let ran = scene.run(&["--sealing-keys", "other-keys", "doctor"]);
     assert!(ran.out.contains("is sealed with the key \"2026-11\""), "{ran:?}");
     // Into a sealed fleet, and on from there, with the same keys.
     for (fleet, source) in [("tokens", "."), ("other", "tokens")] {
@@ -992,4 +1027,106 @@ async fn no_secret_is_printed_but_the_one_that_was_asked_for() {
     fs::File::open(scene.path("log")).unwrap().read_to_string(&mut log).unwrap();
     assert!(!log.is_empty() && !log.contains(&key));
     check("the log of serve", &log);
+}
+
+/// A token that only this process knows is of no use to the next run.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_could_not_be_saved_is_no_success() {
+    for command in ["access-token", "refresh-token"] {
+        let scene = Scene::new().await;
+        fs::create_dir(scene.path("state")).unwrap();
+        scene.write("state/credentials.json", &scene.concur.credentials_json());
+        let held = scene.concur.hold_replies();
+        let child = scene.command(&["--dir", "state", command]).spawn().unwrap();
+        while scene.concur.token_requests() == 0 {
+            std::thread::yield_now();
+        }
+        fs::remove_dir_all(scene.path("state")).unwrap();
+        held.release();
+        let ran = Ran::of(child.wait_with_output().unwrap());
+        assert!(ran.code == Some(1) && ran.err.contains("still not saved to "), "{command}: {ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_person_ends_a_sign_in_by_the_end_of_input_or_is_told_that_the_file_is_not_written() {
+    let scene = Scene::new().await;
+    let credentials: Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    fs::remove_file(scene.path("credentials.json")).unwrap();
+    // Ctrl-D.
+    let Some(ended) = on_a_terminal(&scene, &["init"], &[("App ID", Some("\u{4}"))]) else { return };
+    assert!(ended["code"] == 1 && ended["seen"].as_str().unwrap().contains("nothing was done"), "{ended}");
+    assert_eq!(fs::read_dir(scene.dir.path()).unwrap().count(), 0);
+
+    // A link to nowhere is not there, and is not overwritten either.
+    std::os::unix::fs::symlink("nowhere", scene.path("credentials.json")).unwrap();
+    let (user, base) = (scene.concur.add_user(), scene.concur.base_uri());
+    let answers = [
+        ("App ID", credentials["appID"].as_str()),
+        ("Client secret (not shown)", credentials["clientSecret"].as_str()),
+        ("a company or a user?", Some("user")),
+        ("User name", Some(user.username())),
+        ("not shown)", Some("a-wrong-password")),
+        ("Base URI", Some(&*base)),
+        // All is kept but the password.
+        ("Try again", Some("")),
+        ("not shown)", Some("")),
+        ("a company or a user?", Some("")),
+        ("User name", Some("")),
+        ("not shown)", Some(user.password())),
+        ("Base URI", Some("")),
+    ];
+    let seen = on_a_terminal(&scene, &["init"], &answers).unwrap();
+    let text = seen["seen"].as_str().unwrap();
+    assert!(seen["code"] == 1 && text.contains("could not be written; write it by hand"), "{seen}");
+    assert!(!text.contains(user.password()), "{seen}");
+    assert!(scene.path("refreshTokenObjectFile.json").exists() && !scene.path("nowhere").exists());
+}
+
+#[tokio::test]
+async fn a_token_that_is_lapsed_or_has_no_expiry_is_shown_as_that() {
+    let scene = Scene::new().await;
+    scene.run(&["refresh-token"]).ok();
+    scene.change_stored("refreshTokenExpiresAt", time_in(-DAY));
+    let ran = scene.run(&["status"]);
+    assert!(ran.out.contains("refresh token  not valid; its expiry: "), "{ran:?}");
+
+    fs::remove_file(scene.path("refreshTokenObjectFile.json")).unwrap();
+    let mut token: Value = serde_json::from_str(&scene.concur.token_json()).unwrap();
+    for member in ["refresh_expires_in", "refreshTokenExpiresAt"] {
+        token.as_object_mut().unwrap().remove(member);
+    }
+    scene.write("old.json", &token.to_string());
+    let said = scene.run(&["adopt", "old.json"]).ok();
+    assert!(said.ends_with("the refresh token is valid until not known\n"), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_a_command_or_its_input_is_said() {
+    let scene = Scene::new().await;
+    let company = scene.company();
+    for mode in ["9", "1000"] {
+        scene
+            .run(&["serve", "--socket", "s", "--socket-mode", mode])
+            .failed(64, "write it in octal, such as 0600");
+    }
+    scene.run(&["--fleet", "tokens", "init"]).failed(64, "this command is for a folder, not for a fleet");
+    scene.run(&["--dir", "credentials.json/x", "init"]).failed(1, "could not make credentials.json/x: ");
+    fs::create_dir(scene.path("broken")).unwrap();
+    scene.write("broken/credentials.json", "[");
+    scene.run(&["--dir", "broken", "init"]).failed(2, "broken/credentials.json: ");
+
+    let restored = scene.run(&["--fleet", "tokens", "fleet", "migrate", "--restored"]).ok();
+    assert!(restored.starts_with("nothing to do for a folder. After a backup was restored, "), "{restored}");
+    let connect = ["--fleet", "tokens", "fleet", "connect", &company];
+    let folder = fs::File::open(scene.dir.path()).unwrap();
+    let ran = Ran::of(scene.command(&connect).stdin(folder).output().unwrap());
+    ran.failed(1, "could not read the request token: ");
+    // A flag names the base URI of a fleet, too.
+    let base = scene.concur.base_uri();
+    scene.run_with(&[&connect[..], &["--base-uri", &base]].concat(), &scene.request_token()).ok();
+    scene.run(&["--fleet", "tokens", "fleet", "disconnect", "--keep-at-concur", &company]).failed(
+        64,
+        &format!("Remove {company} from this fleet, with its refresh token? Without a terminal, add --yes"),
+    );
 }

@@ -5,7 +5,14 @@
 #[path = "cli/scene.rs"]
 mod scene;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::TcpListener,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
+    path::Path,
+    process::Command,
+};
 
 use concur_auth::simulator::Fault;
 
@@ -76,16 +83,20 @@ async fn without_a_token_the_endpoint_says_why_and_when_to_ask_again() {
         assert_eq!(json_of(&reply)["person_needed"], true);
     }
     assert_eq!(status_of(&serving.get("/healthz")), 503);
+    assert_eq!(serving.end(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn api_calls_are_forwarded_with_a_token_and_nothing_else_is() {
     let scene = Scene::new().await;
     scene.concur.mount("GET", "/expense/v4/a%2Fb~c", r#"{"it": "came"}"#);
+    scene.concur.mount("GET", "/expense/v4/100%25off", r#"{"it": "came, too"}"#);
     let serving = Serving::start(&scene, &["--proxy"]);
     let reply = serving.get("/api/profile/identity/v4/Users");
     assert!(status_of(&reply) == 200 && reply.contains("userName"), "{reply}");
     assert!(serving.get("/api/expense/v4/a%2Fb~c?x=%20y").contains("came"));
+    // A `%` that was encoded, and then stands alone.
+    assert!(serving.get("/api/expense/v4/100%25off").contains("came, too"));
 
     for path in [
         "oauth2/v0/token",
@@ -103,6 +114,8 @@ async fn api_calls_are_forwarded_with_a_token_and_nothing_else_is() {
         "x/%2f/y",
         "x%5c..%5coauth2",
         ".",
+        // Encoded more often than is looked through.
+        "x/%2525252561",
     ] {
         let reply = serving.get(&format!("/api/{path}"));
         assert_eq!(status_of(&reply), 403, "{path}: {reply}");
@@ -140,6 +153,7 @@ async fn after_a_401_a_call_with_a_small_body_in_chunks_is_repeated() {
         assert_eq!(status_of(&serving.raw(&format!("{head}{chunks}"))), status, "{length}");
         let arrived = scene.concur.requests();
         assert_eq!(arrived.last().unwrap().body().len(), length);
+        assert_eq!(serving.end(), Some(0));
     }
 }
 
@@ -157,6 +171,7 @@ async fn after_a_401_a_call_is_repeated_if_its_body_is_small() {
         let request = format!("{head}Content-Length: {length}\r\n\r\n{}", "x".repeat(length));
         let answered = [(); 2].map(|()| status_of(&serving.raw(&request)));
         assert_eq!((answered, scene.concur.token_requests()), (statuses, 2), "{length}");
+        assert_eq!(serving.end(), Some(0));
     }
 }
 
@@ -173,6 +188,13 @@ async fn a_fleet_is_served_by_company() {
     assert_eq!(status_of(&serving.get(&format!("/companies/{company}/api/oauth2/v0/token"))), 403);
     assert_eq!(status_of(&serving.get("/companies/b3f4e2a0-0000-4000-8000-000000000000/token")), 404);
     assert_eq!(json_of(&serving.get("/healthz"))["active"], 1);
+    let metrics = serving.get("/metrics");
+    assert!(metrics.contains("concur_auth_members{state=\"active\"} 1\n"), "{metrics}");
+    assert!(metrics.contains("\nconcur_auth_soonest_expiry_timestamp_seconds "), "{metrics}");
+    assert_eq!(status_of(&serving.get(&format!("/companies/{company}/healthz"))), 404);
+    let post =
+        "POST /companies HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+    assert_eq!(status_of(&serving.raw(post)), 405);
     assert_eq!(status_of(&serving.get("/token")), 404);
     assert_eq!(serving.end(), Some(0));
 }
@@ -184,4 +206,53 @@ async fn a_key_file_that_cannot_be_made_is_an_error() {
     std::os::unix::fs::symlink("nowhere/key", scene.path("link")).unwrap();
     let ran = scene.run(&["serve", "--listen", "127.0.0.1:0", "--key-file", "link"]);
     ran.failed(1, "could not read link");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_it_cannot_listen_it_says_so() {
+    let scene = Scene::new().await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    scene
+        .run(&["serve", "--listen", &address, "--key-file", "key"])
+        .failed(1, &format!("could not listen on {address}: "));
+    // A process that listens, and knows nothing of this program's locks.
+    let _listener = UnixListener::bind(scene.path("other.sock")).unwrap();
+    scene.run(&["serve", "--socket", "other.sock"]).failed(1, "another process listens on other.sock");
+    assert!(scene.path("other.sock").exists());
+    // A folder that is not there, and a path that is longer than a socket's may be.
+    let long = "s".repeat(150);
+    for path in ["nowhere/auth.sock", long.as_str()] {
+        scene.run(&["serve", "--socket", path]).failed(1, &format!("could not listen on {path}: "));
+    }
+    for (key, what) in [("nowhere/key", "could not make nowhere/key: "), (".", "could not read .: ")] {
+        scene.run(&["serve", "--listen", "127.0.0.1:0", "--key-file", key]).failed(1, what);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_path_it_listens_in_the_users_runtime_folder() {
+    let scene = Scene::new().await;
+    let mut child = scene.command(&["serve"]).env("XDG_RUNTIME_DIR", scene.dir.path()).spawn().unwrap();
+    let line = BufReader::new(child.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    assert_eq!(line, format!("listening on unix:{}", scene.path("concur-auth.sock").display()));
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut command = scene.command(&["serve"]);
+    let ran = scene::Ran::of(command.env("XDG_RUNTIME_DIR", "").output().unwrap());
+    ran.failed(64, "XDG_RUNTIME_DIR is not set");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_manager_that_does_not_listen_stops_nothing() {
+    let scene = Scene::new().await;
+    let arguments = ["serve", "--socket", "auth.sock", "--listen", "127.0.0.1:0", "--key-file", "key"];
+    let mut command = scene.command(&arguments);
+    command.env("NOTIFY_SOCKET", scene.path("nobody-listens"));
+    command.stderr(fs::File::create(scene.path("log")).unwrap());
+    let serving = Serving::of(&scene, &mut command);
+    assert_eq!(status_of(&serving.get("/token")), 200);
+    assert_eq!(serving.end(), Some(0));
+    let log = fs::read_to_string(scene.path("log")).unwrap();
+    assert!(log.contains("could not tell the service manager: "), "{log}");
 }

@@ -341,3 +341,28 @@ async fn a_reply_that_breaks_off_does_not_look_complete() {
     assert_eq!(status_of(&serving.get("/token")), 200);
     assert_eq!(serving.end(), Some(0));
 }
+
+/// As a program sends on what another prints, which may have no end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_without_a_known_length_is_forwarded_before_its_end() {
+    let scene = Scene::new().await;
+    let upstream = Upstream::of(&scene);
+    let serving = Serving::of(&scene, &mut serve(&scene, &["--proxy"]));
+    for (first, rest) in [("5\r\nhello\r\n", "0\r\n\r\n"), ("", "5\r\nhello\r\n0\r\n\r\n")] {
+        let mut client = UnixStream::connect(&serving.socket).unwrap();
+        let head = "POST /api/expense/v4/reports HTTP/1.1\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n";
+        client.write_all(format!("{head}{first}").as_bytes()).unwrap();
+        // It arrives while the rest is not sent yet.
+        let mut arrived = upstream.next();
+        assert!(arrived.head.contains(&"transfer-encoding: chunked".to_owned()), "{:?}", arrived.head);
+        client.write_all(rest.as_bytes()).unwrap();
+        let mut body = vec![0; "5\r\nhello\r\n0\r\n\r\n".len()];
+        arrived.connection.read_exact(&mut body).unwrap();
+        assert_eq!(body, b"5\r\nhello\r\n0\r\n\r\n");
+        arrived.answer_and_close("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok");
+        let mut reply = String::new();
+        client.read_to_string(&mut reply).unwrap();
+        assert!(statuses(&reply) == [200] && reply.ends_with("\r\n\r\nok"), "{reply}");
+    }
+    assert_eq!(serving.end(), Some(0));
+}
