@@ -20,7 +20,6 @@ use std::{
 use concur_auth::{
     AppCredentials, BoxedStore, DueToken, DueTokens, Error, ErrorKind, Fleet, FleetMember, FleetStore,
     FolderFleet, Grant, MemberKind, MemberState, MemoryStore, RefreshTokenObject, StoreLock, TokenStore,
-    simulator::{FlakyStore, StoreCall},
 };
 use folder::Folder;
 use suite::Place as _;
@@ -479,6 +478,7 @@ async fn a_member_whose_newest_token_is_in_memory_only_is_shown_so() {
             async move { tokens.refresh().await }
         });
         support::until(|| scene.concur.count("refresh_token") == 1).await;
+        assert_eq!(fleet.health().await.unwrap().unsaved, 0);
         // Nothing can be renamed to the name of a folder.
         std::fs::remove_file(&file).unwrap();
         std::fs::create_dir(&file).unwrap();
@@ -498,6 +498,9 @@ async fn a_member_whose_newest_token_is_in_memory_only_is_shown_so() {
         let here: Vec<_> = unsaved(&fleet).await;
         assert_eq!(here, [&*uuids[0]; 3], "in the list, by its need of a person, and by its UUID");
         assert_eq!(unsaved(&other_process).await, Vec::<String>::new());
+        for (fleet, unsaved) in [(&fleet, 1), (&other_process, 0)] {
+            assert_eq!(fleet.health().await.unwrap().unsaved, unsaved);
+        }
         std::fs::remove_dir(&file).unwrap();
         scene.minutes_until(async || !tokens.status().unsaved).await;
         assert_eq!(unsaved(&fleet).await, Vec::<String>::new());
@@ -625,43 +628,6 @@ async fn a_fleets_http_client_and_its_patience_with_a_lock_can_be_chosen() {
         assert!(error.to_string().starts_with("waited 3 s for the lock of "), "{error}");
         store.unlock(lock).await;
         assert_eq!(scene.concur.token_requests(), 1);
-    })
-    .await;
-}
-
-/// The fleet of one company, whose token can be saved as often as its store lets it.
-#[derive(Clone, Debug)]
-struct OfOne(FlakyStore<MemoryStore>);
-
-impl FleetStore for OfOne {
-    fn of(&self, _: &str, _: &str) -> BoxedStore {
-        self.0.clone().boxed()
-    }
-
-    async fn claim_due(&self, _: &str, _: usize) -> Result<DueTokens, Error> {
-        Ok(DueTokens::default())
-    }
-
-    async fn list(&self, _: &str, _: Option<&str>, _: usize) -> Result<Vec<FleetMember>, Error> {
-        Ok(Vec::new())
-    }
-
-    async fn assign(&self, _: &str, _: &str, _: &str) -> Result<(), Error> {
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn the_health_counts_tokens_that_are_in_memory_only() {
-    suite::run(Folder::new, async |scene: suite::Scene<Folder>| {
-        let (company, store) = (scene.concur.add_company(), FlakyStore::new(MemoryStore::new()));
-        let fleet = scene.builder().store(OfOne(store.clone())).build().unwrap();
-        let manager = fleet.company(company.uuid());
-        scene.while_time_passes(manager.sign_in(suite::grant(&company))).await.unwrap();
-        assert_eq!(fleet.health().await.unwrap().unsaved, 0);
-        store.fail_next(5, StoreCall::Save);
-        scene.while_time_passes(manager.refresh()).await.unwrap();
-        assert_eq!(fleet.health().await.unwrap().unsaved, 1);
     })
     .await;
 }

@@ -8,7 +8,9 @@ use std::{
     time::Duration,
 };
 
-use concur_auth::{Fleet, FleetRenewals, FolderFleet, Grant, Imported, MemberState, SealingKeys, time};
+use concur_auth::{
+    Fleet, FleetRenewals, FleetStore, FolderFleet, Grant, Imported, MemberState, SealingKeys, time,
+};
 use serde_json::json;
 
 use super::{init::ask_for_secret, tokens::renewed};
@@ -96,13 +98,7 @@ async fn import(place: &Place, source: &OsStr) -> Outcome {
     let imported = match database(&from) {
         Some(url) => import_database(&fleet, url, place.keys()?).await?,
         None if Path::new(source).join(FLEET).is_file() => {
-            let source = FolderFleet::new(Path::new(source));
-            fleet
-                .import_fleet(match place.keys()? {
-                    Some(keys) => source.sealed_with(keys),
-                    None => source,
-                })
-                .await?
+            import_fleet(&fleet, FolderFleet::new(Path::new(source)), place.keys()?).await?
         }
         None => fleet.import_files(Path::new(source)).await?,
     };
@@ -118,15 +114,20 @@ async fn import(place: &Place, source: &OsStr) -> Outcome {
     if imported.refused.is_empty() { Ok(()) } else { Err(Failure::Said(1)) }
 }
 
+async fn import_fleet(
+    fleet: &Fleet,
+    mut source: impl FleetStore,
+    keys: Option<SealingKeys>,
+) -> Outcome<Imported> {
+    if let Some(keys) = keys {
+        source.seal_with(keys)?;
+    }
+    Ok(fleet.import_fleet(source).await?)
+}
+
 #[cfg(feature = "postgres")]
 async fn import_database(fleet: &Fleet, url: &str, keys: Option<SealingKeys>) -> Outcome<Imported> {
-    let source = concur_auth::PostgresFleet::new(url)?;
-    Ok(fleet
-        .import_fleet(match keys {
-            Some(keys) => source.sealed_with(keys),
-            None => source,
-        })
-        .await?)
+    import_fleet(fleet, concur_auth::PostgresFleet::new(url)?, keys).await
 }
 
 #[cfg(not(feature = "postgres"))]
