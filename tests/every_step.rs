@@ -190,6 +190,15 @@ fn stored(scene: &Scene) -> String {
     object["refresh_token"].as_str().unwrap().to_owned()
 }
 
+/// Whether a file of the folder, of whatever name, has a whole reply whose token Concur accepts.
+fn holds_live_token(scene: &Scene) -> bool {
+    fs::read_dir(scene.dir.path()).unwrap().any(|entry| {
+        let text = fs::read(entry.unwrap().path()).unwrap();
+        let object: Value = serde_json::from_slice(&text).unwrap_or_default();
+        object["refresh_token"].as_str().is_some_and(|token| scene.concur.is_live(token))
+    })
+}
+
 /// What the next run of the program finds: whether Concur accepts it. Afterwards the folder is as it should be.
 fn recovered(scene: &Scene, what: &str) -> bool {
     stored(scene);
@@ -264,19 +273,11 @@ async fn a_kill_at_any_call_of_the_whole_program_loses_no_token_that_was_written
             let ran = renewal(&scene, &trace, &[&format!("--inject={name}:signal=KILL:when={number}")]);
             kills += usize::from(ran.code != Some(0));
             let what = format!("a kill at {name} number {number}");
-            if recovered(&scene, &what) {
-                continue;
-            }
-            lost += 1;
-            let text = fs::read_to_string(&trace).unwrap();
-            let is_written = |line: &&str| {
-                line.contains("write(")
-                    && line.contains(".tmp-")
-                    && line.contains("\"{")
-                    && !line.contains("unfinished")
-            };
-            // The token that was held, and not the reply.
-            assert!(text.lines().filter(is_written).count() < 2, "{what} loses a token that was written");
+            // The trace cannot say it: a call that the kill of another thread cut off was carried out, or was not.
+            let is_written = holds_live_token(&scene);
+            let is_live = recovered(&scene, &what);
+            assert!(is_live || !is_written, "{what} loses a token that was written");
+            lost += usize::from(!is_live);
         }
     }
     assert!(kills > 200 && lost > 0, "{kills} {lost}");
