@@ -1,4 +1,4 @@
-//! Guides, each read in under three minutes, and a page for a fleet's operators. Their code is compiled.
+//! Guides, each read in under three minutes, a page for a fleet's operators, the promises and the protocol. Their code is compiled.
 
 #[doc = include_str!("../docs/guides/getting_started.md")]
 ///
@@ -98,3 +98,15 @@ pub mod operating_a_fleet {}
 /// [`FlakyStore`](crate::simulator::FlakyStore), [`ManualClock`](crate::simulator::ManualClock),
 /// [`store_contract`](crate::simulator::store_contract)
 pub mod testing {}
+
+pub mod promises {
+    #![doc = include_str!("../docs/promises.md")]
+    #[allow(unused_imports, reason = "for the links")]
+    use crate::*;
+}
+
+pub mod protocol {
+    #![doc = include_str!("../docs/protocol.md")]
+    #[allow(unused_imports, reason = "for the links")]
+    use crate::*;
+}

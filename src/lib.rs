@@ -31,7 +31,8 @@
 //! third of that life has passed: at equal intervals shorter than that life, or with no pause longer than two thirds of it
 //! (120 days). A program that stays running with [`TokenManager::keep_alive`] renews by itself.
 //!
-//! The module [`guides`] has a page for each thing that a program does with this crate.
+//! The module [`guides`] has a page for each thing that a program does with this crate, and says what always holds
+//! ([`guides::promises`]) and where SAP says so ([`guides::protocol`]).
 //!
 //! # The parts
 //!
@@ -148,19 +149,15 @@
 //!
 //! # What is wiped, and what cannot be
 //!
-//! The memory of tokens, secrets, request forms and reply bodies that this crate owns is wiped when it is dropped. Not
-//! wiped are the buffers of the HTTP and TLS libraries, the buffers in which the JSON parser decodes escapes, the
-//! process's environment variables, and what [`RefreshTokenObject::to_json`] returns to you.
+//! The memory of tokens, secrets, request forms and reply bodies that this crate owns is wiped when it is dropped.
+//! `SECURITY.md` lists what is not, such as the buffers of other libraries and what [`RefreshTokenObject::to_json`] returns to
+//! you.
 //!
 //! # Windows
 //!
 //! Everything works there except file modes and the syncing of folders, which Windows does not have: keep the token
 //! file in a folder that only its user may read.
 
-#![doc = ""]
-#![doc = include_str!("../docs/promises.md")]
-#![doc = ""]
-#![doc = include_str!("../docs/protocol.md")]
 #![doc = ""]
 #![doc = include_str!("../docs/weight.md")]
 // On docs.rs each item says which feature it needs.

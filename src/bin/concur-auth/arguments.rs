@@ -5,7 +5,8 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 2 a person must act; 1 any other error; 64 wrong usage; 128 + n ended by a signal.
+Exit codes: 0 done; 2 credentials or a new sign-in are needed; 1 any other error; 64 wrong usage;
+128 + n ended by a signal (0 for serve, keep-alive and fleet work).
 Messages and logs go to standard error. No secret is printed but the one that a command is for.";
 
 /// Keeps an SAP Concur integration signed in, and hands out bearer tokens.
@@ -152,7 +153,7 @@ pub(crate) struct ServeArguments {
     /// The socket's mode, in octal
     #[arg(long, value_name = "MODE", default_value = "0600", value_parser = mode)]
     pub(crate) socket_mode: u32,
-    /// Another user who may use the socket; may be repeated
+    /// Another user who may use the socket, if --socket-mode lets it open the socket; may be repeated
     #[arg(long, value_name = "UID")]
     pub(crate) allow_uid: Vec<u32>,
     /// Listen on a loopback address, such as 127.0.0.1:8099; port 0 takes any
