@@ -29,15 +29,17 @@ const GNU_TIME: &str = "/usr/bin/time";
 fn program() -> PathBuf {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let example = "refresh_token_management";
+    // A dry run measures nothing, so it takes what the tests have built.
+    let (profile, folder) = if support::is_dry_run() { ("dev", "debug") } else { ("release", "release") };
     let built = Command::new(cargo)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--release", "--quiet", "--example", example])
+        .args(["build", "--locked", "--quiet", "--profile", profile, "--example", example])
         .status();
     assert!(built.expect("cargo").success(), "the program does not build");
     let bench = env::current_exe().expect("a path");
     // It is `target/PROFILE/deps/BENCH`.
     let target = bench.ancestors().nth(3).expect("the folder of all builds");
-    target.join("release/examples").join(example)
+    target.join(folder).join("examples").join(example)
 }
 
 fn run(command: &mut Command) {

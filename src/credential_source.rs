@@ -3,7 +3,13 @@
 mod credentials_file;
 mod env;
 
-use std::{fmt, future::Future, pin::Pin, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::Pin,
+    time::Duration,
+};
 
 pub use self::{credentials_file::CredentialsFile, env::EnvCredentials};
 use crate::{Credentials, Error, ErrorKind, caught::caught, clock::within, machine::Executor};
@@ -93,7 +99,8 @@ impl<T: CredentialSource> DynCredentialSource for T {
         })
     }
 
+    /// Where that panics, the next question is the one that tells.
     fn has_changed(&self) -> bool {
-        CredentialSource::has_changed(self)
+        catch_unwind(AssertUnwindSafe(|| CredentialSource::has_changed(self))).unwrap_or(true)
     }
 }

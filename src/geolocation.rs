@@ -46,13 +46,10 @@ const LONGEST_LABEL: usize = 30;
 pub struct Geolocation {
     /// Shared by the managers of a fleet.
     base: Arc<Url>,
-    trust: Trust,
+    trust: Arc<Named>,
 }
 
 /// The hosts that are trusted in addition to Concur's: the configuration named them.
-#[derive(Clone, Debug)]
-struct Trust(Arc<Named>);
-
 #[derive(Debug)]
 struct Named {
     /// The host of the configured base URI, if its words are not known. The program named it, so it is shown.
@@ -100,7 +97,7 @@ impl Geolocation {
         })?;
         let loopback = is_loopback(&base);
         let host = base.host_str().filter(|host| !consists_of_known_words(host)).map(Into::into);
-        Self::check(base, origin, Trust(Arc::new(Named { base: host, hosts, loopback })), true)
+        Self::check(base, origin, Arc::new(Named { base: host, hosts, loopback }), true)
     }
 
     /// A URI from outside (a reply, the token file), checked against the hosts that `self`, the configured base,
@@ -111,7 +108,7 @@ impl Geolocation {
         Self::check(base, origin, self.trust.clone(), false)
     }
 
-    fn check(mut base: Url, origin: &str, trust: Trust, is_ours: bool) -> Result<Self, Error> {
+    fn check(mut base: Url, origin: &str, trust: Arc<Named>, is_ours: bool) -> Result<Self, Error> {
         if !base.username().is_empty() || base.password().is_some() {
             return Err(refused("a URI with user information", origin));
         }
@@ -119,7 +116,7 @@ impl Geolocation {
             return Err(refused("a URI without a host", origin));
         };
         let is_concur = is_below_concur(host) && base.port().is_none();
-        let named = &*trust.0;
+        let named = &*trust;
         let is_named = named.trusts(host);
         let allowed = match base.scheme() {
             "https" => is_concur || is_named || (named.loopback && is_loopback(&base)),
@@ -172,7 +169,7 @@ impl Geolocation {
     /// The host, without scheme and port, as errors and logs show it.
     pub(crate) fn host(&self) -> &str {
         let host = self.real_host();
-        if is_shown(&self.base, &self.trust.0) {
+        if is_shown(&self.base, &self.trust) {
             host
         } else if host.ends_with(CONCUR_DOMAINS[1]) {
             "a host below concurcdc.cn"
@@ -197,7 +194,11 @@ impl Geolocation {
     /// [`ErrorKind::Untrusted`] when `path` leads to another host; [`ErrorKind::Config`] when it is not a path.
     pub fn join(&self, path: &str) -> Result<Url, Error> {
         let url = self.base.join(path).map_err(|e| {
-            Error::new(ErrorKind::Config, "that path cannot be joined to the geolocation").caused_by(e)
+            Error::new(
+                ErrorKind::Config,
+                "that path cannot be joined to the geolocation; pass one such as profile/identity/v4/Users",
+            )
+            .caused_by(e)
         })?;
         // Not by comparing origins: user information in a URL does not change its origin.
         if url.as_str().starts_with(self.base.as_str()) {
@@ -262,7 +263,7 @@ impl FromStr for Geolocation {
 
 impl fmt::Display for Geolocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if is_shown(&self.base, &self.trust.0) { self.as_str() } else { self.host() })
+        f.write_str(if is_shown(&self.base, &self.trust) { self.as_str() } else { self.host() })
     }
 }
 

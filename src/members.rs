@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::{
     Deserialize, Deserializer,
-    de::{self, DeserializeOwned, MapAccess, Visitor},
+    de::{self, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
@@ -79,7 +79,7 @@ impl Members {
         match self.0.get(name).map(|raw| raw.as_str()) {
             None | Some("null") => Ok(None),
             Some(raw) => {
-                let text = Secret::new(decode::<String>(raw).ok_or(BadMember(name, "a string"))?);
+                let text = Secret::new(decode(raw).ok_or(BadMember(name, "a string"))?);
                 Ok((!text.is_blank()).then_some(text))
             }
         }
@@ -90,7 +90,7 @@ impl Members {
         const WHAT: &str = "a number of seconds";
         let text = match self.0.get(name).map(|raw| raw.as_str()) {
             None | Some("null") => return Ok(None),
-            Some(raw) if raw.starts_with('"') => decode::<String>(raw).ok_or(BadMember(name, WHAT))?,
+            Some(raw) if raw.starts_with('"') => decode(raw).ok_or(BadMember(name, WHAT))?,
             Some(raw) => raw.to_owned(),
         };
         if let Ok(seconds) = text.trim().parse::<u64>() {
@@ -167,7 +167,7 @@ fn size_of_member(name: &str, raw: &str) -> usize {
     6 * name.len() + raw.len() + 8
 }
 
-fn decode<T: DeserializeOwned>(raw: &str) -> Option<T> {
+fn decode(raw: &str) -> Option<String> {
     serde_json::from_str(raw).ok()
 }
 

@@ -320,7 +320,10 @@ mod tower_layer {
             let error = client(&tokens).oneshot(request).await.unwrap_err();
             let error = error.downcast_ref::<concur_auth::Error>().unwrap();
             assert_eq!(error.kind(), ErrorKind::Config);
-            assert_eq!(error.to_string(), "the URI of the API request is no URL");
+            assert_eq!(
+                error.to_string(),
+                "the URI of the API request is no URL; give it scheme and host, or a path alone"
+            );
         }
         // Only the one for the token.
         assert_eq!(scene.concur.requests().len(), 1);

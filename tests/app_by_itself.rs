@@ -5,8 +5,18 @@
 
 mod support;
 
+use std::{
+    pin::{Pin, pin},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Waker},
+    time::{Duration, SystemTime},
+};
+
 use concur_auth::{
-    AppTokens, Credentials, ErrorKind, Grant,
+    AppTokens, Clock, Credentials, ErrorKind, Grant,
     simulator::{Fault, ManualClock},
 };
 use support::{HOUR, MINUTE, Scene, noon};
@@ -52,6 +62,40 @@ async fn an_expiring_token_is_renewed_and_a_passing_failure_is_no_error() {
     scene.clock.advance(2 * MINUTE);
     assert_ne!(tokens.access_token().await.unwrap().secret(), first.secret());
     assert_eq!(scene.concur.token_requests(), 3);
+}
+
+/// Its caller has not been woken when it is suspended.
+#[tokio::test]
+async fn after_a_suspension_no_token_from_before_it_is_handed_out() {
+    #[derive(Clone, Debug)]
+    struct Suspended(ManualClock, Arc<AtomicU64>);
+
+    impl Clock for Suspended {
+        fn now(&self) -> SystemTime {
+            self.0.now()
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(self.1.load(Ordering::Relaxed))
+        }
+
+        fn sleep(&self, duration: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            self.0.sleep(duration)
+        }
+    }
+
+    let scene = Scene::new().await;
+    let clock = Suspended(scene.clock.clone(), Arc::default());
+    let tokens = scene.builder().clock(clock.clone()).build_for_app().unwrap();
+    let mut caller = pin!(tokens.access_token());
+    assert!(caller.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let before = tokens.access_token().await.unwrap();
+    clock.0.advance(2 * HOUR);
+    clock.1.fetch_add(2 * 3600, Ordering::Relaxed);
+    let after = caller.await.unwrap();
+    assert_ne!(after.secret(), before.secret());
+    assert!(after.expires_at() > scene.clock.now_utc());
+    assert_eq!(scene.concur.token_requests(), 2);
 }
 
 #[tokio::test]

@@ -25,7 +25,7 @@ use concur_auth::{
 };
 use serde_json::{Value, json};
 
-use self::scene::{Ran, Scene, raw, time_in};
+use self::scene::{Ran, Scene, raw, time_in, without_settings};
 #[cfg(feature = "postgres")]
 use self::{
     postgres::Postgres,
@@ -54,12 +54,13 @@ fn on_a_terminal(scene: &Scene, command: &[&str], answers: &[(&str, Option<&str>
         return None;
     }
     let person = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cli/terminal.py");
-    let mut child = Command::new("python3")
+    let mut python = Command::new("python3");
+    without_settings(&mut python);
+    let mut child = python
         .arg(person)
         .arg(scene.dir.path())
         .arg(env!("CARGO_BIN_EXE_concur-auth"))
         .args(command)
-        .env_remove("CONCUR_BASE_URI")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -459,6 +460,7 @@ async fn a_token_written_while_room_is_made_for_the_reply_is_the_one_that_is_use
     let scene = Scene::new().await;
     scene.run(&["refresh-token"]).ok();
     let mut command = Command::new("strace");
+    without_settings(&mut command);
     // Each sync takes a second.
     command.args(["--follow-forks", "--quiet=all", "--output=trace", "--trace=fsync"]);
     command.args(["--inject=fsync:delay_exit=1000000", env!("CARGO_BIN_EXE_concur-auth"), "renew", "--now"]);
@@ -515,18 +517,39 @@ async fn doctor_names_what_is_wrong_with_credentials_and_keys() {
         ],
     );
     found(doctor().env("CONCUR_AUTH_SEALING_KEYS", "no key"), &["CONCUR_AUTH_SEALING_KEYS"]);
+    // What can be used is not found fault with.
+    scene.write("credentials.json", &format!("\u{feff}{}", scene.concur.credentials_json()));
+    assert_eq!(scene.run(&["doctor"]).ok(), "nothing found\n");
     scene.write("credentials.json", "[");
+    found(&mut doctor(), &["credentials.json", "fix it, or move it away and run again"]);
+    scene.write("credentials.json", r#"{"appID": " ", "baseURI": "http://127.0.0.1:1"}"#);
     found(
         &mut doctor(),
-        &["credentials.json is no JSON object; correct it, or remove it and run: concur-auth init"],
+        &["appID and clientSecret are blank in ", "fill them in", "http://127.0.0.1:1 cannot be reached"],
     );
-    scene.write("credentials.json", r#"{"appID": " ", "baseURI": "http://127.0.0.1:1"}"#);
-    let blank = ["appID is blank; fill it in", "clientSecret is blank; fill it in"];
-    found(&mut doctor(), &[blank[0], blank[1], "http://127.0.0.1:1 cannot be reached"]);
-    for file in ["credentials.json", "refreshTokenObjectFile.json"] {
+    assert_eq!(scene.run(&["doctor"]).out.matches("clientSecret").count(), 1);
+    // Where sign-ins start is looked at, too, where a token names another data centre.
+    let mut credentials: Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    credentials.as_object_mut().unwrap().remove("baseURI");
+    scene.write("credentials.json", &credentials.to_string());
+    found(doctor().env("CONCUR_BASE_URI", "http://127.0.0.1:1"), &["http://127.0.0.1:1 cannot be reached"]);
+    // A host with a name that is not shown cannot be looked at.
+    let token = fs::read_to_string(scene.path("refreshTokenObjectFile.json")).unwrap();
+    let mut elsewhere: Value = serde_json::from_str(&token).unwrap();
+    elsewhere["geolocation"] = "https://mars.api.concursolutions.com".into();
+    scene.write("refreshTokenObjectFile.json", &elsewhere.to_string());
+    assert_eq!(scene.run(&["doctor"]).ok(), "nothing found\n");
+    for (file, finding) in [
+        ("credentials.json", "check that it is a file this user may read: it is not a regular file"),
+        (
+            "refreshTokenObjectFile.json",
+            ": Is a directory (os error 21); give this user the right to read it",
+        ),
+    ] {
         fs::remove_file(scene.path(file)).unwrap();
         fs::create_dir(scene.path(file)).unwrap();
-        found(&mut doctor(), &[&format!("{file}: Is a directory")]);
+        found(&mut doctor(), &[finding]);
+        assert_eq!(scene.run(&["doctor"]).out.matches(finding).count(), 1);
     }
 }
 
@@ -623,6 +646,7 @@ async fn doctor_tries_whether_files_can_be_locked() {
         ("/^unlink(at)?$:error=EACCES", [".concur-auth-doctor-", "; remove it by hand"]),
     ] {
         let mut command = Command::new("strace");
+        without_settings(&mut command);
         command.args(["--follow-forks", "--quiet=all", "--output=trace", &format!("--inject={what}")]);
         command.args([env!("CARGO_BIN_EXE_concur-auth"), "doctor"]).current_dir(scene.dir.path());
         let ran = Ran::of(command.env("CONCUR_BASE_URI", scene.concur.base_uri()).output().unwrap());
@@ -649,6 +673,11 @@ async fn doctor_names_the_members_of_a_fleet_that_need_a_person_or_a_key() {
     assert_eq!(fleet(&["fleet", "renew", &company]).code, Some(2));
     let ran = fleet(&["doctor"]);
     assert!(ran.code == Some(1) && ran.out.contains(&company), "{ran:?}");
+    let other = scene.concur.add_company();
+    let ran = fleet(&["--company", other.uuid(), "doctor"]);
+    let advice =
+        format!("there is no refresh token; obtain it with: concur-auth fleet connect {}", other.uuid());
+    assert!(ran.code == Some(1) && ran.out.contains(&advice), "{ran:?}");
     let listed: Value =
         serde_json::from_str(&fleet(&["fleet", "list", "--json", "--needs-person"]).ok()).unwrap();
     assert_eq!((&listed["company"], &listed["state"]), (&company.into(), &"needs_reauthorization".into()));
@@ -1098,7 +1127,26 @@ async fn a_token_that_is_lapsed_or_has_no_expiry_is_shown_as_that() {
     }
     scene.write("old.json", &token.to_string());
     let said = scene.run(&["adopt", "old.json"]).ok();
-    assert!(said.ends_with("the refresh token is valid until not known\n"), "{said}");
+    assert!(said.ends_with("the refresh token is valid, with no known expiry\n"), "{said}");
+
+    // A user's.
+    fs::remove_file(scene.path("refreshTokenObjectFile.json")).unwrap();
+    let user = scene.concur.add_user();
+    let base = scene.concur.base_uri().parse().unwrap();
+    let app = concur_auth::Credentials::new(scene.concur.app().id(), scene.concur.app().secret());
+    let grant = concur_auth::Grant::user_password(user.username(), user.password());
+    let reply = concur_auth::OAuthClient::new().request_token(&base, &app, &grant).await.unwrap();
+    scene.write("user.json", &reply.refresh_token_object().unwrap().to_json());
+    let owner = format!("user {}: the refresh token is valid until ", user.uuid());
+    let app = scene.concur.app();
+    let credentials =
+        json!({ "appID": app.id(), "clientSecret": app.secret(), "baseURI": scene.concur.base_uri() });
+    scene.write("credentials.json", &credentials.to_string());
+    let said = scene.run(&["adopt", "user.json"]).ok();
+    assert!(said.starts_with(&owner), "{said}");
+    let said = scene.run(&["status"]).out;
+    assert!(said.contains(&format!("\nuser           {}\n", user.uuid())), "{said}");
+    assert!(said.contains(" (59 minutes left)"), "{said}");
 }
 
 #[tokio::test]

@@ -72,15 +72,12 @@ async fn scene() -> Scene {
 /// A renewal under strace with these arguments; what strace has written is in the file `trace` of another folder.
 fn renewal(scene: &Scene, trace: &Path, strace: &[&str]) -> Ran {
     let mut command = Command::new("strace");
+    // With cargo's folders of libraries, the program's start would open more files than a renewal does.
+    scene::without_settings(&mut command);
+    command.env_remove("LD_LIBRARY_PATH");
     command.args(["--follow-forks", "--quiet=all", "--decode-fds=path", "--output"]).arg(trace).args(strace);
     command.args([env!("CARGO_BIN_EXE_concur-auth"), "renew", "--now"]);
     command.current_dir(scene.dir.path()).env("CONCUR_BASE_URI", scene.concur.base_uri());
-    // With cargo's folders of libraries, the program's start would open more files than a renewal does.
-    for name in
-        ["CONCUR_APP_ID", "CONCUR_CLIENT_SECRET", "CONCUR_AUTH_DIR", "CONCUR_AUTH_FLEET", "LD_LIBRARY_PATH"]
-    {
-        command.env_remove(name);
-    }
     Ran::of(command.output().unwrap())
 }
 

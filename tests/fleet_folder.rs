@@ -416,6 +416,10 @@ impl FleetStore for Panicking {
         panic!("no assignment")
     }
 
+    fn refresh_token_margin(&mut self, _: Duration) -> Result<(), Error> {
+        panic!("no margin")
+    }
+
     fn lease(&self) -> Option<Duration> {
         None
     }
@@ -435,6 +439,8 @@ async fn a_fleet_store_that_panics_is_an_error_of_the_store() {
             assert_eq!(error.kind(), ErrorKind::Store);
             assert_eq!(error.to_string(), "fleet_folder::Panicking panicked; see the panic's message");
         }
+        let builder = scene.builder().store(Panicking).refresh_token_margin(support::DAY);
+        assert_eq!(builder.build().unwrap_err().kind(), ErrorKind::Store);
         let renewals = scene.while_time_passes(fleet.renew_due()).await.unwrap();
         assert_eq!((renewals.renewed, renewals.failed), (0, 1));
     })

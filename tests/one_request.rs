@@ -177,7 +177,7 @@ async fn a_suspended_holder_leads_to_an_error_that_names_the_file() {
     assert_eq!(
         error.to_string(),
         format!(
-            "waited 120 s for the lock of {}, which another process holds; find out what that process is doing (it may \
+            "waited 120 s for the lock of {}, which another process, or another manager of this one, holds; find out what it is doing (it may \
              be suspended), then try again",
             scene.token_path().display()
         )

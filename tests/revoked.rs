@@ -54,6 +54,23 @@ async fn a_revocation_leaves_no_token() {
     assert_eq!(scene.concur.count("password"), 2);
 }
 
+/// As the documentation says: first remove the company request token from the credentials, then revoke.
+#[tokio::test]
+async fn what_another_process_has_revoked_is_not_served_where_the_credentials_have_changed_too() {
+    let scene = Scene::new().await;
+    let tokens = scene.manager();
+    tokens.get_valid_refresh_token().await.unwrap();
+    let mut credentials: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    credentials["companyRequestToken"] = "".into();
+    scene.write_credentials(&credentials.to_string());
+    scene.manager().revoke().await.unwrap();
+    for _ in 0..2 {
+        let error = tokens.get_valid_refresh_token().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::CredentialsNeeded, "{error}");
+    }
+    assert_eq!(scene.concur.token_requests(), 1);
+}
+
 #[tokio::test]
 async fn without_a_token_a_revocation_sends_nothing() {
     let scene = Scene::new().await;

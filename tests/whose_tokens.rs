@@ -4,7 +4,10 @@
 
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use concur_auth::{
     CredentialSource, Credentials, Error, ErrorKind, Geolocation, Grant, JsonFileStore, OAuthClient,
@@ -369,6 +372,35 @@ async fn a_source_that_tells_no_changes_is_asked_where_a_foreign_token_is_stored
     *vault.0.lock().unwrap() = other;
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), foreign.secret());
     assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// It cannot tell whether the credentials have changed.
+#[tokio::test]
+async fn a_source_that_may_always_have_changed_is_asked_once_for_each_call() {
+    #[derive(Clone, Debug)]
+    struct Vault(Credentials, Arc<AtomicUsize>);
+
+    impl CredentialSource for Vault {
+        async fn credentials(&self) -> Result<Credentials, Error> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            Ok(self.0.clone())
+        }
+
+        fn has_changed(&self) -> bool {
+            assert!(self.1.load(Ordering::Relaxed) < 2, "it panics, too");
+            true
+        }
+    }
+
+    let scene = Scene::new().await;
+    let company = scene.concur.add_company();
+    let vault = Vault(app(&scene).company(company.uuid(), company.request_token()), Arc::default());
+    let tokens = scene.builder().credentials(vault.clone()).build().unwrap();
+    for calls in 1..=3 {
+        tokens.get_valid_refresh_token().await.unwrap();
+        assert_eq!(vault.1.load(Ordering::Relaxed), calls);
+    }
+    assert_eq!(scene.concur.token_requests(), 1);
 }
 
 /// The held token is another company's by now, and the wanted one cannot be had.

@@ -86,12 +86,12 @@ impl<S: fmt::Debug> fmt::Debug for Bearer<S> {
 
 /// A request that a [`BearerLayer`] can send: those of the crate `http`, if their bodies can be cloned, and those of reqwest.
 pub trait ApiRequest: Send + Sized + 'static {
-    /// Where it goes. A request that names no host is given that of `geolocation`.
+    /// Where it goes; a request that names no host is changed to go to that of `geolocation`.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Config`] when that is no URL.
-    fn url(&mut self, geolocation: &Geolocation) -> Result<Url, Error>;
+    fn resolve(&mut self, geolocation: &Geolocation) -> Result<Url, Error>;
 
     /// Its headers.
     fn headers_mut(&mut self) -> &mut HeaderMap;
@@ -112,9 +112,14 @@ pub trait ApiResponse: Send + 'static {
 }
 
 impl<B: Clone + Send + 'static> ApiRequest for http::Request<B> {
-    fn url(&mut self, geolocation: &Geolocation) -> Result<Url, Error> {
-        let no_url =
-            |e: BoxError| Error::new(ErrorKind::Config, "the URI of the API request is no URL").caused_by(e);
+    fn resolve(&mut self, geolocation: &Geolocation) -> Result<Url, Error> {
+        let no_url = |e: BoxError| {
+            Error::new(
+                ErrorKind::Config,
+                "the URI of the API request is no URL; give it scheme and host, or a path alone",
+            )
+            .caused_by(e)
+        };
         if self.uri().authority().is_some() {
             return Url::parse(&self.uri().to_string()).map_err(|e| no_url(e.into()));
         }
@@ -133,7 +138,7 @@ impl<B: Clone + Send + 'static> ApiRequest for http::Request<B> {
 }
 
 impl ApiRequest for reqwest::Request {
-    fn url(&mut self, _: &Geolocation) -> Result<Url, Error> {
+    fn resolve(&mut self, _: &Geolocation) -> Result<Url, Error> {
         Ok(Self::url(self).clone())
     }
 
@@ -164,7 +169,7 @@ impl ApiResponse for reqwest::Response {
 
 /// Returns the URL to which the token is sent.
 fn prepare(request: &mut impl ApiRequest, access: &AccessToken) -> Result<Url, Error> {
-    let url = request.url(access.geolocation())?;
+    let url = request.resolve(access.geolocation())?;
     check(&url, access)?;
     authorize(request.headers_mut(), access);
     Ok(url)

@@ -46,12 +46,10 @@ struct Noted {
     /// Unix seconds.
     refused_at: u64,
     /// The same of the first one in a row.
-    #[serde(default)]
-    since: Option<u64>,
+    since: u64,
     times: u32,
     #[serde(default, deserialize_with = "known")]
     kind: Option<ErrorKind>,
-    #[serde(default)]
     in_doubt: bool,
     message: String,
     code: Option<u32>,
@@ -65,7 +63,7 @@ impl Noted {
             salt: *salt,
             fingerprint: *fingerprint,
             refused_at: clock::unix_seconds(*at),
-            since: Some(clock::unix_seconds(*since)),
+            since: clock::unix_seconds(*since),
             times: *times,
             kind: Some(error.kind()),
             in_doubt: *class == Class::InDoubt,
@@ -87,7 +85,7 @@ impl Noted {
             fingerprint: self.fingerprint,
             class,
             at,
-            since: self.since.and_then(clock::from_unix_seconds).unwrap_or(at),
+            since: clock::from_unix_seconds(self.since)?,
             times: self.times,
             pause: class.pauses(code).nth(self.times.checked_sub(1)?),
             error: Error::new(kind, self.message)

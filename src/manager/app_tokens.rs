@@ -13,7 +13,7 @@ use super::{
     held::HeldAccess,
     identity::{Identification, Identity},
     need::Outcome,
-    serving::{Next, next},
+    serving::{Next, is_late, next},
     shared_flight::{End, share},
     single_flight::{Join, Leader, SingleFlight},
 };
@@ -87,7 +87,11 @@ impl AppTokens {
                 _ => Join::Any,
             };
             let has_fallback = held.as_ref().is_some_and(|held| held.window.is_valid(now));
+            let asked_at = app.machine.clock.monotonic();
             let outcome = app.fly(join, has_fallback).await;
+            if is_late(&*app.machine.clock, asked_at, &outcome) {
+                continue;
+            }
             let fresh = match &outcome {
                 // Unless an API has refused it since.
                 Outcome::Done(token) => {

@@ -1,6 +1,6 @@
 //! The token in memory, in front of the store.
 //!
-//! Always: only what is stored, or was saved first, is published. A look at the store publishes nothing if this manager has
+//! Always: only what is stored, was saved first, or is kept with the store's lock until it can be saved, is published. A look at the store publishes nothing if this manager has
 //! saved or removed a token meanwhile: so a sign-out has the last word, and what is held does not become older. The warm path
 //! reads one atomic pointer.
 
@@ -71,7 +71,6 @@ impl Looked {
 
 /// What a look at the store goes by.
 pub(super) struct Sync<'a> {
-    pub(super) principal: Option<&'a Principal>,
     pub(super) identity: &'a Identity,
     pub(super) random: &'a Random,
     pub(super) now: SystemTime,
@@ -201,7 +200,7 @@ impl TokenCache {
 
     fn check_owner(&self, token: &RefreshTokenObject, sync: &Sync<'_>) -> Result<(), Error> {
         let place = || format!("the token in {}", self.store.describe());
-        sync.principal.map_or(Ok(()), |principal| principal.check(token, place))
+        sync.identity.principal.as_ref().map_or(Ok(()), |principal| principal.check(token, place))
     }
 
     /// Saves the token that is still unsaved, if there is one.

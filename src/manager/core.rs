@@ -103,12 +103,7 @@ impl Core {
 
     /// What a look at the store for this principal goes by.
     fn sync_for<'a>(&'a self, identity: &'a Identity) -> Sync<'a> {
-        Sync {
-            principal: identity.principal.as_ref(),
-            identity,
-            random: &self.machine.random,
-            now: self.now(),
-        }
+        Sync { identity, random: &self.machine.random, now: self.now() }
     }
 
     /// What is held, unless it is another principal's than the credentials named last.

@@ -4,7 +4,7 @@
 //! - One flight at a time uses the lock, and no other flight releases it.
 //! - From a token's arrival until it is saved, the token is kept here together with the store's lock, so that neither a full
 //!   disk nor a panic loses it, and no other process spends the token that it replaced.
-//! - A store that does not answer holds up no caller for longer than the deadline.
+//! - A store that does not answer, or answers late, holds up no caller of a save for longer than the deadline.
 //! - Nothing is sent on a lease that may lapse before the reply is saved.
 
 use std::{sync::Arc, time::Duration};
@@ -259,7 +259,7 @@ impl LockedStore {
         (publish(&saved), saved)
     }
 
-    /// The attempts end early where the store gives no answer: the next attempt is the background's.
+    /// The attempts end early where the store takes too long: the next attempt is the background's.
     async fn save_within_a_second(
         &self,
         token: &RefreshTokenObject,
@@ -267,14 +267,16 @@ impl LockedStore {
         lock: &StoreLock,
         clock: &dyn Clock,
     ) -> Result<(), Error> {
-        for pause in PAUSES {
-            match self.answer(self.attempt(token, saving, lock)).await {
-                Some(Err(e)) if !e.is_superseded() => clock.sleep(pause).await,
-                Some(answer) => return answer,
-                None => return Err(self.no_answer()),
+        self.call(Box::pin(async move {
+            for pause in PAUSES {
+                match self.attempt(token, saving, lock).await {
+                    Err(e) if !e.is_superseded() => clock.sleep(pause).await,
+                    answer => return answer,
+                }
             }
-        }
-        self.call(self.attempt(token, saving, lock)).await
+            self.attempt(token, saving, lock).await
+        }))
+        .await
     }
 
     /// One attempt at saving.
@@ -372,18 +374,13 @@ impl LockedStore {
         }
     }
 
+    /// The answer of a call, within the deadline. The calls of a local store end, or block their thread, which is noticed
+    /// elsewhere.
     async fn call<T>(&self, call: BoxFuture<'_, T>) -> Result<T, Error> {
-        self.answer(call).await.unwrap_or_else(|| Err(self.no_answer()))
-    }
-
-    /// The answer of a call; `None` if it took too long. The calls of a local store end, or block their
-    /// thread, which is noticed elsewhere.
-    async fn answer<T>(&self, call: BoxFuture<'_, T>) -> Option<Result<T, Error>> {
         if self.store.is_local() {
-            Some(call.await)
-        } else {
-            within(self.executor.wait(DEADLINE), call).await
+            return call.await;
         }
+        within(self.executor.wait(DEADLINE), call).await.unwrap_or_else(|| Err(self.no_answer()))
     }
 
     fn no_answer(&self) -> Error {
@@ -412,14 +409,18 @@ fn not_locked() -> Error {
 mod tests {
     use std::{
         collections::VecDeque,
-        future::{Future, ready},
+        future::{Future, poll_fn, ready},
         pin::Pin,
         sync::atomic::{AtomicU64, AtomicUsize, Ordering},
+        task::Poll,
         time::SystemTime,
     };
 
     use super::*;
-    use crate::{MemoryStore, SystemClock, TokenStore, machine::Threads};
+    use crate::{
+        MemoryStore, SystemClock, TokenStore,
+        machine::{Threads, Work},
+    };
 
     /// Its saves are answered so, one after the other, and then done. Its lock is a lease of 50 seconds.
     #[derive(Debug, Default)]
@@ -489,6 +490,69 @@ mod tests {
             let (_, store, saved) = saved(answers).await;
             assert_eq!((store.1.load(Ordering::Relaxed), saved.is_ok()), (saves, is_saved));
         }
+    }
+
+    /// Real time passes with the calls of the store only.
+    #[derive(Debug, Default)]
+    struct Slow(Arc<AtomicU64>);
+
+    impl Executor for Slow {
+        fn launch(&self, _: Work, _: bool) -> Result<(), Error> {
+            unreachable!()
+        }
+
+        fn spawn_blocking(&self, _: Work) -> Result<(), Error> {
+            unreachable!()
+        }
+
+        fn spawn(&self, _: Work) -> Result<(), Error> {
+            unreachable!()
+        }
+
+        fn wait(&self, time: Duration) -> Work {
+            let passed = Arc::clone(&self.0);
+            let end = passed.load(Ordering::Relaxed) + time.as_secs();
+            Box::pin(poll_fn(move |_| match passed.load(Ordering::Relaxed) < end {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }))
+        }
+
+        fn process(&self) -> u32 {
+            0
+        }
+    }
+
+    /// Each of its saves fails after four seconds.
+    impl TokenStore for Slow {
+        async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+            Ok(None)
+        }
+
+        async fn save(&self, _: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+            self.0.fetch_add(4, Ordering::Relaxed);
+            tokio::task::yield_now().await;
+            Err(Error::store("the database is not there", "it hangs"))
+        }
+
+        async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_slowly_holds_up_a_save_for_no_longer_than_one_that_does_not_answer() {
+        let passed = Arc::new(AtomicU64::new(0));
+        let locked =
+            LockedStore::new(Arc::new(Slow(Arc::clone(&passed))), Arc::new(Slow(Arc::clone(&passed))));
+        let clock = At::default();
+        assert!(locked.try_lock(1, false, &clock).await.unwrap());
+        let token = RefreshTokenObject::from_json(r#"{"refresh_token": "r"}"#).unwrap();
+        let saving = Saving { save: Save::More, replaces: Replaces::Predecessor, note: None };
+        let ((), saved) = locked.save_then(&token, saving, &clock, |_| ()).await;
+        assert!(saved.unwrap_err().to_string().contains("did not answer within 10 s"));
+        assert_eq!(passed.load(Ordering::Relaxed), 12);
+        assert!(locked.has_unsaved().await);
     }
 
     /// Its token is not saved yet.

@@ -120,7 +120,7 @@ pub(super) enum Outcome<D = Renewed> {
     SavedWithFault(Error),
     /// The same where only an access token is missing. Callers who want a refresh token have it.
     WithoutAccess(D, Error),
-    /// The tokens are revoked and nothing is held.
+    /// The tokens are revoked or forgotten, and nothing is held.
     SignedOut,
 }
 

@@ -1,6 +1,7 @@
 //! What callers get: which flight each needs, and what it is told once that flight has ended.
 //!
-//! Always: a caller waits for a flight only if nothing valid is held; what will not pass by itself is told.
+//! Always: while one caller renews ahead of time, the others are served; in a token's last minute all wait. A failure is told where
+//! nothing valid is held, or where the program must change.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,7 +15,7 @@ use super::{
     renewal::{LONGEST, fly},
     single_flight::Join,
 };
-use crate::{AccessToken, Error, ErrorKind, RefreshTokenObject, Status, clock::within, consequences};
+use crate::{AccessToken, Clock, Error, ErrorKind, RefreshTokenObject, Status, clock::within, consequences};
 
 /// A source's 30 s and a store's 10 s. What takes longer blocks its thread.
 const LONGEST_LOOK: Duration = Duration::from_secs(45);
@@ -49,10 +50,13 @@ pub(super) fn next<D, T>(outcome: Outcome<D>, fresh: Option<T>, fallback: Option
 }
 
 pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject, Error> {
+    // Since this call a flight has asked for the credentials. A source may say at any time that they may have changed.
+    let mut have_been_asked_for = false;
     loop {
         // Before the first flight, and after the credentials have changed, it is unknown whose token is wanted. Then a flight
         // asks for the credentials, and looks at the store itself. So it does where the token is another principal's.
-        let identity = core.identification.known().filter(|_| !core.source.has_changed());
+        let is_known = have_been_asked_for || !core.source.has_changed();
+        let identity = core.identification.known().filter(|_| is_known);
         let synced = match &identity {
             Some(identity) => core.sync(identity).await.map(Some),
             None => Ok(None),
@@ -77,14 +81,19 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         };
         let looked_at = core.cache.held().filter(|_| is_looked_at);
         let (outcome, is_late) = fly_in_time(core, &Need::RefreshToken { is_looked_at }, join).await;
+        have_been_asked_for = true;
         if is_late {
             continue;
         }
-        let now = core.now();
-        // What the flight has found, also where it failed, is newer than what this caller has looked at.
-        let is_known =
+        let has_seen =
             |held: &Arc<Held>| looked_at.as_ref().is_some_and(|it| it.object.is_same_reply(&held.object));
-        let held = core.wanted().filter(|held| !is_known(held)).or(stored);
+        let held = match (&identity, core.identification.known()) {
+            // This caller has not looked. What is held may have been removed from the store.
+            (None, Some(known)) if may_fall_back(&outcome) => core.sync(&known).await.ok().flatten(),
+            // What the flight has found, also where it failed, is newer than what this caller has looked at.
+            _ => core.wanted().filter(|held| !has_seen(held)).or(stored),
+        };
+        let now = core.now();
         let fallback = held.as_ref().filter(is_alive).filter(|held| held.is_valid(now));
         let fallback = fallback.map(|held| held.object.clone());
         let still_held = |issued: &&Renewed| {
@@ -96,6 +105,10 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             return served;
         }
     }
+}
+
+fn may_fall_back(outcome: &Outcome) -> bool {
+    matches!(outcome, Outcome::Failed(_) | Outcome::FailedOnce(_) | Outcome::Busy)
 }
 
 /// `least`: how long it is to be valid.
@@ -145,13 +158,17 @@ pub(super) async fn access_token(core: &Arc<Core>, least: Duration) -> Result<Ac
 
 /// Waits for a flight; `true` if this process was suspended meanwhile, and what the flight brought may be out of date.
 async fn fly_in_time(core: &Arc<Core>, need: &Need, join: Join) -> (Outcome, bool) {
-    let clock = &core.machine.clock;
-    let asked_at = clock.monotonic();
+    let asked_at = core.machine.clock.monotonic();
     let outcome = fly(core, need, join).await;
+    let is_late = is_late(&*core.machine.clock, asked_at, &outcome);
+    (outcome, is_late)
+}
+
+/// Whether this process was suspended since then, so that what a flight brought may be out of date.
+pub(super) fn is_late<D>(clock: &dyn Clock, asked_at: Duration, outcome: &Outcome<D>) -> bool {
     let has_failed =
         matches!(outcome, Outcome::Failed(_) | Outcome::FailedOnce(_) | Outcome::SavedWithFault(_));
-    let is_late = !has_failed && clock.monotonic().saturating_sub(asked_at) > LONGEST;
-    (outcome, is_late)
+    !has_failed && clock.monotonic().saturating_sub(asked_at) > LONGEST
 }
 
 /// The result of a grant that was sent after this call, for [`Need::Grant`] or, whatever failed before, [`Need::Retry`].

@@ -262,6 +262,7 @@ fn build(settings: reqwest::ClientBuilder) -> Result<reqwest::Client, reqwest::E
         .no_zstd()
         .connect_timeout(CONNECT_TIMEOUT)
         .timeout(NEVER)
+        .read_timeout(NEVER)
         .build()
 }
 
@@ -322,6 +323,8 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use super::*;
 
     #[test]
@@ -329,6 +332,25 @@ mod tests {
         let http = Http::given(reqwest::Client::builder().user_agent("\n"));
         let base = "https://us.api.concursolutions.com".parse().unwrap();
         assert_eq!(http.prepare(&base).unwrap_err().kind(), ErrorKind::Config);
+    }
+
+    /// In the reply may be the only refresh token.
+    #[tokio::test]
+    async fn a_read_time_out_of_the_program_drops_no_reply() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let (too_late, is_too_late) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().unwrap();
+            is_too_late.recv().unwrap();
+            connection.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap();
+        });
+        let time_out = Duration::from_millis(10);
+        let client = build(reqwest::Client::builder().no_proxy().read_timeout(time_out)).unwrap();
+        let reply = tokio::spawn(client.get(uri).send());
+        SystemClock.sleep(20 * time_out).await;
+        too_late.send(()).unwrap();
+        assert_eq!(reply.await.unwrap().unwrap().status(), 204);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 
 use std::time::SystemTime;
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::{
@@ -33,13 +34,5 @@ impl Concur {
 
 /// JSON in base64url without padding (RFC 7515 section 2).
 fn part(json: &Value) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let digits = json.to_string().into_bytes();
-    let digits = digits.chunks(3).flat_map(|bytes| {
-        let bits =
-            bytes.iter().zip([16, 8, 0]).fold(0, |bits, (byte, shift)| bits | usize::from(*byte) << shift);
-        let digits = [18, 12, 6, 0].map(|shift| char::from(DIGITS[bits >> shift & 63]));
-        digits.into_iter().take(bytes.len() + 1)
-    });
-    digits.collect()
+    URL_SAFE_NO_PAD.encode(json.to_string())
 }

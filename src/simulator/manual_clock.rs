@@ -1,7 +1,8 @@
 //! A clock that stands still until a test moves it.
 //!
 //! Always: the time of day and the time that passes are two things, as on a real machine. Only [`ManualClock::advance`]
-//! lets time pass and ends sleeps; a jump of the time of day does not change sleeps.
+//! lets time pass and ends sleeps; a jump of the time of day does not change sleeps. Leases go by the machine's own clock, for
+//! they are shared with other processes.
 
 use std::{
     collections::HashMap,

@@ -200,7 +200,8 @@ pub struct DueTokens {
     pub tokens: Vec<DueToken>,
     /// In how long the next token is due, as far as the store knows. It is asked again after a minute at the latest.
     pub next: Option<Duration>,
-    /// The names of those that are due, or may be, and could not be locked or read. The store says why in the log.
+    /// The names of those that are due, or may be, and could not be locked or read, or of the folder that they may be in. The
+    /// store says why in the log.
     pub failed: Vec<String>,
 }
 
@@ -443,12 +444,14 @@ impl<T: FleetStore> DynFleetStore for T {
     }
 
     fn refresh_token_margin(&mut self, margin: Duration) -> Result<(), Error> {
-        FleetStore::refresh_token_margin(self, margin)
+        let set = catch_unwind(AssertUnwindSafe(|| FleetStore::refresh_token_margin(self, margin)));
+        set.unwrap_or_else(|_| Err(panicked(&DynFleetStore::describe(self))))
     }
 
     #[cfg(feature = "sealing")]
     fn seal_with(&mut self, keys: crate::SealingKeys) -> Result<(), Error> {
-        FleetStore::seal_with(self, keys)
+        let set = catch_unwind(AssertUnwindSafe(|| FleetStore::seal_with(self, keys)));
+        set.unwrap_or_else(|_| Err(panicked(&DynFleetStore::describe(self))))
     }
 
     #[cfg(feature = "sealing")]

@@ -263,6 +263,10 @@ impl JsonFileStore {
         place.is_some_and(|place| place.is_free_of_leftovers(target))
     }
 
+    fn has_no_place(&self, e: io::Error) -> Error {
+        could_not("find the place of", &self.path, "check that the folder in which it is to be is there", e)
+    }
+
     fn could_not_read(&self, e: io::Error) -> Error {
         could_not("read", &self.path, "check that it is a file this user may read", e)
     }
@@ -384,7 +388,7 @@ impl TokenStore for JsonFileStore {
     }
 
     async fn try_lock(&self) -> Result<Option<StoreLock>, Error> {
-        let target = files::resolve(&self.path).map_err(self.failed("find the place of"))?;
+        let target = files::resolve(&self.path).map_err(|e| self.has_no_place(e))?;
         let Some(lock) = FileLock::try_acquire(target)? else {
             return Ok(None);
         };
@@ -415,7 +419,7 @@ impl TokenStore for JsonFileStore {
     async fn read(&self) -> Result<Stored, Error> {
         let mut seen = self.seen();
         let token = self.look(&mut seen).map_err(|e| match e.kind() {
-            io::ErrorKind::NotFound => self.failed("find the place of")(e),
+            io::ErrorKind::NotFound => self.has_no_place(e),
             _ => self.could_not_read(e),
         })?;
         let Seen { place, note, .. } = &mut *seen;

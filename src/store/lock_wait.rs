@@ -40,8 +40,8 @@ impl LockWait {
 
     pub(crate) fn timed_out(&self, store: &str) -> Error {
         let message = format!(
-            "waited {} s for the lock of {store}, which another process holds; find out what that process is doing (it may be \
-             suspended), then try again",
+            "waited {} s for the lock of {store}, which another process, or another manager of this one, holds; find out what it is \
+             doing (it may be suspended), then try again",
             self.timeout.as_secs()
         );
         Error::new(ErrorKind::Store, message)

@@ -55,15 +55,7 @@ impl Scene {
                 .env("FAKETIME", format!("@{date} {hour:02}:{minute:02}:{second:02}"));
             command.env("TZ", "UTC").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
         }
-        for name in [
-            "CONCUR_APP_ID",
-            "CONCUR_CLIENT_SECRET",
-            "CONCUR_AUTH_DIR",
-            "CONCUR_AUTH_FLEET",
-            "XDG_RUNTIME_DIR",
-        ] {
-            command.env_remove(name);
-        }
+        without_settings(&mut command);
         command.args(arguments).current_dir(self.dir.path()).env("CONCUR_BASE_URI", self.concur.base_uri());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
@@ -94,6 +86,15 @@ impl Scene {
         let credentials: Value = serde_json::from_str(&self.concur.credentials_json()).unwrap();
         credentials["companyRequestToken"].as_str().unwrap().to_owned()
     }
+}
+
+/// Takes away what tells the program where the tokens of the person are who runs the tests.
+pub fn without_settings(command: &mut Command) {
+    let ours = std::env::vars_os().map(|(name, _)| name);
+    for name in ours.filter(|name| name.to_string_lossy().starts_with("CONCUR_")) {
+        command.env_remove(name);
+    }
+    command.env_remove("CREDENTIALS_DIRECTORY").env_remove("XDG_RUNTIME_DIR");
 }
 
 /// In so many seconds, as a Unix time.

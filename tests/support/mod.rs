@@ -40,7 +40,7 @@ pub const MINUTE: Duration = Duration::from_secs(60);
 pub const HOUR: Duration = Duration::from_secs(3600);
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// Noon on a day in 2026, where injected clocks start.
+/// Where injected clocks start: 28 May 2026, 20:26:40 UTC.
 pub fn noon() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_780_000_000).unwrap()
 }

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -87,6 +87,11 @@ impl Place {
 
     pub(crate) fn base_uri(&self) -> Option<&str> {
         self.base_uri.as_deref()
+    }
+
+    /// The company or user of the fleet that the command is about.
+    pub(crate) fn company(&self) -> Option<&str> {
+        self.company.as_deref()
     }
 
     pub(crate) fn token_file(&self) -> PathBuf {
@@ -249,7 +254,7 @@ pub(crate) async fn members(fleet: &Fleet) -> Result<Vec<FleetMember>, Error> {
 }
 
 /// The place as the URL of a database, where it is none of a folder.
-pub(crate) fn database(place: &OsString) -> Option<&str> {
+pub(crate) fn database(place: &OsStr) -> Option<&str> {
     place.to_str().filter(|place| place.starts_with("postgres://") || place.starts_with("postgresql://"))
 }
 

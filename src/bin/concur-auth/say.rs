@@ -66,11 +66,10 @@ pub(crate) fn access_token(access: &AccessToken, seconds_left: i64) -> Value {
 }
 
 /// The members of `Status`, and its health.
-pub(crate) fn status(status: &Status) -> Outcome<Value> {
-    let unprintable = |e| Failure::Other(format!("could not print the status: {e}"));
-    let mut value = serde_json::to_value(status).map_err(unprintable)?;
-    value["health"] = serde_json::to_value(status.health()).map_err(unprintable)?;
-    Ok(value)
+pub(crate) fn status(status: &Status) -> Value {
+    let mut value = json!(status);
+    value["health"] = json!(status.health());
+    value
 }
 
 /// What a program needs to know of an error.
@@ -84,21 +83,35 @@ pub(crate) fn error(error: &Error) -> Value {
     })
 }
 
-/// How long a refresh token lives, for a person.
-pub(crate) fn expiry(at: Option<OffsetDateTime>) -> String {
+/// How long a token lives, for a person.
+pub(crate) fn expiry(at: OffsetDateTime) -> String {
+    let left = at - now();
+    match left.whole_hours() {
+        0 => format!("{at} ({} minutes left)", left.whole_minutes()),
+        hours => format!("{at} ({} days and {} hours left)", left.whole_days(), hours % 24),
+    }
+}
+
+/// Until when a token is valid, for a person.
+pub(crate) fn valid(at: Option<OffsetDateTime>) -> String {
     match at {
-        None => "not known".to_owned(),
-        Some(at) => {
-            let left = at - now();
-            format!("{at} ({} days and {} hours left)", left.whole_days(), left.whole_hours() % 24)
-        }
+        None => "valid, with no known expiry".to_owned(),
+        Some(at) => format!("valid until {}", expiry(at)),
+    }
+}
+
+/// Whose the tokens are: a company, unless only a user is known.
+pub(crate) fn owner<'a>(company: Option<&'a str>, principal: Option<&'a str>) -> (&'static str, &'a str) {
+    match (company, principal) {
+        (None, Some(user)) => ("user", user),
+        (company, _) => ("company", company.unwrap_or("not known")),
     }
 }
 
 /// Until when a refresh token is valid, in one line.
 pub(crate) fn validity(token: &RefreshTokenObject) -> String {
-    let company = token.company_uuid().or(token.principal_uuid()).unwrap_or("not known");
-    format!("company {company}: the refresh token is valid until {}", expiry(token.expires_at()))
+    let (owner, uuid) = owner(token.company_uuid(), token.principal_uuid());
+    format!("{owner} {uuid}: the refresh token is {}", valid(token.expires_at()))
 }
 
 /// The word for a member's state, as in the table of a database.

@@ -42,7 +42,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_HEAD: usize = 16 * 1024;
 /// The most of a body that is read or written at once: with as little as for a head, an upload takes twice the time.
 const MAX_BUFFER: usize = 128 * 1024;
-/// Of the time that is left after requests in flight were waited for, so that the program ends within ten seconds.
+/// How long requests in flight are waited for. The program ends within ten seconds; the rest of these is a renewal's.
 const FOR_REQUESTS: Duration = Duration::from_secs(7);
 
 /// Keeps tokens alive while it is held.

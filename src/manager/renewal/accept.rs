@@ -131,7 +131,7 @@ impl Flight<'_> {
             let held = Held::new(token, origin, &self.identity.base, before.as_deref(), &machine.random);
             // Every reply is saved, also another principal's: it may be the only one that is left. Its access token would
             // call APIs for that other principal, so no caller gets it.
-            let principal = self.credentials.principal();
+            let principal = self.identity.principal.as_ref();
             let is_ours = principal.is_none_or(|principal| principal.may_own(&held.object));
             if is_ours { held } else { held.without_access() }
         };

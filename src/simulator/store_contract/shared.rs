@@ -235,13 +235,13 @@ async fn a_save_comes_late(handles: &Handles, lapse: &Happening<'_>) -> Result<(
         store.save(&token(50)?, &lapsed).await?;
         lapse().await?;
         let held = acquire(other, "a lock that has lapsed is free").await?;
-        let mut held = Some(held);
-        if let Some(held) = &held {
-            other.save(&newer, held).await?;
-        }
-        if !is_held && let Some(held) = held.take() {
+        other.save(&newer, &held).await?;
+        let held = if is_held {
+            Some(held)
+        } else {
             other.unlock_in_time(held).await?;
-        }
+            None
+        };
         for answer in [store.save(&late, &lapsed).await, store.finish(&late, None, &lapsed).await] {
             let promise = "a save that comes after another process's save says Error::superseded";
             handles.hold(Some(&newer), None, "a save that comes late does not replace a newer token").await?;

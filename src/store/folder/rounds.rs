@@ -102,8 +102,11 @@ impl Rounds {
                     }
                 }
                 Err(error) => {
-                    let folder = folder.display();
-                    log::event!(warn, %folder, %error, "could not read a folder of tokens; its members are left out");
+                    let shown = folder.display();
+                    log::event!(warn, folder = %shown, %error, "could not read a folder of tokens; its members are left out");
+                    // It is looked at again in a minute.
+                    self.groups.insert(group.clone(), None);
+                    self.unreadable.push(group);
                 }
             }
         }

@@ -7,9 +7,9 @@ use std::{
 };
 
 use concur_auth::{
-    Clock as _, Fleet, MemberState, RefreshTokenObject, SealingKeys, SystemClock,
+    Clock as _, CredentialSource as _, CredentialsFile, Fleet, MemberState, RefreshTokenObject, SealingKeys,
+    SystemClock,
     reqwest::{self, redirect},
-    time::OffsetDateTime,
 };
 use serde_json::Value;
 
@@ -34,7 +34,10 @@ struct Findings(Vec<String>);
 
 impl Findings {
     fn add(&mut self, finding: impl Into<String>) {
-        self.0.push(finding.into());
+        let finding = finding.into();
+        if !self.0.contains(&finding) {
+            self.0.push(finding);
+        }
     }
 }
 
@@ -47,13 +50,13 @@ pub(crate) async fn run(place: &Place) -> Outcome {
             None
         }
     };
-    let mut hosts = Vec::new();
+    let mut hosts = vec![base_uri(place)];
     let mut has_credentials = true;
     match place.named_fleet() {
         None => {
             let folder = place.folder()?;
             look_at_folder(folder, &mut findings);
-            has_credentials = look_at_credentials(place, &mut hosts, &mut findings);
+            has_credentials = look_at_credentials(place, &mut findings).await;
             look_at_token(&place.token_file(), keys.as_ref(), &mut findings);
         }
         Some(place) if database(place).is_none() => look_at_folder(Path::new(place), &mut findings),
@@ -61,19 +64,12 @@ pub(crate) async fn run(place: &Place) -> Outcome {
     }
     match place.kept_as_it_is().await {
         Ok(Kept::One(tokens)) => {
-            look_at_status(&tokens, has_credentials, &mut hosts, &mut findings).await;
+            look_at_status(&tokens, place, has_credentials, &mut hosts, &mut findings).await;
         }
         Ok(Kept::Fleet(fleet)) => look_at_fleet(&fleet, keys.as_ref(), &mut findings).await,
         Err(Failure::Error(error)) => findings.add(explain(&error)),
         Err(failure) => return Err(failure),
     }
-    let base = place.base_uri().map(str::to_owned);
-    hosts.insert(
-        0,
-        base.or_else(|| hosts.first().cloned())
-            .or_else(base_uri_of_variable)
-            .unwrap_or_else(|| LANDING_ZONE.to_owned()),
-    );
     hosts.dedup();
     for host in &hosts {
         look_at_host(host, &mut findings).await;
@@ -83,6 +79,20 @@ pub(crate) async fn run(place: &Place) -> Outcome {
     }
     findings.0.iter().try_for_each(|finding| say::out(finding))?;
     Err(Failure::Said(1))
+}
+
+/// Where sign-ins start.
+fn base_uri(place: &Place) -> String {
+    let of_file = || {
+        let text = fs::read_to_string(place.credentials_file()).ok()?;
+        let members: Value = serde_json::from_str(text.trim_start_matches('\u{feff}')).ok()?;
+        members["baseURI"].as_str().filter(|uri| !uri.is_empty()).map(str::to_owned)
+    };
+    let given = place.base_uri().map(str::to_owned);
+    given
+        .or_else(|| of_file().filter(|_| !Place::has_variables()))
+        .or_else(base_uri_of_variable)
+        .unwrap_or_else(|| LANDING_ZONE.to_owned())
 }
 
 fn look_at_folder(folder: &Path, findings: &mut Findings) {
@@ -180,7 +190,7 @@ fn look_for_room(folder: &Path, findings: &mut Findings) {
 fn look_for_room(_: &Path, _: &mut Findings) {}
 
 /// Whether there are credentials at all.
-fn look_at_credentials(place: &Place, hosts: &mut Vec<String>, findings: &mut Findings) -> bool {
+async fn look_at_credentials(place: &Place, findings: &mut Findings) -> bool {
     if Place::has_variables() {
         for name in ["CONCUR_APP_ID", "CONCUR_CLIENT_SECRET"] {
             if std::env::var_os(name).is_none_or(|value| value.is_empty()) {
@@ -198,33 +208,15 @@ fn look_at_credentials(place: &Place, hosts: &mut Vec<String>, findings: &mut Fi
             findings.add(format!("{shown} is missing; run: concur-auth init"));
             return false;
         }
-        Err(e) => {
-            findings.add(format!("{shown}: {e}"));
-            return true;
-        }
+        Err(_) => {}
         // Owner and mode of a file that the service manager gives are for it to choose.
         Ok(_) if Place::has_given_credentials() => {}
         Ok(found) => look_at_owner(&file, &found, findings),
     }
-    // What is wrong with it otherwise, the status says.
-    let text = match fs::read(&file) {
-        Ok(text) => text,
-        Err(e) => {
-            findings.add(format!("{shown}: {e}; give this user the right to read it"));
-            return true;
-        }
-    };
-    let Ok(members) = serde_json::from_slice::<Value>(&text) else {
-        findings
-            .add(format!("{shown} is no JSON object; correct it, or remove it and run: concur-auth init"));
-        return true;
-    };
-    for name in ["appID", "clientSecret"] {
-        if members[name].as_str().is_none_or(|value| value.trim().is_empty()) {
-            findings.add(format!("{shown}: {name} is blank; fill it in"));
-        }
+    // In the words of the status, which may say it, too.
+    if let Err(error) = CredentialsFile::new(&file).credentials().await {
+        findings.add(chain(&error, ": "));
     }
-    hosts.extend(members["baseURI"].as_str().filter(|uri| !uri.is_empty()).map(str::to_owned));
     true
 }
 
@@ -233,12 +225,12 @@ fn look_at_token(file: &PathBuf, keys: Option<&SealingKeys>, findings: &mut Find
     match fs::metadata(file) {
         // The status says what follows from that.
         Err(e) if e.kind() == io::ErrorKind::NotFound => return,
-        Err(e) => return findings.add(format!("{shown}: {e}")),
+        Err(e) => return findings.add(format!("{shown}: {e}; give this user the right to read it")),
         Ok(found) => look_at_owner(file, &found, findings),
     }
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
-        Err(e) => return findings.add(format!("{shown}: {e}")),
+        Err(e) => return findings.add(format!("{shown}: {e}; give this user the right to read it")),
     };
     if let Some(key) = SealingKeys::key_of(&text) {
         let has_it = keys.is_some_and(|keys| keys.ids().any(|id| id == key));
@@ -255,33 +247,40 @@ fn look_at_token(file: &PathBuf, keys: Option<&SealingKeys>, findings: &mut Find
 
 async fn look_at_status(
     tokens: &Tokens,
+    place: &Place,
     has_credentials: bool,
     hosts: &mut Vec<String>,
     findings: &mut Findings,
 ) {
     let status = tokens.manager.read_status().await;
-    hosts.extend(status.geolocation.clone());
+    // A host whose name consists of unknown words is not shown, and not looked at.
+    hosts.extend(status.geolocation.clone().filter(|uri| uri.contains("://")));
     // Without credentials, that they are missing is all that there is to say.
     if let Some(error) = status.last_error.as_ref().filter(|_| has_credentials) {
         findings.add(error.to_string());
     }
+    // A company of a fleet is connected; its credentials are the app's alone.
+    let (sign_in, obtain) = match place.company() {
+        Some(uuid) => {
+            (format!("concur-auth fleet connect {uuid}"), format!("concur-auth fleet connect {uuid}"))
+        }
+        None => ("concur-auth init".to_owned(), "concur-auth refresh-token".to_owned()),
+    };
     if status.signed_out {
-        findings.add("signed out; sign in with: concur-auth init");
+        findings.add(format!("signed out; sign in with: {sign_in}"));
     }
     match status.refresh_token_expires_at {
-        Some(at) => look_at_expiry(at, findings),
+        Some(at) if at <= say::now() => {
+            findings.add(format!("the refresh token expired at {at}; sign in again with: {obtain}"));
+        }
+        Some(at) => look_at_days_left((at - say::now()).whole_days(), findings),
         None if status.refresh_token_valid || status.last_error.is_some() => {}
-        None => findings.add("there is no refresh token; obtain it with: concur-auth refresh-token"),
+        None => findings.add(format!("there is no refresh token; obtain it with: {obtain}")),
     }
 }
 
-fn look_at_expiry(at: OffsetDateTime, findings: &mut Findings) {
-    let left = (at - say::now()).whole_days();
-    if at <= say::now() {
-        findings.add(format!(
-            "the refresh token expired at {at}; sign in again with: concur-auth refresh-token, or init"
-        ));
-    } else if left < FEW_DAYS {
+fn look_at_days_left(left: i64, findings: &mut Findings) {
+    if left < FEW_DAYS {
         findings.add(format!(
             "the refresh token expires in {left} days, and would have been renewed by now; run concur-auth renew, and keep \
              concur-auth keep-alive or serve running"
@@ -304,7 +303,10 @@ async fn look_at_fleet(fleet: &Fleet, keys: Option<&SealingKeys>, findings: &mut
         Ok(counts) => {
             for (key, count) in counts.iter().filter_map(|(key, count)| Some((key.as_deref()?, count))) {
                 if !keys.is_some_and(|keys| keys.ids().any(|id| id == key)) {
-                    findings.add(format!("{count} tokens are sealed with the key \"{key}\", which is not among the sealing keys"));
+                    findings.add(format!(
+                        "{count} tokens are sealed with the key \"{key}\", which is not among the sealing keys; give it with \
+                         --sealing-keys or CONCUR_AUTH_SEALING_KEYS"
+                    ));
                 }
             }
         }

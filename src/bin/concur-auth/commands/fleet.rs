@@ -1,7 +1,7 @@
 //! The commands of a fleet.
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::OsStr,
     io::{self, IsTerminal as _},
     path::Path,
     pin::pin,
@@ -94,8 +94,7 @@ async fn connect(place: &Place, uuid: &str) -> Outcome {
 
 async fn import(place: &Place, source: &OsStr) -> Outcome {
     let fleet = fleet(place).await?;
-    let from = OsString::from(source);
-    let imported = match database(&from) {
+    let imported = match database(source) {
         Some(url) => import_database(&fleet, url, place.keys()?).await?,
         None if Path::new(source).join(FLEET).is_file() => {
             import_fleet(&fleet, FolderFleet::new(Path::new(source)), place.keys()?).await?
@@ -219,8 +218,8 @@ async fn one_round(fleet: &Fleet, ended: impl Future<Output = u8>) -> Outcome {
 }
 
 async fn disconnect(place: &Place, uuid: &str, yes: bool, keep_at_concur: bool) -> Outcome {
-    let tokens = tokens_of(fleet(place).await?, uuid).await?;
-    let fleet = tokens.fleet.clone().ok_or_else(|| Failure::Other("there is no fleet".to_owned()))?;
+    let fleet = fleet(place).await?;
+    let tokens = tokens_of(fleet.clone(), uuid).await?;
     if !yes {
         let question = match keep_at_concur {
             true => format!("Remove {uuid} from this fleet, with its refresh token?"),
@@ -230,10 +229,10 @@ async fn disconnect(place: &Place, uuid: &str, yes: bool, keep_at_concur: bool) 
     }
     let gone = unless_ended(&tokens, async {
         if keep_at_concur {
-            fleet.forget(uuid).await?
+            fleet.forget(uuid).await?;
         } else {
-            fleet.disconnect(uuid).await.map(|()| true)?
-        };
+            fleet.disconnect(uuid).await?;
+        }
         Ok(())
     });
     gone.await?;

@@ -1,7 +1,7 @@
 //! Setting up a folder, as a person does it on a terminal.
 //!
-//! Always: a credentials.json that exists is not written, and one is written only after Concur has accepted what it holds. However the
-//! program ends, the terminal shows again what is typed.
+//! Always: a credentials.json that exists is not written, and on a terminal one is written only after Concur has accepted
+//! what it holds. However the program ends, the terminal shows again what is typed.
 
 use std::{
     fs,

@@ -18,7 +18,7 @@ const FOR_A_COMMAND: Duration = Duration::from_secs(60);
 pub(crate) async fn status(place: &Place, as_json: bool) -> Outcome {
     let tokens = place.kept_as_it_is().await?.of_one()?;
     let status = tokens.manager.read_status().await;
-    let printed = if as_json { say::status(&status)?.to_string() } else { table(&status) };
+    let printed = if as_json { say::status(&status).to_string() } else { table(&status) };
     say::out(&printed)?;
     if status.health() == Health::PersonNeeded { Err(Failure::Said(PERSON)) } else { Ok(()) }
 }
@@ -30,21 +30,19 @@ fn table(status: &Status) -> String {
         Health::PersonNeeded => "a person must act",
         _ => "degraded; it may pass by itself",
     };
+    let (owner, uuid) = say::owner(status.company_uuid.as_deref(), status.principal_uuid.as_deref());
     let until = |is_valid, at: Option<_>| match (is_valid, at) {
-        (true, at) => format!("valid until {}", say::expiry(at)),
+        (true, at) => say::valid(at),
         (false, Some(at)) => format!("not valid; its expiry: {at}"),
         (false, None) => "none".to_owned(),
     };
     let mut lines = vec![
         ("health", health.to_owned()),
-        ("company", status.company_uuid.clone().unwrap_or_else(|| "not known".to_owned())),
+        (owner, uuid.to_owned()),
         ("refresh token", until(status.refresh_token_valid, status.refresh_token_expires_at)),
         ("access token", until(status.access_token_valid, status.access_token_expires_at)),
         ("geolocation", status.geolocation.clone().unwrap_or_else(|| "not known".to_owned())),
     ];
-    if status.unsaved {
-        lines.push(("unsaved", "the newest token is in memory only".to_owned()));
-    }
     if let Some(at) = status.act_before {
         lines.push(("act before", at.to_string()));
     }
@@ -92,15 +90,12 @@ pub(crate) async fn refresh_token(place: &Place, show: bool) -> Outcome {
     if show {
         return say::out(token.secret());
     }
-    let origin = match tokens.manager.status().source {
-        Some(TokenOrigin::Renewed) => "renewed",
-        Some(TokenOrigin::Obtained) => "obtained",
-        _ => "stored",
-    };
+    let origin = tokens.manager.status().source.unwrap_or(TokenOrigin::Stored);
+    let (owner, uuid) = say::owner(token.company_uuid(), token.principal_uuid());
     say::out(&format!(
-        "There is a valid refresh token ({origin}).\n  company:     {}\n  expires:     {}\n  geolocation: {}",
-        token.company_uuid().unwrap_or("not known"),
-        say::expiry(token.expires_at()),
+        "There is a valid refresh token ({origin}).\n  {:<12} {uuid}\n  expires:     {}\n  geolocation: {}",
+        format!("{owner}:"),
+        token.expires_at().map_or_else(|| "not known".to_owned(), say::expiry),
         token.geolocation().unwrap_or("not known"),
     ))
 }

@@ -19,7 +19,6 @@ use serde_json::{Value, json};
 pub(crate) use super::body::Body;
 use super::{counts::Counts, door::Door, proxy::Proxy};
 use crate::{
-    failure::Failure,
     locked,
     place::{Kept, manager_of, members},
     say,
@@ -148,10 +147,7 @@ async fn of_one(
     }
     match path {
         "/token" => token(&served.last, tokens, request.uri().query().unwrap_or_default()).await,
-        "/status" => match say::status(&tokens.read_status().await) {
-            Ok(status) => json(StatusCode::OK, &status),
-            Err(failure) => failed(&failure),
-        },
+        "/status" => json(StatusCode::OK, &say::status(&tokens.read_status().await)),
         "/healthz" => {
             let status = tokens.read_status().await;
             let is_well = status.health() != Health::PersonNeeded;
@@ -250,10 +246,6 @@ pub(crate) fn unavailable(error: &Error) -> Response<Body> {
         response.headers_mut().insert(RETRY_AFTER, value);
     }
     response
-}
-
-fn failed(failure: &Failure) -> Response<Body> {
-    told(StatusCode::INTERNAL_SERVER_ERROR, &failure.text())
 }
 
 /// A refusal, in words.

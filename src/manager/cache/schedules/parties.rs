@@ -238,7 +238,7 @@ impl Program {
     }
 
     fn look_as(&self, reader: Reader) -> Option<usize> {
-        let sync = Sync { principal: None, identity: &self.identity, random: &self.random, now: self.now() };
+        let sync = Sync { identity: &self.identity, random: &self.random, now: self.now() };
         block_on(self.cache.sync(&sync, reader)).unwrap().token().map(number_of)
     }
 
