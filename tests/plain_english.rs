@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const PAGES: [&str; 22] = [
+const PAGES: [&str; 23] = [
     "README.md",
     "CONTRIBUTING.md",
     "SECURITY.md",
@@ -25,6 +25,7 @@ const PAGES: [&str; 22] = [
     "docs/program.md",
     "docs/promises.md",
     "docs/protocol.md",
+    "docs/reliability.md",
     "docs/weight.md",
     "docs/renewal.svg",
     "examples/deploy/README.md",

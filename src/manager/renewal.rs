@@ -91,7 +91,7 @@ async fn run(core: &Arc<Core>, need: &Need, leader: &Leader<Outcome>) -> Outcome
             core.gate.succeeded(now, *source != Source::Found);
             log::event!(info, origin = %held.origin, unsaved = held.is_unsaved, "renewal done");
         }
-        Outcome::SignedOut => core.gate.succeeded(now, !matches!(need, Need::Forget)),
+        Outcome::SignedOut => core.gate.succeeded(now, true),
         Outcome::Busy => core.gate.found_busy(now),
         Outcome::Failed(e)
         | Outcome::FailedOnce(e)

@@ -245,8 +245,45 @@ pub(super) async fn sign_out(core: &Arc<Core>, need: Need) -> Result<(), Error> 
 
 #[cfg(test)]
 mod tests {
+    use std::{pin::Pin, time::SystemTime};
+
     use super::*;
     use crate::ErrorKind;
+
+    /// So much time has passed.
+    #[derive(Debug)]
+    struct At(Duration);
+
+    impl Clock for At {
+        fn now(&self) -> SystemTime {
+            SystemTime::UNIX_EPOCH
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.0
+        }
+
+        fn sleep(&self, _: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            unreachable!()
+        }
+    }
+
+    #[test]
+    fn what_comes_after_the_longest_flight_is_late_unless_it_is_a_failure() {
+        let (asked_at, moment) = (Duration::from_secs(1000), Duration::from_nanos(1));
+        let is_late = |passed, outcome| is_late::<()>(&At(asked_at + passed), asked_at, &outcome);
+        assert!(!is_late(LONGEST, Outcome::Done(())));
+        for (outcome, is_out_of_date) in [
+            (Outcome::Done(()), true),
+            (Outcome::Busy, true),
+            (Outcome::SignedOut, true),
+            (Outcome::Failed(Error::new(PASSING, "")), false),
+            (Outcome::FailedOnce(Error::new(PASSING, "")), false),
+            (Outcome::SavedWithFault(Error::new(PASSING, "")), false),
+        ] {
+            assert_eq!(is_late(LONGEST + moment, outcome), is_out_of_date);
+        }
+    }
 
     const PASSING: ErrorKind = ErrorKind::Unavailable;
     const LASTING: ErrorKind = ErrorKind::Config;
