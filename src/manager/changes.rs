@@ -26,8 +26,9 @@ pub(super) struct Began(u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Since {
     Nothing,
-    /// A change is under way: a new look would be overtaken, too.
+    /// A change is under way, and none has ended: a new look would be overtaken, too.
     UnderWay,
+    /// At least one change has ended. A new look finds what it has changed, even while another change is under way.
     Changed,
 }
 
@@ -43,12 +44,11 @@ impl Changes {
     }
 
     pub(super) fn since(&self, Began(before): Began) -> Since {
-        match self.begun.load(SeqCst) {
-            // As many as had ended: none was under way then, and none has begun.
-            begun if begun == before => Since::Nothing,
-            begun if begun == self.ended.load(SeqCst) => Since::Changed,
-            _ => Since::UnderWay,
+        if self.ended.load(SeqCst) != before {
+            return Since::Changed;
         }
+        // As many as had ended: none was under way then, and none has begun.
+        if self.begun.load(SeqCst) == before { Since::Nothing } else { Since::UnderWay }
     }
 }
 
@@ -77,6 +77,16 @@ mod tests {
         for (look, since) in [(first, Since::Changed), (second, Since::Changed), (third, Since::Nothing)] {
             assert_eq!(changes.since(look), since);
         }
+    }
+
+    #[test]
+    fn a_look_is_older_than_what_has_ended_while_another_change_is_under_way() {
+        let changes = Changes::default();
+        let look = changes.look_begins();
+        drop(changes.begin());
+        let _next = changes.begin();
+        assert_eq!(changes.since(look), Since::Changed);
+        assert_eq!(changes.since(changes.look_begins()), Since::UnderWay);
     }
 
     #[test]
