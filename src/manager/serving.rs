@@ -89,7 +89,9 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             |held: &Arc<Held>| looked_at.as_ref().is_some_and(|it| it.object.is_same_reply(&held.object));
         let held = match (&identity, core.identification.known()) {
             // This caller has not looked. What is held may have been removed from the store.
-            (None, Some(known)) if may_fall_back(&outcome) => core.sync(&known).await.ok().flatten(),
+            (None, Some(known)) if is_to_be_looked_at(core, &outcome) => {
+                core.sync(&known).await.ok().flatten()
+            }
             // What the flight has found, also where it failed, is newer than what this caller has looked at.
             _ => core.wanted().filter(|held| !has_seen(held)).or(stored),
         };
@@ -107,8 +109,15 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
     }
 }
 
-fn may_fall_back(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Failed(_) | Outcome::FailedOnce(_) | Outcome::Busy)
+/// Whether a caller may fall back on what is held, and the store has answered the flight: a store that does not answer costs a
+/// caller its deadline once.
+fn is_to_be_looked_at(core: &Core, outcome: &Outcome) -> bool {
+    let has_answered = match outcome {
+        Outcome::Failed(e) | Outcome::FailedOnce(e) => e.kind() != ErrorKind::Store,
+        Outcome::Busy => true,
+        _ => false,
+    };
+    has_answered && core.cache.held().is_some()
 }
 
 /// `least`: how long it is to be valid.
