@@ -74,6 +74,12 @@ impl Core {
         Ok(held)
     }
 
+    /// The same, where it is known whose token is wanted, and the store can be read.
+    pub(super) async fn stored_for_a_caller(&self) -> Option<Arc<Held>> {
+        let identity = self.identification.known()?;
+        self.sync(&identity).await.ok().flatten()
+    }
+
     /// What the credentials and the store say now, for the status.
     pub(super) async fn look(&self) -> Result<(), Error> {
         let asked = self.source.credentials(&*self.machine.executor).await;

@@ -87,13 +87,14 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
         }
         let has_seen =
             |held: &Arc<Held>| looked_at.as_ref().is_some_and(|it| it.object.is_same_reply(&held.object));
-        let held = match (&identity, core.identification.known()) {
-            // This caller has not looked. What is held may have been removed from the store.
-            (None, Some(known)) if is_to_be_looked_at(core, &outcome) => {
-                core.sync(&known).await.ok().flatten()
-            }
+        let held = match &outcome {
             // What the flight has found, also where it failed, is newer than what this caller has looked at.
-            _ => core.wanted().filter(|held| !has_seen(held)).or(stored),
+            _ if identity.is_some() => core.wanted().filter(|held| !has_seen(held)).or(stored),
+            // This caller has not looked. A store that does not answer costs it one deadline, and not two.
+            Outcome::Failed(e) if e.kind() == ErrorKind::Store => core.wanted(),
+            // What is held may have been removed from the store.
+            Outcome::Failed(_) => core.stored_for_a_caller().await,
+            _ => None,
         };
         let now = core.now();
         let fallback = held.as_ref().filter(is_alive).filter(|held| held.is_valid(now));
@@ -107,17 +108,6 @@ pub(super) async fn refresh_token(core: &Arc<Core>) -> Result<RefreshTokenObject
             return served;
         }
     }
-}
-
-/// Whether a caller may fall back on what is held, and the store has answered the flight: a store that does not answer costs a
-/// caller its deadline once.
-fn is_to_be_looked_at(core: &Core, outcome: &Outcome) -> bool {
-    let has_answered = match outcome {
-        Outcome::Failed(e) | Outcome::FailedOnce(e) => e.kind() != ErrorKind::Store,
-        Outcome::Busy => true,
-        _ => false,
-    };
-    has_answered && core.cache.held().is_some()
 }
 
 /// `least`: how long it is to be valid.
