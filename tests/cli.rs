@@ -588,7 +588,10 @@ async fn doctor_looks_at_clock_expiry_tls_and_folder() {
     scene.change_stored("refreshTokenExpiresAt", time_in(10 * DAY + 60));
     found(&[], &["the refresh token expires in 10 days", "run concur-auth renew"]);
     scene.change_stored("refreshTokenExpiresAt", time_in(-DAY));
-    found(&[], &["the refresh token expired at "]);
+    found(
+        &[],
+        &["the refresh token expired at ", "; sign in again with: concur-auth refresh-token, or init"],
+    );
     scene.change_stored("refreshTokenExpiresAt", time_in(170 * DAY));
     assert_eq!(scene.run(&["doctor"]).ok(), "nothing found\n");
 

@@ -1,8 +1,8 @@
 //! The token in memory, in front of the store.
 //!
-//! Always: only what is stored, was saved first, or is kept with the store's lock until it can be saved, is published. A look at the store publishes nothing if this manager has
-//! saved or removed a token meanwhile: so a sign-out has the last word, and what is held does not become older. The warm path
-//! reads one atomic pointer.
+//! Always: only what is stored, was saved first, or is kept with the store's lock until it can be saved, is published. A look at
+//! the store publishes nothing if this manager has saved or removed a token meanwhile: so a sign-out has the last word, and what
+//! is held does not become older. The warm path reads one atomic pointer.
 
 use std::{
     sync::{Arc, atomic::Ordering},

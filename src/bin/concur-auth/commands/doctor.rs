@@ -260,22 +260,22 @@ async fn look_at_status(
         findings.add(error.to_string());
     }
     // A company of a fleet is connected; its credentials are the app's alone.
-    let (sign_in, obtain) = match place.company() {
-        Some(uuid) => {
-            (format!("concur-auth fleet connect {uuid}"), format!("concur-auth fleet connect {uuid}"))
-        }
-        None => ("concur-auth init".to_owned(), "concur-auth refresh-token".to_owned()),
-    };
+    let connect = place.company().map(|uuid| format!("concur-auth fleet connect {uuid}"));
+    let command = |of_folder| connect.as_deref().unwrap_or(of_folder);
     if status.signed_out {
-        findings.add(format!("signed out; sign in with: {sign_in}"));
+        findings.add(format!("signed out; sign in with: {}", command("concur-auth init")));
     }
     match status.refresh_token_expires_at {
         Some(at) if at <= say::now() => {
-            findings.add(format!("the refresh token expired at {at}; sign in again with: {obtain}"));
+            let again = command("concur-auth refresh-token, or init");
+            findings.add(format!("the refresh token expired at {at}; sign in again with: {again}"));
         }
         Some(at) => look_at_days_left((at - say::now()).whole_days(), findings),
         None if status.refresh_token_valid || status.last_error.is_some() => {}
-        None => findings.add(format!("there is no refresh token; obtain it with: {obtain}")),
+        None => {
+            let obtain = command("concur-auth refresh-token");
+            findings.add(format!("there is no refresh token; obtain it with: {obtain}"));
+        }
     }
 }
 
