@@ -8,10 +8,10 @@ mod support;
 use std::sync::{Arc, Mutex};
 
 use concur_auth::{
-    Error, ErrorKind, RefreshTokenObject, StoreLock, TokenManager, TokenStore,
-    simulator::{ConcurSimulator, Fault, Rotation},
+    Error, ErrorKind, RefreshTokenObject, StoreLock, TokenManager, TokenOrigin, TokenStore,
+    simulator::{ConcurSimulator, Fault, ManualClock, Rotation},
 };
-use support::{Scene, all_succeed, alone, child};
+use support::{DAY, Scene, all_succeed, alone, child, noon, passed, until};
 
 /// A store that another program writes without asking for a lock: just before the grant is sent.
 #[derive(Debug)]
@@ -134,6 +134,95 @@ async fn a_reply_that_comes_after_a_sign_out_is_not_used() {
     tokens.access_token().await.unwrap();
     assert!(!tokens.status().unsaved);
     // Who needs a token signs in again.
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 1));
+}
+
+/// Five saves fail. The next one comes too late: this is what is stored by then, and whether it can be read.
+#[derive(Clone, Debug)]
+struct TooLate(Arc<Mutex<Shelf>>);
+
+#[derive(Debug)]
+struct Shelf {
+    stored: Option<RefreshTokenObject>,
+    is_readable: bool,
+    saves: usize,
+    then: (Option<RefreshTokenObject>, bool),
+}
+
+impl TokenStore for TooLate {
+    async fn load(&self) -> Result<Option<RefreshTokenObject>, Error> {
+        let shelf = self.0.lock().unwrap();
+        let stored = shelf.is_readable.then(|| shelf.stored.clone());
+        stored.ok_or_else(|| Error::store("the shelf cannot be read", "it is dark"))
+    }
+    async fn save(&self, token: &RefreshTokenObject, _: &StoreLock) -> Result<(), Error> {
+        let mut shelf = self.0.lock().unwrap();
+        shelf.saves += 1;
+        match shelf.saves {
+            1..=5 => return Err(Error::store("the shelf is full", "no room")),
+            6 => {
+                (shelf.stored, shelf.is_readable) = shelf.then.clone();
+                return Err(Error::superseded("another process was faster"));
+            }
+            _ => shelf.stored = Some(token.clone()),
+        }
+        Ok(())
+    }
+    async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
+        unreachable!()
+    }
+    async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+/// A manager that has renewed a token, could save the new one only in the background, and was too late.
+async fn too_late(
+    scene: &Scene,
+    clock: &ManualClock,
+    then: (Option<RefreshTokenObject>, bool),
+) -> (TokenManager, TooLate, String) {
+    let stored = Some(token(&scene.concur.token_json()));
+    let store = TooLate(Arc::new(Mutex::new(Shelf { stored, is_readable: true, saves: 0, then })));
+    let tokens = scene.builder().clock(clock.clone()).store(store.clone()).build().unwrap();
+    let ours = tokens.refresh().await.unwrap();
+    until(|| store.0.lock().unwrap().saves == 6 && !tokens.status().unsaved).await;
+    (tokens, store, ours.secret().to_owned())
+}
+
+/// What is in no store is not handed out: not even its access token, which lives.
+#[tokio::test]
+async fn a_reply_that_is_late_in_the_background_gives_way_to_what_is_stored() {
+    let scene = Scene::with(Rotation::Always).await;
+    let theirs = token(&scene.concur.token_json());
+    let clock = ManualClock::skipping(noon());
+    let (tokens, store, _) = too_late(&scene, &clock, (Some(theirs.clone()), true)).await;
+    // Without a call.
+    until(|| tokens.status().source == Some(TokenOrigin::Stored)).await;
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), theirs.secret());
+    assert_eq!((scene.concur.token_requests(), store.0.lock().unwrap().saves), (1, 6));
+
+    let (tokens, store, ours) = too_late(&scene, &clock, (Some(theirs.clone()), false)).await;
+    assert_eq!(tokens.access_token().await.unwrap_err().to_string(), "the shelf cannot be read");
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap_err().kind(), ErrorKind::Store);
+    store.0.lock().unwrap().is_readable = true;
+    assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), theirs.secret());
+    assert_ne!(theirs.secret(), ours);
+    assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// As after another process has signed out: only a caller signs in again.
+#[tokio::test]
+async fn a_reply_that_is_late_for_an_emptied_store_makes_no_one_sign_in() {
+    let scene = Scene::with(Rotation::Always).await;
+    let clock = ManualClock::skipping(noon());
+    let (tokens, ..) = too_late(&scene, &clock, (None, true)).await;
+    assert!(!tokens.status().signed_out, "another process did that");
+    let kept = tokens.keep_alive().await.unwrap();
+    until(|| passed(&clock) > DAY).await;
+    drop(kept);
+    assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 0));
+    tokens.access_token().await.unwrap();
     assert_eq!((scene.concur.count("refresh_token"), scene.concur.count("password")), (1, 1));
 }
 

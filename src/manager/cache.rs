@@ -43,6 +43,8 @@ struct SignedOut {
     is_done: bool,
     /// The refresh token that was revoked. The store may still hold it.
     last: Option<RefreshTokenObject>,
+    /// What was held turned out to count no more, for another process had revoked or replaced it.
+    has_dropped: bool,
 }
 
 /// What was known when a look began.
@@ -179,11 +181,11 @@ impl TokenCache {
         // Another process revoked it, or this one before a restart, and could not remove it. A look that does not know of that
         // may have read it, too.
         if failed.is_revoked(&object) {
-            let _no_look = self.signed_out();
+            let mut no_look = self.signed_out();
             let _change = self.changes.begin();
             let was_held = |held: &Arc<Held>| before.held.as_ref().is_some_and(|it| Arc::ptr_eq(it, held));
             let is_gone = |held: &Arc<Held>| was_held(held) || held.object.is_same_token(&object);
-            self.held.rcu(|held| held.clone().filter(|held| !is_gone(held)));
+            self.drop_held(&mut no_look, is_gone);
             return nothing(failed);
         }
         self.check_owner(&object, sync)?;
@@ -203,9 +205,13 @@ impl TokenCache {
         sync.identity.principal.as_ref().map_or(Ok(()), |principal| principal.check(token, place))
     }
 
-    /// Saves the token that is still unsaved, if there is one.
+    /// Saves the token that is still unsaved, if there is one. Where another process has stored a newer one, nothing is held until
+    /// the next look.
     pub(super) async fn save_unsaved(&self) -> Result<UnsavedToken, Error> {
-        let publish = || self.change(|held| Some(held.clone().unsaved(false)));
+        let publish = |unsaved| match unsaved {
+            UnsavedToken::Superseded => self.drop_held(&mut self.signed_out(), |held| held.is_unsaved),
+            _ => self.change(|held| Some(held.clone().unsaved(false))),
+        };
         let unsaved = self.store.save_unsaved(publish).await?;
         match unsaved {
             UnsavedToken::None => {}
@@ -262,7 +268,8 @@ impl TokenCache {
 
     /// Whether there was a token. If the store is empty now, it was emptied on purpose.
     pub(super) fn had_token(&self) -> bool {
-        self.held.load().is_some() || self.is_signed_out()
+        let signed_out = self.signed_out();
+        signed_out.is_done || signed_out.has_dropped || self.held.load().is_some()
     }
 
     fn is_revoked(&self, token: &RefreshTokenObject) -> bool {
@@ -305,6 +312,14 @@ impl TokenCache {
             // What will be held is the change's business. To read again until it has ended could take seconds.
             Since::UnderWay => Some(held),
             Since::Changed => None,
+        }
+    }
+
+    /// Holds nothing any longer, if what is held is what `is_gone`.
+    fn drop_held(&self, known: &mut SignedOut, is_gone: impl Fn(&Arc<Held>) -> bool) {
+        let before = self.held.rcu(|held| held.clone().filter(|held| !is_gone(held)));
+        if before.is_some_and(|held| is_gone(&held)) {
+            (known.is_done, known.has_dropped) = (false, true);
         }
     }
 

@@ -15,6 +15,7 @@ use super::{
     gate::Gate,
     held::{Held, first_stop},
     identity::{Identification, Identity},
+    locked_store::UnsavedToken,
     need::{Need, Outcome},
     observer::Observer,
     schedule::Schedule,
@@ -78,6 +79,18 @@ impl Core {
     pub(super) async fn stored_for_a_caller(&self) -> Option<Arc<Held>> {
         let identity = self.identification.known()?;
         self.sync(&identity).await.ok().flatten()
+    }
+
+    /// Saves the token that is still unsaved, if there is one. Where another process has stored a newer one, that one is held then.
+    pub(super) async fn save_unsaved(&self) -> Result<UnsavedToken, Error> {
+        self.telling(async {
+            let unsaved = self.cache.save_unsaved().await?;
+            if unsaved == UnsavedToken::Superseded {
+                self.stored_for_a_caller().await;
+            }
+            Ok(unsaved)
+        })
+        .await
     }
 
     /// What the credentials and the store say now, for the status.

@@ -293,25 +293,28 @@ impl LockedStore {
         }
     }
 
-    /// Saves the token that is still unsaved, then calls `publish`. It is also done with where another process has stored a
-    /// newer one.
-    pub(super) async fn save_unsaved(&self, publish: impl FnOnce()) -> Result<UnsavedToken, Error> {
+    /// Saves the token that is still unsaved, then calls `publish` with what became of it. It is also done with where another
+    /// process has stored a newer one.
+    pub(super) async fn save_unsaved(
+        &self,
+        publish: impl FnOnce(UnsavedToken),
+    ) -> Result<UnsavedToken, Error> {
         let mut slot = self.ours.lock().await;
         let Some(ours) = slot.as_mut() else { return Ok(UnsavedToken::None) };
         let Some(Unsaved { token, replaces, .. }) = &ours.unsaved else { return Ok(UnsavedToken::None) };
         let saving = Saving { save: Save::More, replaces: *replaces, note: None };
-        let late = match self.call(self.attempt(token, saving, &ours.lock)).await {
+        let unsaved = match self.call(self.attempt(token, saving, &ours.lock)).await {
             Ok(()) => UnsavedToken::Saved,
             Err(e) if e.is_superseded() => UnsavedToken::Superseded,
             Err(e) => return Err(e),
         };
         ours.unsaved = None;
-        publish();
+        publish(unsaved);
         let done = take_if_done(&mut slot);
         // A caller who asks whether a token is unsaved need not wait for the end of the lock.
         drop(slot);
         self.unlock(done).await;
-        Ok(late)
+        Ok(unsaved)
     }
 
     pub(super) async fn has_unsaved(&self) -> bool {

@@ -229,7 +229,7 @@ impl Flight<'_> {
         if !cache.store.try_lock(number, can_wait, clock).await? {
             return Ok(false);
         }
-        let unsaved = self.core.telling(cache.save_unsaved()).await?;
+        let unsaved = self.core.save_unsaved().await?;
         if unsaved == UnsavedToken::None || !cache.store.has_lease().await {
             return Ok(true);
         }

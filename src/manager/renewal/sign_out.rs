@@ -96,7 +96,7 @@ impl Flight<'_> {
         };
         self.core.gate.succeeded(self.core.now(), true);
         // Nothing is revoked before the renewed token is saved.
-        self.core.telling(self.core.cache.save_unsaved()).await?;
+        self.core.save_unsaved().await?;
         match held.access() {
             Some(access) => Ok(Renewal::Access(access.token.clone(), held)),
             None => {
