@@ -141,8 +141,8 @@ impl LockedStore {
         self.call(self.store.read()).await
     }
 
-    /// Whether the lock is this flight's now; `false` while another process or flight holds it, or may have something to save
-    /// while this flight `can_wait`.
+    /// Whether the lock is this flight's now; `false` while another process or flight holds it, or an unsaved token keeps it, or
+    /// another process may have something to save while this flight `can_wait`.
     pub(super) async fn try_lock(
         &self,
         flight: u64,
@@ -155,7 +155,8 @@ impl LockedStore {
             let asked = if can_wait { self.store.try_lock_ahead_of_time() } else { self.store.try_lock() };
             *ours = self.call(asked).await?.map(|lock| Ours::new(lock, asked_at));
         }
-        Ok(ours.as_mut().is_some_and(|ours| {
+        // What an unsaved token keeps is the lock of an earlier flight. If that is a lease, it has probably lapsed.
+        Ok(ours.as_mut().filter(|ours| ours.unsaved.is_none()).is_some_and(|ours| {
             ours.is_handed_in = false;
             *ours.flight.get_or_insert(flight) == flight
         }))
@@ -200,11 +201,6 @@ impl LockedStore {
             self.describe()
         );
         Err(Error::new(ErrorKind::Store, message).transient())
-    }
-
-    /// Whether the lock that is held ends by itself.
-    pub(super) async fn has_lease(&self) -> bool {
-        self.ours.lock().await.as_ref().is_some_and(|ours| ours.lapses_at.is_some())
     }
 
     /// How long a save is waited for that the holder before may still have to make.
@@ -566,7 +562,28 @@ mod tests {
         locked.release(1).await;
         assert!(!locked.take_handed_in(2).await);
         locked.give_back().await;
-        assert!(locked.has_unsaved().await && locked.has_lease().await);
+        assert!(locked.has_unsaved().await);
+    }
+
+    /// Whoever saves the token, in the background say: by then the lease may have lapsed, or another process may have taken it over.
+    #[tokio::test]
+    async fn no_flight_goes_on_with_the_lock_that_an_unsaved_token_kept() {
+        let full = || Error::store("the disk is full", "no room");
+        for (last, becomes) in [
+            (vec![], UnsavedToken::Saved),
+            (vec![Error::superseded("another process was faster")], UnsavedToken::Superseded),
+        ] {
+            let (locked, ..) = saved([vec![full(), full(), full(), full(), full()], last].concat()).await;
+            locked.release(1).await;
+            assert!(!locked.try_lock(2, false, &At::default()).await.unwrap());
+            let mut published = None;
+            assert_eq!(locked.save_unsaved(|unsaved| published = Some(unsaved)).await.unwrap(), becomes);
+            assert_eq!(published, Some(becomes));
+            // The next lock lasts for 50 seconds from now.
+            let clock = At(40.into());
+            assert!(locked.try_lock(2, false, &clock).await.unwrap());
+            locked.hold_for_a_request(2, &clock).await.unwrap();
+        }
     }
 
     #[tokio::test]
@@ -587,7 +604,6 @@ mod tests {
         let (abandoned, next) = (1, 2);
         assert!(locked.try_lock(next, false, &SystemClock).await.unwrap());
         assert!(!locked.try_lock(abandoned, false, &SystemClock).await.unwrap());
-        assert!(!locked.has_lease().await);
         locked.release(abandoned).await;
         locked.hold_for_a_request(next, &SystemClock).await.unwrap();
         locked.hold_for_a_request(abandoned, &SystemClock).await.unwrap_err();

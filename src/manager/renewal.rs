@@ -38,7 +38,7 @@ use super::{
     core::Core,
     flight::{Flight, RACES},
     held::Held,
-    locked_store::{Save, UnsavedToken},
+    locked_store::Save,
     need::{Need, Outcome, Renewed, Source},
     shared_flight::{End, share},
     single_flight::{Join, Leader},
@@ -221,21 +221,12 @@ impl Flight<'_> {
         }
     }
 
-    /// Whether the lock is this flight's now. A token that is still unsaved is saved first.
+    /// Whether the lock is this flight's now. A token that is still unsaved is saved first, and ends the lock that it kept.
     async fn lock(&self) -> Result<bool, Error> {
         let Core { cache, machine, .. } = &**self.core;
-        let (number, clock) = (self.leader.number(), &*machine.clock);
+        self.core.save_unsaved().await?;
         let can_wait = self.need.can_wait() || self.has_fallback(cache.held().as_deref());
-        if !cache.store.try_lock(number, can_wait, clock).await? {
-            return Ok(false);
-        }
-        let unsaved = self.core.save_unsaved().await?;
-        if unsaved == UnsavedToken::None || !cache.store.has_lease().await {
-            return Ok(true);
-        }
-        // The lease is of the flight that left the token, and has probably lapsed.
-        cache.store.release(number).await;
-        cache.store.try_lock(number, can_wait, clock).await
+        cache.store.try_lock(self.leader.number(), can_wait, &*machine.clock).await
     }
 
     /// Under the lock.

@@ -165,6 +165,8 @@ async fn ask(question: String, before: String, is_secret: bool) -> Outcome<Strin
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
             Err(Failure::Other("nothing was done".to_owned()))
         }
+        // Ctrl-C while a secret is read comes as a signal, too, which may be noticed later.
+        Err(e) if e.kind() == io::ErrorKind::Interrupted => Err(Failure::Said(ended.await)),
         Err(e) => Err(Failure::io("could not read the answer", &e)),
     }
 }
