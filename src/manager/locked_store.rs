@@ -578,7 +578,7 @@ mod tests {
             assert!(!locked.try_lock(2, false, &At::default()).await.unwrap());
             let mut published = None;
             assert_eq!(locked.save_unsaved(|unsaved| published = Some(unsaved)).await.unwrap(), becomes);
-            assert_eq!(published, Some(becomes));
+            assert!(published == Some(becomes) && !locked.has_unsaved().await);
             // The next lock lasts for 50 seconds from now.
             let clock = At(40.into());
             assert!(locked.try_lock(2, false, &clock).await.unwrap());

@@ -90,7 +90,7 @@ impl Life {
             let time = [5 * SECOND, MINUTE, 5 * MINUTE, 3 * HOUR][run.below(4)];
             let time = run.world.up_to(time);
             run.world.note(format!("{process} is suspended for {time:?}"));
-            locked(&run.suspended).push((process, time));
+            locked(&run.suspended).push((process, time, run.now() + time));
             return Fate::IsSuspended(time);
         }
         Fate::GoesOn

@@ -39,7 +39,7 @@ pub(super) struct Issued {
     /// The first reply with the same refresh token.
     pub(super) refresh: Number,
     pub(super) whereabouts: Whereabouts,
-    /// Its process was suspended past its lease, which another process has taken over.
+    /// Its process was suspended past its lease, which another process has taken over or may take over.
     is_late: bool,
     /// When it was saved all the same.
     saved_late_at: Option<Duration>,
@@ -193,6 +193,12 @@ impl Books {
             reply.is_late |= was_suspended && reply.whereabouts == Whereabouts::AtRisk;
         }
         self.lose(|of, _| of == company);
+    }
+
+    /// Issued to a process whose lease has lapsed.
+    pub(super) fn late(&mut self, company: usize, number: Number, was_suspended: bool) {
+        self.company(company).issued[number].is_late = was_suspended;
+        self.lost(company, number);
     }
 
     pub(super) fn lost(&mut self, company: usize, number: Number) {

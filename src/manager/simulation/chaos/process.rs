@@ -15,7 +15,7 @@ use super::{
     super::{HOUR, MINUTE, world::Watch},
     books::Whereabouts,
     planted::Bug,
-    run::{Run, number_of},
+    run::{LONGEST_REQUEST, Run, number_of},
     shelf::Shelf,
     wire::Wire,
 };
@@ -28,8 +28,6 @@ use crate::{
 const BASE: &str = "https://us.api.concursolutions.com";
 /// The wait for the lock, and the requests.
 const LONGEST_FLIGHT: Duration = Duration::from_secs(3 * 60);
-/// An access token counts from when its reply is read, which may be as long after its issue as a request may take.
-const LONGEST_REQUEST: Duration = Duration::from_secs(35);
 /// By then every pause and cool-down is over: the longest is a day.
 pub(super) const TO_SETTLE: Duration = Duration::from_secs(26 * 3600);
 

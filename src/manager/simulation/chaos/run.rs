@@ -18,6 +18,8 @@ use super::{
 use crate::{Clock as _, Error, RefreshTokenObject, caught::locked};
 
 pub(super) const SECOND: Duration = Duration::from_secs(1);
+/// From the check of the lease to the answer. So long after its issue, too, an access token may begin to count.
+pub(super) const LONGEST_REQUEST: Duration = Duration::from_secs(35);
 
 /// One world, and what should not have happened in it.
 pub(super) struct Run {
@@ -25,8 +27,8 @@ pub(super) struct Run {
     pub(super) plan: Plan,
     pub(super) books: Mutex<Books>,
     pub(super) broken: Mutex<Vec<(Duration, String)>>,
-    /// How long each process was suspended in all.
-    pub(super) suspended: Mutex<Vec<(usize, Duration)>>,
+    /// Which processes were suspended, for how long, and until when.
+    pub(super) suspended: Mutex<Vec<(usize, Duration, Duration)>>,
     /// Steps of a store that failed.
     pub(super) store_troubles: AtomicUsize,
     pub(super) audited: AtomicUsize,
@@ -109,8 +111,15 @@ impl Run {
         self.plan.kind == Kind::Row
     }
 
+    /// How long this process was suspended in all.
     pub(super) fn suspended(&self, process: usize) -> Duration {
-        locked(&self.suspended).iter().filter(|(who, _)| *who == process).map(|(_, time)| *time).sum()
+        locked(&self.suspended).iter().filter(|(who, ..)| *who == process).map(|(_, time, _)| *time).sum()
+    }
+
+    /// Whether this process was suspended since it checked its lease for the request that is under way.
+    pub(super) fn was_just_suspended(&self, process: usize) -> bool {
+        let since = self.now().saturating_sub(LONGEST_REQUEST);
+        locked(&self.suspended).iter().any(|(who, _, until)| *who == process && *until >= since)
     }
 
     pub(super) async fn store_pause(&self) {

@@ -195,7 +195,7 @@ impl Wire {
             && !self.stores[company].is_held_by(process, now)
         {
             // Suspended between the check of its lease and the request: the next holder may present the same token.
-            run.books().lost(company, number);
+            run.books().late(company, number, run.was_just_suspended(process));
         }
         let Some((number, refresh)) = number.zip(refresh) else {
             return (None, self.reply(call, 400, &json!({"code": 108, "error": "invalid_grant"}), None));
