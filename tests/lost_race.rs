@@ -169,7 +169,8 @@ impl TokenStore for TooLate {
         Ok(())
     }
     async fn remove(&self, _: &StoreLock) -> Result<(), Error> {
-        unreachable!()
+        self.0.lock().unwrap().stored = None;
+        Ok(())
     }
     async fn rehearse(&self, _: Option<&RefreshTokenObject>, _: &StoreLock) -> Result<(), Error> {
         Ok(())
@@ -203,12 +204,24 @@ async fn a_reply_that_is_late_in_the_background_gives_way_to_what_is_stored() {
     assert_eq!((scene.concur.token_requests(), store.0.lock().unwrap().saves), (1, 6));
 
     let (tokens, store, ours) = too_late(&scene, &clock, (Some(theirs.clone()), false)).await;
+    until(|| tokens.status().last_error.is_some()).await;
+    assert_eq!(tokens.status().source, None);
     assert_eq!(tokens.access_token().await.unwrap_err().to_string(), "the shelf cannot be read");
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap_err().kind(), ErrorKind::Store);
     store.0.lock().unwrap().is_readable = true;
     assert_eq!(tokens.get_valid_refresh_token().await.unwrap().secret(), theirs.secret());
     assert_ne!(theirs.secret(), ours);
     assert_eq!(scene.concur.token_requests(), 2);
+}
+
+/// What was handed out lives at Concur, although no store holds it and none ever did.
+#[tokio::test]
+async fn a_reply_that_is_late_for_an_emptied_store_is_revoked_too() {
+    let scene = Scene::with(Rotation::Always).await;
+    let (tokens, _, ours) = too_late(&scene, &ManualClock::skipping(noon()), (None, true)).await;
+    tokens.revoke().await.unwrap();
+    assert!(tokens.status().signed_out && !scene.concur.is_live(&ours));
+    assert_eq!(scene.concur.count("password"), 0);
 }
 
 /// As after another process has signed out: only a caller signs in again.

@@ -36,15 +36,17 @@ pub(super) struct TokenCache {
     read_at: AtomicU64,
 }
 
-/// What is known of the last sign-out.
+/// What is known of the last sign-out, and of what else is held no more.
 #[derive(Default)]
 struct SignedOut {
     /// This manager revoked all tokens, or was told to forget its token.
     is_done: bool,
     /// The refresh token that was revoked. The store may still hold it.
     last: Option<RefreshTokenObject>,
-    /// What was held turned out to count no more, for another process had revoked or replaced it.
+    /// What was held turned out to count no more, for another process had revoked, replaced or removed it.
     has_dropped: bool,
+    /// The last token that another process had replaced or removed before it was saved. It may live at Concur.
+    superseded: Option<Arc<Held>>,
 }
 
 /// What was known when a look began.
@@ -181,11 +183,11 @@ impl TokenCache {
         // Another process revoked it, or this one before a restart, and could not remove it. A look that does not know of that
         // may have read it, too.
         if failed.is_revoked(&object) {
-            let mut no_look = self.signed_out();
+            let mut signed_out = self.signed_out();
             let _change = self.changes.begin();
             let was_held = |held: &Arc<Held>| before.held.as_ref().is_some_and(|it| Arc::ptr_eq(it, held));
             let is_gone = |held: &Arc<Held>| was_held(held) || held.object.is_same_token(&object);
-            self.drop_held(&mut no_look, is_gone);
+            self.drop_held(&mut signed_out, is_gone);
             return nothing(failed);
         }
         self.check_owner(&object, sync)?;
@@ -209,8 +211,12 @@ impl TokenCache {
     /// the next look.
     pub(super) async fn save_unsaved(&self) -> Result<UnsavedToken, Error> {
         let publish = |unsaved| match unsaved {
-            UnsavedToken::Superseded => self.drop_held(&mut self.signed_out(), |held| held.is_unsaved),
-            _ => self.change(|held| Some(held.clone().unsaved(false))),
+            // A look that is under way has found it unsaved, and read nothing.
+            UnsavedToken::Superseded => {
+                let mut signed_out = self.signed_out();
+                signed_out.superseded = self.drop_held(&mut signed_out, |held| held.is_unsaved);
+            }
+            UnsavedToken::Saved | UnsavedToken::None => self.change(|held| Some(held.clone().unsaved(false))),
         };
         let unsaved = self.store.save_unsaved(publish).await?;
         match unsaved {
@@ -252,6 +258,7 @@ impl TokenCache {
         let _change = {
             let mut signed_out = self.signed_out();
             signed_out.is_done = true;
+            signed_out.superseded = None;
             // Of a second revocation there is no token, and the first one's may still be in the store.
             signed_out.last = revoked.cloned().or(signed_out.last.take());
             let change = self.changes.begin();
@@ -259,6 +266,11 @@ impl TokenCache {
             change
         };
         self.store.remove().await
+    }
+
+    /// What may do for revoking where nothing is stored.
+    pub(super) fn for_revoking(&self) -> Option<Arc<Held>> {
+        self.held().or_else(|| self.signed_out().superseded.clone())
     }
 
     /// Whether this manager revoked or forgot its tokens and holds none since.
@@ -315,12 +327,16 @@ impl TokenCache {
         }
     }
 
-    /// Holds nothing any longer, if what is held is what `is_gone`.
-    fn drop_held(&self, known: &mut SignedOut, is_gone: impl Fn(&Arc<Held>) -> bool) {
+    /// Holds nothing any longer, if what is held is what `is_gone`; what that was.
+    fn drop_held(
+        &self,
+        signed_out: &mut SignedOut,
+        is_gone: impl Fn(&Arc<Held>) -> bool,
+    ) -> Option<Arc<Held>> {
         let before = self.held.rcu(|held| held.clone().filter(|held| !is_gone(held)));
-        if before.is_some_and(|held| is_gone(&held)) {
-            (known.is_done, known.has_dropped) = (false, true);
-        }
+        let dropped = before.filter(is_gone)?;
+        (signed_out.is_done, signed_out.has_dropped) = (false, true);
+        Some(dropped)
     }
 
     fn change(&self, change: impl Fn(&Held) -> Option<Held>) {

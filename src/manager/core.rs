@@ -68,7 +68,11 @@ impl Core {
 
     /// What is stored, for a caller outside of any flight; it also becomes what is held.
     pub(super) async fn sync(&self, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
-        let Looked { held, failed } = self.sync_with_store(identity, Reader::Caller).await?;
+        self.sync_as(Reader::Caller, identity).await
+    }
+
+    async fn sync_as(&self, reader: Reader, identity: &Identity) -> Result<Option<Arc<Held>>, Error> {
+        let Looked { held, failed } = self.sync_with_store(identity, reader).await?;
         held.as_ref().map_or(Ok(()), |held| held.check_geolocation())?;
         self.gate.has_noted(failed);
         self.cache.look_ended(None);
@@ -81,14 +85,18 @@ impl Core {
         self.sync(&identity).await.ok().flatten()
     }
 
-    /// Saves the token that is still unsaved, if there is one. Where another process has stored a newer one, that one is held then.
-    pub(super) async fn save_unsaved(&self) -> Result<UnsavedToken, Error> {
+    /// Saves the token that is still unsaved, if there is one. Where another process has stored a newer one, the store is looked at
+    /// at once; the status tells if that fails.
+    pub(super) async fn save_unsaved(&self) -> Result<(), Error> {
         self.telling(async {
             let unsaved = self.cache.save_unsaved().await?;
-            if unsaved == UnsavedToken::Superseded {
-                self.stored_for_a_caller().await;
+            if unsaved == UnsavedToken::Superseded
+                && let Some(identity) = self.identification.known()
+                && let Err(e) = self.sync_as(Reader::Flight, &identity).await
+            {
+                self.told_of_a_look(e);
             }
-            Ok(unsaved)
+            Ok(())
         })
         .await
     }

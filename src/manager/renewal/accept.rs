@@ -189,7 +189,7 @@ pub(in super::super) async fn save_in_background(core: &Arc<Core>) -> Result<(),
     let (told, outcome) = oneshot::channel();
     let saver = Arc::clone(core);
     let save = async move {
-        let saved = saver.save_unsaved().await.map(drop);
+        let saved = saver.save_unsaved().await;
         saver.announce();
         let _ = told.send(saved);
     };

@@ -34,8 +34,8 @@ impl Flight<'_> {
         self.core.gate.check_server_pause(now)?;
         for _ in 0..RACES {
             let stored = looked.token().cloned();
-            // Where another process has emptied the store, what is held may still do for revoking.
-            looked.held = looked.held.or_else(|| cache.held());
+            // Where another process has emptied the store, what is or was held may still do for revoking.
+            looked.held = looked.held.or_else(|| cache.for_revoking());
             let Some(held) = looked.held.clone() else {
                 return self.empty(None, &looked).await;
             };
