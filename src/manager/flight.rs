@@ -60,6 +60,7 @@ impl Flight<'_> {
 
     async fn sync(&self, reader: Reader) -> Result<Looked, Error> {
         let looked = self.core.sync_with_store(self.identity, reader).await?;
+        self.core.cache.look_ended(None);
         self.core.gate.saw(looked.failed.as_ref(), self.basis(looked.token()));
         Ok(looked)
     }
