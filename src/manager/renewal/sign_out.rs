@@ -34,8 +34,12 @@ impl Flight<'_> {
         self.core.gate.check_server_pause(now)?;
         for _ in 0..RACES {
             let stored = looked.token().cloned();
-            // Where another process has emptied the store, what is or was held may still do for revoking.
-            looked.held = looked.held.or_else(|| cache.for_revoking());
+            // Where another process has emptied the store, what is or was held may still do for revoking, unless it is another
+            // principal's than the credentials name now.
+            let principal = self.identity.principal.as_ref();
+            let is_ours =
+                |held: &Arc<Held>| principal.is_none_or(|principal| principal.may_own(&held.object));
+            looked.held = looked.held.or_else(|| cache.for_revoking().filter(is_ours));
             let Some(held) = looked.held.clone() else {
                 return self.empty(None, &looked).await;
             };
