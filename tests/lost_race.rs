@@ -226,6 +226,20 @@ async fn a_reply_that_is_late_for_an_emptied_store_is_revoked_too() {
     assert_eq!(scene.concur.count("password"), 0);
 }
 
+#[tokio::test]
+async fn a_revocation_leaves_alone_what_another_principal_held() {
+    let scene = Scene::with(Rotation::Always).await;
+    let (tokens, _, ours) = too_late(&scene, &ManualClock::skipping(noon()), (None, true)).await;
+    let other = scene.concur.add_company();
+    let mut credentials: serde_json::Value = serde_json::from_str(&scene.concur.credentials_json()).unwrap();
+    credentials["companyUUID"] = other.uuid().into();
+    credentials["companyRequestToken"] = other.request_token().into();
+    scene.write_credentials(&credentials.to_string());
+    tokens.revoke().await.unwrap();
+    assert!(scene.concur.is_live(&ours));
+    assert_eq!(scene.concur.requests().len(), 1);
+}
+
 /// As after another process has signed out: only a caller signs in again.
 #[tokio::test]
 async fn a_reply_that_is_late_for_an_emptied_store_makes_no_one_sign_in() {
